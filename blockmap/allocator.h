@@ -1,0 +1,87 @@
+// Free space, in DRAM only: derived at mount from what inodes refer to, so that an allocation
+// itself persists nothing (the extent record that names the blocks does).
+//
+// Alignment-aware, as WineFS (SOSP '21) shows that an ageing filesystem must be: whole free 2 MiB
+// chunks are kept apart from fragments; small requests are served from fragments while there are
+// any, large ones get aligned chunks.
+#pragma once
+
+#include <absl/container/btree_map.h>
+#include <absl/container/btree_set.h>
+
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+// Thread-safe. Memory is O(free fragments), nothing per free block.
+class Allocator {
+ public:
+  Allocator() = default;
+
+  // Gives a range that was in use (or, while mounting, not yet known) to the free space. A range
+  // that overlaps free space is a bug in the caller or damage: returns EUCLEAN and changes nothing.
+  Status free(PoolRange range);
+
+  // Replaces the whole free space: `free_runs` in ascending order (touching runs are merged). Much
+  // faster than as many calls of free(). EUCLEAN if they overlap or are out of order; changes
+  // nothing.
+  Status rebuild(std::span<const PoolRange> free_runs);
+
+  // `want` blocks in as few runs as possible, appended to `out`; all or nothing (ENOSPC). Tries to
+  // begin at `goal` (pass PoolBlock(0) for "anywhere"), so that a growing file stays in one piece.
+  // Requests of 2 MiB and more get 2 MiB-aligned chunks while there are any. No run has more than
+  // kMaxRun blocks, so that one extent record can hold it.
+  Status allocate(BlockCount want, PoolBlock goal, std::vector<PoolRange>& out);
+  static constexpr BlockCount kMaxRun{1ull << 31};
+
+  // One contiguous run (metadata). ENOSPC when no run is long enough.
+  Result<PoolRange> allocate_run(BlockCount want);
+
+  BlockCount free_blocks() const;
+
+  struct Shape {
+    std::uint64_t fragments;    // free runs that lie within partly used 2 MiB chunks
+    std::uint64_t huge_chunks;  // wholly free 2 MiB chunks
+  };
+  Shape shape() const;
+
+  // Every free run in ascending order, neighbours merged (checks and reports).
+  std::vector<PoolRange> snapshot() const;
+
+ private:
+  // All of these expect mutex_ to be held.
+  bool overlaps_free(PoolRange range) const;
+  PoolRange piece_from(PoolBlock at, BlockCount limit) const;
+  PoolRange run_from(PoolBlock at, BlockCount limit) const;
+  bool goal_is_good(PoolBlock goal, BlockCount want) const;
+  PoolBlock chunk_to_break(PoolBlock near) const;
+  std::vector<PoolRange> runs() const;
+  void put(PoolRange range);
+  void put_fragment(PoolRange range);
+  void put_chunks(std::uint64_t first, std::uint64_t count);
+  void take(PoolRange range);
+  void take_across(PoolRange range);
+  void link_fragment(PoolRange range);
+  void unlink_fragment(PoolRange range);
+  void link_chunks(std::uint64_t first, std::uint64_t count);
+  void unlink_chunks(std::uint64_t first, std::uint64_t count);
+
+  mutable std::mutex mutex_;  // protects everything below; innermost lock
+  // A fragment lies within one chunk and is never all of it; fragments of one chunk do not touch.
+  absl::btree_map<PoolBlock, BlockCount> fragments_;                       // by place
+  absl::btree_set<std::pair<BlockCount, PoolBlock>> fragments_by_length_;  // best fit
+  // Runs of wholly free chunks (chunk number = block / 512); runs do not touch.
+  absl::btree_map<std::uint64_t, std::uint64_t> huge_;  // first chunk -> number of chunks
+  absl::btree_set<std::pair<std::uint64_t, std::uint64_t>> huge_by_length_;
+  std::uint64_t huge_chunks_ = 0;
+  BlockCount free_;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,107 @@
+#include "blockmap/inode_walk.h"
+
+#include <sys/stat.h>
+
+#include <array>
+#include <cstring>
+#include <limits>
+
+#include "blockmap/crc32c.h"
+#include "blockmap/extent_map.h"
+#include "blockmap/xattr.h"
+
+namespace daxfs {
+namespace {
+
+constexpr std::array<std::byte, sizeof(pmem::InodeSlot)> kZeroes{};
+constexpr std::uint64_t kMaxSize = std::numeric_limits<std::int64_t>::max();
+constexpr std::uint64_t kMaxFileBlocks = (kMaxSize >> kBlockShift) + 1;
+
+bool is_file_type(std::uint16_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFREG:
+    case S_IFDIR:
+    case S_IFLNK:
+    case S_IFCHR:
+    case S_IFBLK:
+    case S_IFIFO:
+    case S_IFSOCK:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Everything but generation, checksum and times.
+bool is_empty_slot(const pmem::InodeSlot& slot) {
+  constexpr std::size_t kFrom = offsetof(pmem::InodeRecord, links);
+  const auto* bytes = reinterpret_cast<const std::byte*>(&slot);
+  return std::memcmp(bytes + kFrom, kZeroes.data(), pmem::kInodeCrcBytes - kFrom) == 0 &&
+         std::memcmp(&slot.extents, kZeroes.data(), sizeof slot.extents) == 0;
+}
+
+bool lies_within(PoolRange area, std::uint64_t start, std::uint64_t count) {
+  return start >= area.start.value && start < area.end().value && count <= area.end().value - start;
+}
+
+}  // namespace
+
+const char* InodeWalk::damage(const pmem::InodeSlot& slot) const {
+  const pmem::InodeRecord& record = slot.record;
+  if (record.mode == 0) return is_empty_slot(slot) ? nullptr : "the slot is free but not empty";
+  if (!is_sealed(record, pmem::kInodeCrcBytes)) return "checksum does not match";
+  if (!is_file_type(record.mode)) return "has no valid file type";
+  if (record.size > kMaxSize) return "has an impossible size";
+  if (record.detach_begin > record.detach_end) return "has an impossible detach in progress";
+  if ((record.xattr_block == 0) != (record.xattr_bytes == 0)) {
+    return "has an impossible extended attribute run";
+  }
+  if (record.xattr_block != 0) {
+    const PoolRange run = xattr_run(record);
+    if (record.xattr_bytes > kMaxXattrBytes ||
+        !lies_within(data_area_, run.start.value, run.count.value)) {
+      return "has an impossible extended attribute run";
+    }
+  }
+  return nullptr;
+}
+
+bool InodeWalk::for_each_run(InodeNumber inode, PoolOffset place, const pmem::InodeSlot& slot,
+                             absl::FunctionRef<void(PoolRange)> visit) const {
+  if (slot.record.xattr_block != 0) visit(xattr_run(slot.record));
+  // Nearly all inodes have no chain; building a map for each would dominate the mount.
+  if (slot.record.extent_block == 0) return visit_inline(inode, slot, visit);
+
+  const auto map = ExtentMap::load(medium_, allocator_, inode, place, data_area_);
+  if (!map) return false;
+  map->for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
+    visit({extent.pool, extent.count});
+  });
+  for (const PoolBlock block : map->chain()) visit({block, BlockCount(1)});
+  return true;
+}
+
+bool InodeWalk::visit_inline(InodeNumber inode, const pmem::InodeSlot& slot,
+                             absl::FunctionRef<void(PoolRange)> visit) const {
+  for (std::size_t i = 0; i < slot.extents.size(); ++i) {
+    const pmem::ExtentRecord& record = slot.extents[i];
+    if (std::memcmp(&record, kZeroes.data(), sizeof record) == 0) continue;
+    if (!is_sealed(record) || record.inode_low != static_cast<std::uint32_t>(inode.value) ||
+        record.count == 0 || (record.flags & ~pmem::kExtentUnwritten) != 0 ||
+        record.file_block >= kMaxFileBlocks || record.count > kMaxFileBlocks - record.file_block ||
+        !lies_within(data_area_, record.pool_block, record.count)) {
+      return false;
+    }
+    for (std::size_t j = 0; j < i; ++j) {
+      const pmem::ExtentRecord& other = slot.extents[j];
+      if (record.file_block < other.file_block + other.count &&
+          other.file_block < record.file_block + record.count) {
+        return false;
+      }
+    }
+    visit({PoolBlock(record.pool_block), BlockCount(record.count)});
+  }
+  return true;
+}
+
+}  // namespace daxfs

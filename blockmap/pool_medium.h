@@ -1,0 +1,26 @@
+// The medium over a mapped pool: libpmem2 does the copying and flushing, and where the mapping is
+// no persistent memory, msync makes things durable.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "blockmap/medium.h"
+#include "blockmap/pool.h"
+#include "blockmap/result.h"
+
+namespace daxfs {
+
+struct MappedPool {
+  std::unique_ptr<Medium> medium;  // unmaps when it goes
+  Granularity granularity;
+  bool emulated;  // flushes the CPU's caches, but what lies below them is no persistent memory
+};
+
+// Maps the first `length` bytes (a multiple of a block) of an open pool, shared. tmpfs is mapped
+// with cache-line granularity, because msync does nothing there: that way an emulated pool goes
+// through the code that real persistent memory needs. PMEM2_FORCE_GRANULARITY (libpmem2(7))
+// overrides that. Call before other threads run: it may change the environment for the moment.
+Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, bool read_only);
+
+}  // namespace daxfs

@@ -1,0 +1,29 @@
+// The scan at mount: every inode is checked, what it owns is marked, and the free space is the
+// rest.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "blockmap/block_bitmap.h"
+#include "blockmap/format.h"
+#include "blockmap/inode_table.h"
+#include "blockmap/inode_walk.h"
+#include "blockmap/medium.h"
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+// What the scan found that needs work before the pool is used, in ascending order.
+struct UnfinishedInodes {
+  std::vector<InodeNumber> orphans;   // no name refers to them
+  std::vector<InodeNumber> detaches;  // links > 0, but a detach was interrupted
+};
+
+// Fills `inodes` (which are used) and the allocator's free space from the medium, with `threads`
+// threads. Damage and doubly owned blocks are Problems.
+Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTable& inodes,
+                                  PoolRange data_area, unsigned threads);
+
+}  // namespace daxfs

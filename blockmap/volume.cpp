@@ -1,0 +1,109 @@
+#include "blockmap/volume.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <new>
+#include <utility>
+
+#include "blockmap/crc32c.h"
+#include "blockmap/rebuild.h"
+#include "blockmap/recover_inodes.h"
+
+namespace daxfs {
+namespace {
+
+constexpr PoolBlock kStateBlock{1};
+
+Journal::Geometry journal_geometry(const pmem::Superblock& super) {
+  return {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes};
+}
+
+}  // namespace
+
+Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
+    : medium_(medium), super_(super), read_only_(read_only) {}
+
+Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string& name,
+                                              bool read_only, unsigned threads) {
+  auto super = read_superblock(medium, name);
+  if (!super) return std::unexpected(std::move(super.error()));
+  std::unique_ptr<Volume> volume(new Volume(medium, *super, read_only));
+  const auto mount = [&]() -> Outcome<void> {
+    try {
+      return volume->mount(threads);
+    } catch (const std::bad_alloc&) {
+      return problem(ENOMEM, "not enough memory to open the pool; free some and try again");
+    }
+  };
+  if (auto mounted = mount(); !mounted) {
+    return problem(mounted.error().code, fmt::format("{}: {}", name, mounted.error().text));
+  }
+  return volume;
+}
+
+Outcome<void> Volume::mount(unsigned threads) {
+  if (auto replayed = replay_journal(); !replayed) return replayed;
+
+  const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
+  if (!is_sealed(state)) {
+    return problem(EUCLEAN, "pool state: checksum does not match; run fsck.daxfs");
+  }
+  report_.was_clean = (state.flags & pmem::kStateClean) != 0;
+
+  journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
+  allocator_ = std::make_unique<Allocator>();
+  inodes_ = std::make_unique<InodeTable>(medium_, *journal_, *allocator_, super_, state);
+  const auto unfinished = rebuild(medium_, *allocator_, *inodes_, data_area(), threads);
+  if (!unfinished) return std::unexpected(unfinished.error());
+
+  const auto root = inodes_->load(kRootInode);
+  if (!root || (root->mode & S_IFMT) != S_IFDIR || root->links == 0) {
+    return problem(EUCLEAN, "inode 1: the root directory is missing; run fsck.daxfs");
+  }
+  if (!read_only_) {
+    // Not clean from here on, and that is durable before anything else changes.
+    inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true);
+    if (auto recovered = recover_inodes(*this, *unfinished); !recovered) return recovered;
+    report_.orphans_freed = unfinished->orphans.size();
+    report_.detaches_finished = unfinished->detaches.size();
+  }
+  report_.inodes = inodes_->used();
+  return {};
+}
+
+Outcome<void> Volume::replay_journal() {
+  const Journal::Geometry geometry = journal_geometry(super_);
+  const auto replayed =
+      read_only_ ? Journal::pending(medium_, geometry) : Journal::recover(medium_, geometry);
+  if (!replayed) return std::unexpected(replayed.error());
+  if (read_only_ && *replayed != 0) {
+    return problem(EROFS,
+                   fmt::format("the journal holds {} changes of an interrupted mount; mount it "
+                               "read-write once, or run fsck.daxfs",
+                               *replayed));
+  }
+  report_.replayed = *replayed;
+  return {};
+}
+
+std::string Volume::uuid() const {
+  std::string text;
+  for (std::size_t i = 0; i < super_.uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", super_.uuid[i]);
+  }
+  return text;
+}
+
+PoolRange Volume::data_area() const {
+  return {PoolBlock(super_.data_start), BlockCount(super_.total_blocks - 1 - super_.data_start)};
+}
+
+void Volume::close_clean() {
+  // What could not be made durable must not be called clean.
+  if (read_only_ || medium_.failed()) return;
+  inodes_->set_state_flags(pmem::kStateClean, false);
+}
+
+}  // namespace daxfs

@@ -1,0 +1,37 @@
+// Extended attributes: read as a whole, written as a whole (copy on write), so that a change is
+// atomic.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "blockmap/allocator.h"
+#include "blockmap/format.h"
+#include "blockmap/journal.h"
+#include "blockmap/medium.h"
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+using XattrMap = std::map<std::string, std::string>;
+
+inline constexpr std::size_t kMaxXattrBytes = 256 << 10;  // per inode, names and values and headers
+
+// Thread-safe for different inodes; the inode's lock guards one inode.
+// EUCLEAN if the run is damaged. An inode without attributes gives an empty map.
+Result<XattrMap> load_xattrs(const Medium& medium, InodeNumber inode,
+                             const pmem::InodeRecord& record, PoolRange data_area);
+
+// The run of blocks that holds an inode's attributes (empty if none).
+PoolRange xattr_run(const pmem::InodeRecord& record);
+
+// Writes `attributes` to a new run (durable on return) and points `record` to it; the caller stages
+// and commits the record and then frees `released`. ENOSPC (also for more than kMaxXattrBytes)
+// changes nothing. An empty map drops the run.
+Status replace_xattrs(Medium& medium, Allocator& allocator, InodeNumber inode,
+                      pmem::InodeRecord& record, const XattrMap& attributes,
+                      std::vector<PoolRange>& released);
+
+}  // namespace daxfs

@@ -1,0 +1,60 @@
+// The ABI of daxfs.h, held still: a change of any number below breaks every program that was built
+// before.
+#include <cstddef>
+
+#include "client/daxfs.h"
+
+namespace {
+
+static_assert(sizeof(daxfs_extent) == 32);
+static_assert(offsetof(daxfs_extent, file_offset) == 0);
+static_assert(offsetof(daxfs_extent, pool_offset) == 8);
+static_assert(offsetof(daxfs_extent, length) == 16);
+static_assert(offsetof(daxfs_extent, flags) == 24);
+static_assert(offsetof(daxfs_extent, pins) == 28);
+
+static_assert(sizeof(daxfs_pin_args) == 32);
+static_assert(offsetof(daxfs_pin_args, offset) == 0);
+static_assert(offsetof(daxfs_pin_args, length) == 8);
+static_assert(offsetof(daxfs_pin_args, flags) == 16);
+static_assert(offsetof(daxfs_pin_args, reserved) == 20);
+static_assert(offsetof(daxfs_pin_args, pin_id) == 24);
+
+static_assert(sizeof(daxfs_unpin_args) == 8);
+static_assert(offsetof(daxfs_unpin_args, pin_id) == 0);
+
+static_assert(sizeof(daxfs_extents_args) == 16040);
+static_assert(offsetof(daxfs_extents_args, pin_id) == 0);
+static_assert(offsetof(daxfs_extents_args, offset) == 8);
+static_assert(offsetof(daxfs_extents_args, length) == 16);
+static_assert(offsetof(daxfs_extents_args, cursor) == 24);
+static_assert(offsetof(daxfs_extents_args, count) == 32);
+static_assert(offsetof(daxfs_extents_args, more) == 36);
+static_assert(offsetof(daxfs_extents_args, extents) == 40);
+
+static_assert(sizeof(daxfs_pool_args) == 4128);
+static_assert(offsetof(daxfs_pool_args, map_alignment) == 0);
+static_assert(offsetof(daxfs_pool_args, device) == 8);
+static_assert(offsetof(daxfs_pool_args, inode) == 16);
+static_assert(offsetof(daxfs_pool_args, flags) == 24);
+static_assert(offsetof(daxfs_pool_args, reserved) == 28);
+static_assert(offsetof(daxfs_pool_args, path) == 32);
+
+static_assert(sizeof(daxfs_query_args) == 16016);
+static_assert(offsetof(daxfs_query_args, what) == 0);
+static_assert(offsetof(daxfs_query_args, length) == 4);
+static_assert(offsetof(daxfs_query_args, cursor) == 8);
+static_assert(offsetof(daxfs_query_args, text) == 16);
+
+// The kernel's limit for a FUSE server's ioctls, each way: the size field of the number has 14
+// bits.
+static_assert(sizeof(daxfs_extents_args) < 16384 && sizeof(daxfs_query_args) < 16384);
+
+static_assert(DAXFS_IOC_PIN == 0xC020DA01u);
+static_assert(DAXFS_IOC_UNPIN == 0x4008DA02u);
+static_assert(DAXFS_IOC_PIN_EXTENTS == 0xFEA8DA03u);
+static_assert(DAXFS_IOC_EXTENTS == 0xFEA8DA04u);
+static_assert(DAXFS_IOC_POOL == 0x9020DA05u);
+static_assert(DAXFS_IOC_QUERY == 0xFE90DA06u);
+
+}  // namespace

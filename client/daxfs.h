@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * daxfs.h: pins on files of a daxfs mount: promises that a range of a file keeps its blocks.
+ *
+ * A pin belongs to the open file description that took it (its holder) and goes with it at the
+ * latest. Everything here is a plain ioctl on a descriptor of a file in the mount; libdaxfs only
+ * wraps them. Thread-safe. All functions return 0 or a count, or -1 with errno.
+ */
+#ifndef DAXFS_H
+#define DAXFS_H
+
+#include <linux/ioctl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC visibility push(default)
+#endif
+
+#define DAXFS_BLOCK_SIZE 4096u
+
+/* flags of daxfs_pin() */
+/* bounded: detaches wait for it (short_timeout); default: long-term */
+#define DAXFS_PIN_SHORT 0x1u
+/* the holder will write; needs a descriptor open for writing */
+#define DAXFS_PIN_WRITE 0x2u
+/* fill holes with zeroed blocks (and extend the file); else ENXIO */
+#define DAXFS_PIN_ALLOCATE 0x4u
+/* EAGAIN instead of queueing behind a waiting detach */
+#define DAXFS_PIN_NOWAIT 0x8u
+
+/* flags of struct daxfs_extent */
+/* allocated, reads as zeroes */
+#define DAXFS_EXTENT_UNWRITTEN 0x1u
+/* the pin is one for writing (in the answer of DAXFS_IOC_PIN_EXTENTS) */
+#define DAXFS_EXTENT_WRITABLE 0x2u
+
+/* A run of blocks of a file. Bytes; multiples of the block size (4096). */
+struct daxfs_extent {
+  uint64_t file_offset;
+  uint64_t pool_offset;
+  uint64_t length;
+  uint32_t flags; /* DAXFS_EXTENT_* */
+  uint32_t pins;  /* pins that cover (part of) it, long and short */
+};
+
+/* Pins [offset, offset + length) of the file (whole blocks around it).
+ * EBADF: descriptor not open for reading (or, with DAXFS_PIN_WRITE or _ALLOCATE, writing); EINVAL:
+ * length 0, range past 2^63 - 1, unknown flags, not a regular file; ENXIO: a hole and no
+ * DAXFS_PIN_ALLOCATE; ENOSPC; ENOMEM: pin_limit; EOPNOTSUPP: longterm=forbid; EPERM: longterm=lease
+ * without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range; EINTR; ENOTTY: not a
+ * daxfs file. */
+int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
+
+/* Gives the pin back. ENOENT: no such pin of this open file description. */
+int daxfs_unpin(int fd, uint64_t pin_id);
+
+/* The pinned extents in file order. Returns how many there are, and fills in at most `capacity`. */
+ssize_t daxfs_pin_extents(int fd, uint64_t pin_id, struct daxfs_extent* out, size_t capacity);
+
+/* The extents of any range of the file (holes are left out), with their pin counts. */
+ssize_t daxfs_extents(int fd, uint64_t offset, uint64_t length, struct daxfs_extent* out,
+                      size_t capacity);
+
+/* Maps the pinned blocks as one contiguous view of the medium; writable if the pin is
+ * (DAXFS_PIN_WRITE).
+ *
+ * The address returned is that of the first byte of the first pinned *block*, and *length is the
+ * length of all pinned blocks. So after daxfs_pin(fd, offset, ...), byte `o` of the file is at
+ *     (char *)address + (o - offset / DAXFS_BLOCK_SIZE * DAXFS_BLOCK_SIZE)
+ * and the address may be given to daxfs_unmap() (or munmap()) as it is.
+ *
+ * Opens the pool with the caller's own rights. Mapped with MAP_SYNC where the medium can, else with
+ * MAP_SHARED alone; all or nothing. NULL with errno on failure: EACCES, ENOENT: the caller cannot
+ * open the pool's path; ESTALE: another file is there now; ENOENT: no such pin of this open file
+ * description; EOPNOTSUPP: the device maps in larger steps than these extents have (device DAX: 2
+ * MiB), use daxfs_map_iov(); ENOMEM: no room, or more pieces than vm.max_map_count. The view must
+ * not be used after the pin is gone; unmap it first. */
+void* daxfs_map(int fd, uint64_t pin_id, size_t* length);
+int daxfs_unmap(void* address, size_t length);
+
+/* One address per extent of daxfs_pin_extents(), in that order; always possible. Returns how many
+ * extents there are; fails with ENOSPC if that is more than `capacity` (query with capacity 0:
+ * returns the count and maps nothing). Otherwise errors are daxfs_map()'s. Where the device maps in
+ * larger steps, the blocks around an extent are mapped with it: they are other files', keep off.
+ * Give all of the addresses back, unchanged, with daxfs_unmap_iov(); that also works when the
+ * daemon is gone. */
+ssize_t daxfs_map_iov(int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
+int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
+
+/* ---- the ioctls beneath; every struct has the same layout on all 64- and 32-bit systems ---- */
+
+struct daxfs_pin_args {
+  uint64_t offset;
+  uint64_t length;
+  uint32_t flags;
+  uint32_t reserved; /* 0 */
+  uint64_t pin_id;   /* out */
+};
+
+struct daxfs_unpin_args {
+  uint64_t pin_id;
+};
+
+#define DAXFS_EXTENTS_PER_CALL 500u
+struct daxfs_extents_args {
+  uint64_t pin_id; /* DAXFS_IOC_PIN_EXTENTS */
+  uint64_t offset; /* DAXFS_IOC_EXTENTS: file range */
+  uint64_t length;
+  uint64_t cursor; /* in: 0 to begin; out: pass it on to continue */
+  uint32_t count;  /* out: extents in this answer */
+  uint32_t more;   /* out: 1 if a further call gives more */
+  struct daxfs_extent extents[DAXFS_EXTENTS_PER_CALL]; /* out */
+};
+
+#define DAXFS_POOL_DEVICE_DAX 0x1u /* a character device: mapping steps are map_alignment */
+struct daxfs_pool_args {
+  uint64_t map_alignment; /* mmap offsets and lengths are multiples of it */
+  uint64_t device;        /* st_dev and st_ino of the pool as the daemon has it open */
+  uint64_t inode;
+  uint32_t flags; /* DAXFS_POOL_* */
+  uint32_t reserved;
+  char path[4096];
+};
+
+/* Reports, as JSON objects, one a line; `cursor` goes from 0 to DAXFS_QUERY_END. */
+#define DAXFS_QUERY_STATUS 1u
+#define DAXFS_QUERY_PINS 2u
+#define DAXFS_QUERY_LIMBO 3u
+#define DAXFS_QUERY_EXTENTS 4u /* of the file that the descriptor is open on */
+#define DAXFS_QUERY_END UINT64_MAX
+struct daxfs_query_args {
+  uint32_t what;
+  uint32_t length; /* out: bytes of text */
+  uint64_t cursor; /* in and out */
+  char text[16000];
+};
+
+#define DAXFS_IOC_MAGIC 0xDA
+#define DAXFS_IOC_PIN _IOWR(DAXFS_IOC_MAGIC, 1, struct daxfs_pin_args)
+#define DAXFS_IOC_UNPIN _IOW(DAXFS_IOC_MAGIC, 2, struct daxfs_unpin_args)
+#define DAXFS_IOC_PIN_EXTENTS _IOWR(DAXFS_IOC_MAGIC, 3, struct daxfs_extents_args)
+#define DAXFS_IOC_EXTENTS _IOWR(DAXFS_IOC_MAGIC, 4, struct daxfs_extents_args)
+#define DAXFS_IOC_POOL _IOR(DAXFS_IOC_MAGIC, 5, struct daxfs_pool_args)
+#define DAXFS_IOC_QUERY _IOWR(DAXFS_IOC_MAGIC, 6, struct daxfs_query_args)
+/* Numbers 7 to 15 are set aside for leases and events. */
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,52 @@
+#include "fuse_ops/ops.h"
+
+namespace daxfs::ops {
+
+void reply(fuse_req_t req, const Status& status) {
+  fuse_reply_err(req, status ? 0 : status.error().code);
+}
+
+fuse_entry_param to_param(const Entry& entry) {
+  fuse_entry_param param{};
+  param.ino = entry.inode.value;
+  param.generation = entry.generation;
+  param.attr = entry.attributes;
+  param.attr_timeout = kForever;
+  param.entry_timeout = kForever;
+  return param;
+}
+
+void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
+  if (!entry) {
+    fuse_reply_err(req, entry.error().code);
+    return;
+  }
+  const fuse_entry_param param = to_param(*entry);
+  // The kernel never learned of the entry: take the reference back.
+  Filesystem& filesystem = fs(req);
+  if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
+}
+
+void hand_over(std::unique_ptr<OpenFile> opened, fuse_file_info& info) {
+  info.direct_io = opened->direct ? 1 : 0;
+  info.keep_cache = opened->keep_cache ? 1 : 0;
+  // Nothing is left to flush at close; and on kernels before 6.16 a close would queue behind a
+  // waiting truncate.
+  info.noflush = 1;
+  info.fh = reinterpret_cast<std::uint64_t>(opened.release());
+}
+
+std::shared_ptr<Waiting> Waiting::watch(fuse_req_t req) {
+  std::shared_ptr<Waiting> waiting(new Waiting(req));
+  fuse_req_interrupt_func(
+      req, [](fuse_req_t, void* data) { static_cast<Cancellation*>(data)->cancel(); },
+      waiting->cancellation_.get());
+  return waiting;
+}
+
+fuse_req_t Waiting::finish() {
+  fuse_req_interrupt_func(req_, nullptr, nullptr);
+  return req_;
+}
+
+}  // namespace daxfs::ops

@@ -1,0 +1,60 @@
+// One thin function per FUSE operation: decode, call the filesystem, encode the reply. No rules of
+// their own. Shared helpers of the ops_*.cpp files.
+#pragma once
+
+#include <fuse_lowlevel.h>
+
+#include <memory>
+
+#include "src/filesystem.h"
+
+namespace daxfs::ops {
+
+// How long the kernel may believe what it knows: everything changes through it, or is announced
+// (Notifier).
+inline constexpr double kForever = 86400;
+
+// What the session gives libfuse to hand back with every request.
+struct Context {
+  Filesystem& filesystem;
+  const std::function<void()>& on_ready;
+};
+
+inline Filesystem& fs(fuse_req_t req) { return static_cast<Context*>(fuse_req_userdata(req))->filesystem; }
+
+inline Caller caller(fuse_req_t req) {
+  const fuse_ctx* context = fuse_req_ctx(req);
+  return {.uid = context->uid, .gid = context->gid, .thread = context->pid};
+}
+
+inline OpenFile& file(const fuse_file_info* info) { return *reinterpret_cast<OpenFile*>(info->fh); }
+
+void reply(fuse_req_t req, const Status& status);
+void reply_entry(fuse_req_t req, const Result<Entry>& entry);
+fuse_entry_param to_param(const Entry& entry);
+
+// Fills in fi for an open file and gives it to the kernel to keep.
+void hand_over(std::unique_ptr<OpenFile> opened, fuse_file_info& info);
+
+// A request that may wait at the gate: an INTERRUPT for it reaches the filesystem, also if it comes
+// first. The completion calls finish() before it replies.
+class Waiting {
+ public:
+  static std::shared_ptr<Waiting> watch(fuse_req_t req);
+  const CancellationRef& cancellation() const { return cancellation_; }
+  // From here on no interrupt handler runs or will run; the request may be answered.
+  fuse_req_t finish();
+
+ private:
+  explicit Waiting(fuse_req_t req) : req_(req) {}
+  fuse_req_t req_;
+  CancellationRef cancellation_ = std::make_shared<Cancellation>();
+};
+
+void add_namespace_ops(fuse_lowlevel_ops& ops);
+void add_directory_ops(fuse_lowlevel_ops& ops);
+void add_attribute_ops(fuse_lowlevel_ops& ops);
+void add_file_ops(fuse_lowlevel_ops& ops);
+void add_ioctl_ops(fuse_lowlevel_ops& ops);
+
+}  // namespace daxfs::ops

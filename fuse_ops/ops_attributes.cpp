@@ -1,0 +1,119 @@
+// Attributes, extended attributes, statfs.
+#include "fuse_ops/ops.h"
+#include "src/clock.h"
+
+namespace daxfs::ops {
+namespace {
+
+void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
+  const auto attributes = fs(req).attributes({inode});
+  if (attributes) {
+    fuse_reply_attr(req, &*attributes, kForever);
+  } else {
+    fuse_reply_err(req, attributes.error().code);
+  }
+}
+
+AttributeChange to_change(const struct stat& attributes, int to_set) {
+  AttributeChange change;
+  const std::int64_t now = file_time_now();
+  if ((to_set & FUSE_SET_ATTR_MODE) != 0) change.mode = attributes.st_mode;
+  if ((to_set & FUSE_SET_ATTR_UID) != 0) change.uid = attributes.st_uid;
+  if ((to_set & FUSE_SET_ATTR_GID) != 0) change.gid = attributes.st_gid;
+  if ((to_set & FUSE_SET_ATTR_SIZE) != 0)
+    change.size = static_cast<std::uint64_t>(attributes.st_size);
+  if ((to_set & FUSE_SET_ATTR_ATIME) != 0) {
+    change.atime_ns =
+        (to_set & FUSE_SET_ATTR_ATIME_NOW) != 0 ? now : from_timespec(attributes.st_atim);
+  }
+  if ((to_set & FUSE_SET_ATTR_MTIME) != 0) {
+    change.mtime_ns =
+        (to_set & FUSE_SET_ATTR_MTIME_NOW) != 0 ? now : from_timespec(attributes.st_mtim);
+  }
+  if ((to_set & FUSE_SET_ATTR_CTIME) != 0) change.ctime_ns = from_timespec(attributes.st_ctim);
+  // The kernel's FATTR_KILL_SUIDGID, sent since we promised to handle it (wire_hooks).
+  change.drop_privileges = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0;
+  return change;
+}
+
+void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,
+             fuse_file_info*) {
+  if ((to_set & FUSE_SET_ATTR_SIZE) != 0 && attributes->st_size < 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const auto waiting = Waiting::watch(req);
+  fs(req).set_attributes({inode}, to_change(*attributes, to_set), caller(req),
+                         waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
+                           fuse_req_t answered = waiting->finish();
+                           if (changed) {
+                             fuse_reply_attr(answered, &*changed, kForever);
+                           } else {
+                             fuse_reply_err(answered, changed.error().code);
+                           }
+                         });
+}
+
+// getxattr and listxattr: size 0 asks for the length.
+void reply_sized(fuse_req_t req, std::string_view value, std::size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(req, value.size());
+  } else if (value.size() > size) {
+    fuse_reply_err(req, ERANGE);
+  } else {
+    fuse_reply_buf(req, value.data(), value.size());
+  }
+}
+
+void getxattr(fuse_req_t req, fuse_ino_t inode, const char* name, std::size_t size) {
+  const auto value = fs(req).get_xattr({inode}, name);
+  if (value) {
+    reply_sized(req, *value, size);
+  } else {
+    fuse_reply_err(req, value.error().code);
+  }
+}
+
+void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
+  const auto names = fs(req).list_xattrs({inode});
+  if (!names) {
+    fuse_reply_err(req, names.error().code);
+    return;
+  }
+  std::string list;
+  for (const std::string& name : *names) {
+    // trusted.* is root's own business (xattr(7)).
+    if (name.starts_with("trusted.") && fuse_req_ctx(req)->uid != 0) continue;
+    list += name;
+    list += '\0';
+  }
+  reply_sized(req, list, size);
+}
+
+void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
+              std::size_t size, int flags) {
+  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags));
+}
+
+void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {
+  reply(req, fs(req).remove_xattr({inode}, name));
+}
+
+void statfs(fuse_req_t req, fuse_ino_t) {
+  const struct statvfs statistics = fs(req).statistics();
+  fuse_reply_statfs(req, &statistics);
+}
+
+}  // namespace
+
+void add_attribute_ops(fuse_lowlevel_ops& ops) {
+  ops.getattr = getattr;
+  ops.setattr = setattr;
+  ops.getxattr = getxattr;
+  ops.listxattr = listxattr;
+  ops.setxattr = setxattr;
+  ops.removexattr = removexattr;
+  ops.statfs = statfs;
+}
+
+}  // namespace daxfs::ops

@@ -1,0 +1,110 @@
+// Open files: reading, writing, space. FLUSH and FSYNC stay unimplemented: a write is durable when
+// it returns (the kernel writes dirty pages back itself before it would send FSYNC), and close must
+// never wait for anything.
+#include <linux/falloc.h>
+
+#include <span>
+
+#include "fuse_ops/ops.h"
+#include "fuse_ops/wire_hooks.h"
+
+namespace daxfs::ops {
+namespace {
+
+void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
+  auto opened = fs(req).open({inode}, info->flags);
+  if (!opened) {
+    fuse_reply_err(req, opened.error().code);
+    return;
+  }
+  hand_over(std::move(*opened), *info);
+  Filesystem& filesystem = fs(req);
+  // The caller was interrupted: the kernel will send no release.
+  if (fuse_reply_open(req, info) == -ENOENT)
+    filesystem.release(std::unique_ptr<OpenFile>(&file(info)));
+}
+
+void release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+  fs(req).release(std::unique_ptr<OpenFile>(&file(info)));
+  fuse_reply_err(req, 0);
+}
+
+void read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+  const Status status = fs(req).read(
+      file(info), FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
+      [req](std::span<const iovec> data) {
+        if (data.size() == 1) {
+          fuse_reply_buf(req, static_cast<const char*>(data[0].iov_base), data[0].iov_len);
+        } else {
+          fuse_reply_iov(req, data.data(), static_cast<int>(data.size()));
+        }
+      });
+  if (!status) fuse_reply_err(req, status.error().code);
+}
+
+void write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+           fuse_file_info* info) {
+  OpenFile& opened = file(info);
+  const auto written =
+      fs(req).write(opened, FileOffset(static_cast<std::uint64_t>(offset)),
+                    std::as_bytes(std::span(data, size)), current_write_drops_privileges());
+  if (!written) {
+    fuse_reply_err(req, written.error().code);
+    return;
+  }
+  fs(req).after_write(opened, [req, count = *written] { fuse_reply_write(req, count); });
+}
+
+void fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
+               fuse_file_info* info) {
+  if (offset < 0 || length <= 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const FileOffset from(static_cast<std::uint64_t>(offset));
+  const ByteCount count(static_cast<std::uint64_t>(length));
+  const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+  switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+      reply(req, fs(req).allocate(file(info), from, count, keep_size));
+      return;
+    case FALLOC_FL_ZERO_RANGE:
+      reply(req, fs(req).zero_range(file(info), from, count, keep_size));
+      return;
+    case FALLOC_FL_PUNCH_HOLE: {
+      const auto waiting = Waiting::watch(req);
+      fs(req).punch_hole(file(info), from, count, caller(req), waiting->cancellation(),
+                         [waiting](const Status& status) { reply(waiting->finish(), status); });
+      return;
+    }
+    default:
+      fuse_reply_err(req, EOPNOTSUPP);
+  }
+}
+
+void lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
+  if (offset < 0) {
+    fuse_reply_err(req, ENXIO);
+    return;
+  }
+  const auto found =
+      fs(req).seek(file(info), FileOffset(static_cast<std::uint64_t>(offset)), whence);
+  if (found) {
+    fuse_reply_lseek(req, static_cast<off_t>(found->value));
+  } else {
+    fuse_reply_err(req, found.error().code);
+  }
+}
+
+}  // namespace
+
+void add_file_ops(fuse_lowlevel_ops& ops) {
+  ops.open = open;
+  ops.release = release;
+  ops.read = read;
+  ops.write = write;
+  ops.fallocate = fallocate;
+  ops.lseek = lseek;
+}
+
+}  // namespace daxfs::ops

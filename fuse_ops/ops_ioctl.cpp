@@ -1,0 +1,176 @@
+// The C interface (client/daxfs.h): pins, extents, reports. Numbers carry the size of their struct,
+// so one of a wrong size is an unknown number: ENOTTY.
+#include <sys/stat.h>
+
+#include <cstring>
+
+#include "client/daxfs.h"
+#include "fuse_ops/ops.h"
+
+namespace daxfs::ops {
+namespace {
+
+template <class T>
+T argument(const void* in) {
+  T out;
+  std::memcpy(&out, in, sizeof out);
+  return out;
+}
+
+template <class T>
+void answer(fuse_req_t req, const T& out) {
+  fuse_reply_ioctl(req, 0, &out, sizeof out);
+}
+
+void pin(fuse_req_t req, daxfs_pin_args args, OpenFile& opened) {
+  if (args.reserved != 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const auto waiting = Waiting::watch(req);
+  fs(req).pin(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags}, caller(req),
+              waiting->cancellation(), [waiting, args](const Result<PinId>& pinned) {
+                fuse_req_t answered = waiting->finish();
+                if (!pinned) {
+                  fuse_reply_err(answered, pinned.error().code);
+                  return;
+                }
+                daxfs_pin_args out = args;
+                out.pin_id = pinned->value;
+                answer(answered, out);
+              });
+}
+
+void unpin(fuse_req_t req, const daxfs_unpin_args& args, OpenFile& opened) {
+  fs(req).unpin(opened, PinId{args.pin_id}, [req](const Status& status) {
+    if (status) {
+      fuse_reply_ioctl(req, 0, nullptr, 0);
+    } else {
+      fuse_reply_err(req, status.error().code);
+    }
+  });
+}
+
+void answer_extents(fuse_req_t req, daxfs_extents_args args,
+                    const Result<Filesystem::PinnedExtents>& found, bool cursor_is_index) {
+  if (!found) {
+    fuse_reply_err(req, found.error().code);
+    return;
+  }
+  args.count = 0;
+  args.more = found->more ? 1 : 0;
+  for (const Filesystem::PinnedExtent& extent : found->extents) {
+    const std::uint32_t flags = (extent.unwritten ? DAXFS_EXTENT_UNWRITTEN : 0u) |
+                                (found->writable ? DAXFS_EXTENT_WRITABLE : 0u);
+    args.extents[args.count++] = {.file_offset = extent.file.value,
+                                  .pool_offset = extent.pool.value,
+                                  .length = extent.length.value,
+                                  .flags = flags,
+                                  .pins = extent.pins.long_term + extent.pins.short_term};
+    if (!cursor_is_index) args.cursor = (extent.file + extent.length).value;
+  }
+  if (cursor_is_index) args.cursor += args.count;
+  answer(req, args);
+}
+
+void pin_extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
+  const auto found =
+      fs(req).pin_extents(opened, PinId{args.pin_id}, args.cursor, DAXFS_EXTENTS_PER_CALL);
+  answer_extents(req, args, found, true);
+}
+
+// The cursor of a range is the file offset to go on from; 0 begins at args.offset.
+void extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
+  std::uint64_t from = args.offset;
+  std::uint64_t length = args.length;
+  if (args.cursor > args.offset && length > 0) {
+    const std::uint64_t skipped = args.cursor - args.offset;
+    if (skipped >= length) {
+      answer_extents(req, args, Filesystem::PinnedExtents{}, false);
+      return;
+    }
+    from += skipped;
+    length -= skipped;
+  }
+  answer_extents(
+      req, args,
+      fs(req).extents(opened, FileOffset(from), ByteCount(length), DAXFS_EXTENTS_PER_CALL), false);
+}
+
+void pool(fuse_req_t req) {
+  Pool* const in_use = fs(req).pool();
+  if (in_use == nullptr) {
+    fuse_reply_err(req, ENODEV);
+    return;
+  }
+  struct stat attributes {};
+  if (fstat(in_use->descriptor(), &attributes) != 0) {
+    fuse_reply_err(req, errno);
+    return;
+  }
+  daxfs_pool_args out{};
+  if (in_use->path().size() >= sizeof out.path) {
+    fuse_reply_err(req, ENAMETOOLONG);
+    return;
+  }
+  out.map_alignment = in_use->map_alignment();
+  out.device = attributes.st_dev;
+  out.inode = attributes.st_ino;
+  out.flags = in_use->is_device_dax() ? DAXFS_POOL_DEVICE_DAX : 0;
+  std::memcpy(out.path, in_use->path().data(), in_use->path().size());
+  answer(req, out);
+}
+
+void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
+  std::string text;
+  const Status status =
+      fs(req).report(args.what, args.cursor, sizeof args.text, text, opened, caller(req));
+  if (!status) {
+    fuse_reply_err(req, status.error().code);
+    return;
+  }
+  args.length = static_cast<std::uint32_t>(text.size());
+  std::memset(args.text, 0, sizeof args.text);
+  std::memcpy(args.text, text.data(), text.size());
+  answer(req, args);
+}
+
+void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* info,
+           unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
+  OpenFile* const opened = (flags & FUSE_IOCTL_DIR) != 0 ? nullptr : &file(info);
+  if (in_size < ((_IOC_DIR(command) & _IOC_WRITE) != 0 ? _IOC_SIZE(command) : 0) ||
+      out_size < ((_IOC_DIR(command) & _IOC_READ) != 0 ? _IOC_SIZE(command) : 0)) {
+    fuse_reply_err(req, ENOTTY);
+    return;
+  }
+  switch (command) {
+    case DAXFS_IOC_POOL:
+      return pool(req);
+    case DAXFS_IOC_QUERY:
+      return query(req, argument<daxfs_query_args>(in), opened);
+    default:
+      break;
+  }
+  if (opened == nullptr) {
+    fuse_reply_err(req, ENOTTY);
+    return;
+  }
+  switch (command) {
+    case DAXFS_IOC_PIN:
+      return pin(req, argument<daxfs_pin_args>(in), *opened);
+    case DAXFS_IOC_UNPIN:
+      return unpin(req, argument<daxfs_unpin_args>(in), *opened);
+    case DAXFS_IOC_PIN_EXTENTS:
+      return pin_extents(req, argument<daxfs_extents_args>(in), *opened);
+    case DAXFS_IOC_EXTENTS:
+      return extents(req, argument<daxfs_extents_args>(in), *opened);
+    default:
+      fuse_reply_err(req, ENOTTY);
+  }
+}
+
+}  // namespace
+
+void add_ioctl_ops(fuse_lowlevel_ops& ops) { ops.ioctl = ioctl; }
+
+}  // namespace daxfs::ops

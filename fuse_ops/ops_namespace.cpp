@@ -1,0 +1,109 @@
+// lookup, forget, create and remove names.
+#include "fuse_ops/ops.h"
+
+namespace daxfs::ops {
+namespace {
+
+void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  const auto entry = fs(req).lookup({parent}, name);
+  if (!entry && entry.error().code == ENOENT) {
+    // Number 0 lets the kernel remember that there is no such name.
+    fuse_entry_param none{};
+    none.entry_timeout = kForever;
+    fuse_reply_entry(req, &none);
+    return;
+  }
+  reply_entry(req, entry);
+}
+
+void forget(fuse_req_t req, fuse_ino_t inode, std::uint64_t count) {
+  fs(req).forget({inode}, count);
+  fuse_reply_none(req);
+}
+
+void forget_multi(fuse_req_t req, std::size_t count, fuse_forget_data* forgets) {
+  for (std::size_t i = 0; i < count; ++i) fs(req).forget({forgets[i].ino}, forgets[i].nlookup);
+  fuse_reply_none(req);
+}
+
+void mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev_t rdev) {
+  reply_entry(req, fs(req).make_node({parent}, name, mode, rdev, caller(req)));
+}
+
+void mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) {
+  reply_entry(req, fs(req).make_directory({parent}, name, mode, caller(req)));
+}
+
+void symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const char* name) {
+  reply_entry(req, fs(req).make_symlink({parent}, name, target, caller(req)));
+}
+
+void readlink(fuse_req_t req, fuse_ino_t inode) {
+  const auto target = fs(req).read_symlink({inode});
+  if (target) {
+    fuse_reply_readlink(req, target->c_str());
+  } else {
+    fuse_reply_err(req, target.error().code);
+  }
+}
+
+void link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
+  reply_entry(req, fs(req).link({inode}, {parent}, name));
+}
+
+void unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  reply(req, fs(req).unlink({parent}, name));
+}
+
+void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  reply(req, fs(req).remove_directory({parent}, name));
+}
+
+void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
+            const char* new_name, unsigned flags) {
+  const auto waiting = Waiting::watch(req);
+  fs(req).rename({parent}, name, {new_parent}, new_name, flags, caller(req),
+                 waiting->cancellation(),
+                 [waiting](const Status& status) { reply(waiting->finish(), status); });
+}
+
+void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
+            fuse_file_info* info) {
+  const auto entry = fs(req).make_node({parent}, name, S_IFREG | (mode & 07777), 0, caller(req));
+  if (!entry) {
+    fuse_reply_err(req, entry.error().code);
+    return;
+  }
+  auto opened = fs(req).open(entry->inode, info->flags);
+  if (!opened) {
+    fs(req).forget(entry->inode, 1);
+    fuse_reply_err(req, opened.error().code);
+    return;
+  }
+  hand_over(std::move(*opened), *info);
+  const fuse_entry_param param = to_param(*entry);
+  Filesystem& filesystem = fs(req);
+  if (fuse_reply_create(req, &param, info) == -ENOENT) {
+    filesystem.release(std::unique_ptr<OpenFile>(&file(info)));
+    filesystem.forget(entry->inode, 1);
+  }
+}
+
+}  // namespace
+
+void add_namespace_ops(fuse_lowlevel_ops& ops) {
+  ops.lookup = lookup;
+  ops.forget = forget;
+  ops.forget_multi = forget_multi;
+  ops.mknod = mknod;
+  ops.mkdir = mkdir;
+  ops.symlink = symlink;
+  ops.readlink = readlink;
+  ops.link = link;
+  ops.unlink = unlink;
+  ops.rmdir = rmdir;
+  ops.rename = rename;
+  ops.create = create;
+}
+
+}  // namespace daxfs::ops

@@ -1,0 +1,136 @@
+#include "fuse_ops/session.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "fuse_ops/notifier.h"
+#include "fuse_ops/ops.h"
+#include "fuse_ops/wire_hooks.h"
+
+namespace daxfs {
+namespace {
+
+constexpr unsigned kMaxWrite =
+    1 << 20;  // also what the kernel allows a request to have (256 pages)
+
+void init(void* context, fuse_conn_info* connection) {
+  const auto want = [connection](unsigned bits) { connection->want |= connection->capable & bits; };
+  const auto refuse = [connection](unsigned bits) { connection->want &= ~bits; };
+  want(FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_IOCTL_DIR |
+       FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS |
+       FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_EXPORT_SUPPORT);
+  // Splicing costs a memory-backed server more than it saves. Automatic invalidation would throw
+  // the page cache away after each of our own writes. O_TRUNC comes as a truncate of its own, so
+  // that one place asks the gate. Privileges are dropped by version 2 of that protocol
+  // (wire_hooks).
+  refuse(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+         FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV |
+         FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
+  connection->max_write = kMaxWrite;
+  connection->max_background = 64;
+  connection->congestion_threshold = 48;
+  connection->time_gran = 1;
+  static_cast<ops::Context*>(context)->on_ready();
+}
+
+fuse_lowlevel_ops make_ops() {
+  fuse_lowlevel_ops all{};
+  all.init = init;
+  ops::add_namespace_ops(all);
+  ops::add_directory_ops(all);
+  ops::add_attribute_ops(all);
+  ops::add_file_ops(all);
+  ops::add_ioctl_ops(all);
+  return all;
+}
+
+// libfuse splits its option string at commas.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == ',' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+std::string mount_options(const Filesystem& filesystem, const SessionOptions& options) {
+  std::string text =
+      fmt::format("fsname={},subtype=daxfs,default_permissions", escaped(options.source));
+  if (geteuid() == 0) text += ",allow_other,dev,suid";  // like a disk; later words win
+  if (filesystem.options().read_only) text += ",ro";
+  for (const std::string& option : filesystem.options().kernel) text += "," + option;
+  return text;
+}
+
+using SessionPtr = std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)>;
+
+void run_loop(fuse_session* session) {
+  const std::unique_ptr<fuse_loop_config, decltype(&fuse_loop_cfg_destroy)> config(
+      fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
+  fuse_loop_cfg_set_clone_fd(config.get(), 0);
+  const int ended = fuse_session_loop_mt(session, config.get());
+  if (ended < 0) spdlog::error("the FUSE connection ended: {}", strerror(-ended));
+}
+
+}  // namespace
+
+Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
+                    const std::function<void()>& on_ready) {
+  std::string program = "daxfs";
+  std::string option_word = "-o";
+  std::string option_text = mount_options(filesystem, options);
+  std::string debug_word = "-d";
+  std::array<char*, 4> argv{program.data(), option_word.data(), option_text.data(),
+                            debug_word.data()};
+  fuse_args args = FUSE_ARGS_INIT(options.debug ? 4 : 3, argv.data());
+
+  ops::Context context{filesystem, on_ready};
+  const fuse_lowlevel_ops all = make_ops();
+  const SessionPtr session(fuse_session_new(&args, &all, sizeof all, &context),
+                           fuse_session_destroy);
+  fuse_opt_free_args(&args);
+  if (!session) {
+    return problem(EINVAL, fmt::format("{}: libfuse refused the mount options '{}'",
+                                       options.mountpoint, option_text));
+  }
+  if (fuse_set_signal_handlers(session.get()) != 0) {
+    return problem(errno, fmt::format("{}: cannot set up signal handling", options.mountpoint));
+  }
+  if (fuse_session_mount(session.get(), options.mountpoint.c_str()) != 0) {
+    const int code = errno;
+    fuse_remove_signal_handlers(session.get());
+    return problem(
+        code, fmt::format(
+                  "{}: cannot mount (see the line above); is /dev/fuse there, and are you root or "
+                  "is fusermount3 installed?",
+                  options.mountpoint));
+  }
+  if (!install_wire_hooks(session.get())) {
+    fuse_session_unmount(session.get());
+    fuse_remove_signal_handlers(session.get());
+    return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
+  }
+
+  std::optional<Notifier> notifier(std::in_place, session.get());
+  filesystem.set_kernel_cache(&*notifier);
+  filesystem.set_mountpoint(options.mountpoint);
+  run_loop(session.get());
+
+  filesystem.gate()
+      .stop();  // answers whoever still waits, while there is a connection to answer on
+  notifier.reset();
+  filesystem.set_kernel_cache(nullptr);
+  fuse_session_unmount(session.get());
+  fuse_remove_signal_handlers(session.get());
+  filesystem.unmount();
+  return {};
+}
+
+}  // namespace daxfs

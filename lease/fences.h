@@ -1,0 +1,40 @@
+// Fences: where detaches are waiting, and so new pins queue behind them.
+#pragma once
+
+#include <absl/container/btree_map.h>
+
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+// A request's place in the order of arrival; never repeats.
+using Arrival = std::uint64_t;
+
+// Not thread-safe (the gate's lock guards it).
+class Fences {
+ public:
+  struct Fence {
+    InodeNumber inode;
+    FileRange range;
+    bool operator==(const Fence&) const = default;
+  };
+
+  // Precondition: this arrival has no fence.
+  void raise(Arrival arrival, const Fence& fence);
+  void lift(Arrival arrival, const Fence& fence);
+  // The newest fence over the range that is older than `arrival`. The newest, because the others
+  // have then probably gone when it goes.
+  std::optional<Arrival> newest_before(Arrival arrival, const Fence& range) const;
+  bool empty() const { return fences_.empty(); }
+
+ private:
+  // Few files have fences, and their requests are looked through one by one: an interval tree
+  // would have to order overlapping ranges by age as well.
+  absl::btree_map<std::pair<InodeNumber, Arrival>, FileRange> fences_;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,119 @@
+// Requests from begin() to end(), and the thread that retries them.
+#include "lease/gate.h"
+
+#include <pthread.h>
+
+#include <csignal>
+#include <utility>
+
+#include "lease/gate_impl.h"
+
+namespace daxfs {
+
+Gate::Gate(const GateOptions& options, FreeBlocks free_blocks, PolicyLookup policies)
+    : impl_(std::make_unique<Impl>(options, std::move(free_blocks), std::move(policies))) {
+  // The daemon's signals are for its main thread: one that this thread took would not end the
+  // main thread's waiting.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(impl_->thread.native_handle(), "daxfs-gate");
+}
+
+Gate::~Gate() { stop(); }
+
+void Gate::stop() {
+  std::call_once(impl_->stopped, [this] {
+    {
+      const std::lock_guard lock(impl_->mutex);
+      impl_->stopping = true;
+      impl_->parked.wake_all();
+      impl_->attention.notify_one();
+    }
+    impl_->thread.join();
+  });
+}
+
+GateOptions Gate::options() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->options;
+}
+
+void Gate::set_options(const GateOptions& options) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->options = options;
+  impl_->parked.wake_detaches();
+  impl_->notify();
+}
+
+TicketRef Gate::begin(Continuation retry) {
+  return std::make_shared<Ticket>(++impl_->last_arrival, std::move(retry));
+}
+
+void Gate::end(const TicketRef& ticket) {
+  Continuation retry;  // destroyed without the lock: who knows what it holds
+  const std::lock_guard lock(impl_->mutex);
+  impl_->parked.forget(*ticket);
+  impl_->lift_fence(*ticket);
+  impl_->release_reservation(*ticket, ticket->limbo_reserved);
+  ticket->state = Ticket::State::ended;
+  retry.swap(ticket->retry);
+  impl_->notify();
+}
+
+void Gate::cancel(const TicketRef& ticket) {
+  const std::lock_guard lock(impl_->mutex);
+  ticket->cancelled = true;
+  impl_->parked.wake(*ticket);
+  impl_->notify();
+}
+
+void Gate::Impl::notify() {
+  if (parked.any_ready() || parked.next_deadline() < sleeps_until) attention.notify_one();
+}
+
+void Gate::Impl::lift_fence(Ticket& ticket) {
+  if (!ticket.fence) return;
+  fences.lift(ticket.arrival, *ticket.fence);
+  ticket.fence.reset();
+  parked.wake_behind(ticket.arrival);
+}
+
+void Gate::Impl::run() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    sleeps_until = SteadyTime::min();  // awake: nobody needs to notify
+    parked.wake_due(std::chrono::steady_clock::now());
+    if (const TicketRef ticket = parked.take_ready()) {
+      retry(lock, ticket);
+      continue;
+    }
+    if (stopping) return;
+    sleeps_until = parked.next_deadline();
+    if (sleeps_until == kNever) {
+      attention.wait(lock);
+    } else {
+      attention.wait_until(lock, sleeps_until);
+    }
+  }
+}
+
+void Gate::Impl::retry(std::unique_lock<std::mutex>& lock, const TicketRef& ticket) {
+  // The continuation usually ends its own request, which would destroy it while it runs.
+  Continuation continuation = std::move(ticket->retry);
+  lock.unlock();
+  continuation();
+  lock.lock();
+  if (ticket->state != Ticket::State::ended) {
+    ticket->retry = std::move(continuation);
+    return;
+  }
+  lock.unlock();
+  continuation = nullptr;
+  lock.lock();
+}
+
+}  // namespace daxfs

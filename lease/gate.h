@@ -1,0 +1,185 @@
+// The gate: the one place that decides whether blocks may leave a file, and the only code that
+// gives a file's blocks back to the free space.
+//
+// It arbitrates over physical ranges of the pool and knows neither FUSE nor the medium's format.
+// Pins are registered, and detaches judged, while the caller holds the lock of the inode in
+// question; that is what makes "compute the ranges, ask, act" one step with respect to that file.
+// The gate never calls back with its own lock held, and never blocks: a request that has to wait is
+// parked, and its continuation runs later on the gate's own thread.
+//
+// A parked request holds no lock and no worker thread. Its continuation simply tries the whole
+// operation again, with the same ticket: the world may have changed meanwhile. Requests are retried
+// in arrival order. While a detach is parked, its file range is fenced: new pins there are parked
+// behind it (or fail with EAGAIN), so that holders who come and go cannot starve it.
+//
+//   begin() -> judge() --proceed--> caller changes the map -> detached() -> end()
+//                |  \--error------> end()
+//                \----parked------> ... pin goes / time is up / cancel ... -> continuation ->
+//                judge() again
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+#include "lease/limbo.h"
+#include "lease/pin_counts.h"
+#include "lease/policy.h"
+
+namespace daxfs {
+
+// An open file description that takes pins. Created by the gate's user, one per open file; ids
+// never repeat.
+struct HolderId {
+  std::uint64_t value = 0;
+  constexpr auto operator<=>(const HolderId&) const = default;
+};
+struct PinId {
+  std::uint64_t value = 0;
+  constexpr auto operator<=>(const PinId&) const = default;
+};
+
+struct Requester {
+  pid_t process = 0;  // the thread group, not the thread
+  uid_t uid = 0;
+};
+
+enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
+
+// One request's identity across its retries. Made by Gate::begin(); shared with whoever may cancel
+// it.
+class Ticket;
+using TicketRef = std::shared_ptr<Ticket>;
+
+struct DetachRequest {
+  InodeNumber inode;
+  FileRange range;                    // what is fenced while it waits
+  std::span<const PoolRange> blocks;  // what would leave the file; any order
+  Requester requester;
+  DetachReason reason = DetachReason::punch;
+};
+
+struct PinRequest {
+  HolderId holder;
+  InodeNumber inode;
+  FileOffset offset;  // as asked for, in bytes
+  ByteCount length;
+  std::span<const PoolRange> blocks;  // in file order
+  Requester requester;
+  PinKind kind = PinKind::long_term;
+  bool write = false;
+  bool nowait = false;
+};
+
+struct PinInfo {
+  PinId id;
+  HolderId holder;
+  InodeNumber inode;
+  FileOffset offset;
+  ByteCount length;
+  PinKind kind = PinKind::long_term;
+  bool write = false;
+  Requester requester;
+  std::chrono::system_clock::time_point since;
+};
+
+struct GateCounts {
+  std::uint64_t long_pins = 0;
+  std::uint64_t short_pins = 0;
+  ByteCount pinned_bytes;  // sum over pins (a block pinned twice counts twice)
+  BlockCount limbo;
+  std::uint64_t waiting = 0;  // parked requests
+};
+
+enum class Verdict : std::uint8_t { proceed, parked };
+
+// Thread-safe. Lock order: inode lock -> gate lock -> allocator lock.
+class Gate {
+ public:
+  // Where blocks go that are nobody's any more. Called without the gate's lock.
+  using FreeBlocks = std::function<void(std::span<const PoolRange>)>;
+  // Tries the operation again. Called on the gate's thread without any lock held.
+  using Continuation = std::function<void()>;
+
+  // Finds the object for a policy's name; it must outlive the gate. Called with the gate's lock
+  // held.
+  using PolicyLookup = std::function<const DetachPolicy&(PinPolicy)>;
+
+  // Starts the gate's thread (which takes no signals): construct it after the last fork().
+  Gate(const GateOptions& options, FreeBlocks free_blocks, PolicyLookup policies = policy_for);
+  ~Gate();  // stops, if stop() was not called
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+
+  // Ends all waiting: what is parked is retried, and from now on every judge() and pin() fails with
+  // EINTR; joins the thread. For unmount. Idempotent; not from a continuation.
+  void stop();
+
+  GateOptions options() const;
+  // Takes effect at once: every parked detach is judged anew.
+  void set_options(const GateOptions& options);
+
+  // A new request. `retry` is kept until end().
+  TicketRef begin(Continuation retry);
+  // No more retries. Wakes what queued behind this request's fence.
+  void end(const TicketRef& ticket);
+  // Makes a request that is parked, or will be, fail with EINTR at its next judge()/pin(). Any
+  // thread, any time.
+  void cancel(const TicketRef& ticket);
+
+  // --- detaching ---
+  // Precondition: the inode's lock is held exclusively, from before `blocks` was computed until
+  // detached(). proceed: the caller removes the blocks from the file and then calls detached().
+  // parked: it lets go of every lock and forgets about the request; the continuation will come.
+  // Errors: ETXTBSY (policy), EDEADLK (would wait only for its own process's pins), EINTR
+  // (cancelled).
+  Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request);
+  // The blocks have left the file for good (committed): free what is unpinned, put the rest into
+  // limbo.
+  void detached(const TicketRef& ticket, std::span<const PoolRange> blocks);
+  // For blocks that leave where nobody can be refused (last close, mount-time recovery): whatever
+  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed.
+  void detached_unasked(std::span<const PoolRange> blocks);
+
+  // --- pinning ---
+  HolderId new_holder();
+  // Precondition: the inode's lock is held (shared suffices) from before `blocks` was computed.
+  // nullopt: parked behind a waiting detach. Errors: EAGAIN (nowait), EINTR.
+  Result<std::optional<PinId>> pin(const TicketRef& ticket, const PinRequest& request);
+  // What the pin was, or ENOENT if this holder has no such pin.
+  Result<PinInfo> unpin(HolderId holder, PinId pin);
+  // The holder is gone: drops all that it had; returns those pins (e.g. to update mtime).
+  std::vector<PinInfo> drop(HolderId holder);
+
+  // --- looking ---
+  // Blocks of a pin in file order, or ENOENT.
+  Result<std::vector<PoolRange>> pin_blocks(HolderId holder, PinId pin) const;
+  std::optional<PinInfo> find_pin(HolderId holder, PinId pin) const;
+  // Up to `limit` pins with id > after, ascending.
+  std::vector<PinInfo> pins_after(PinId after, std::size_t limit) const;
+  struct LimboInfo {
+    PoolRange range;
+    PinCounts pins;
+    Limbo::Time since;
+  };
+  // Up to `limit` pieces of limbo (split where counts change) from pool block `from` on.
+  std::vector<LimboInfo> limbo_from(PoolBlock from, std::size_t limit) const;
+  // Visits the pinned segments of the range in order, with their counts (the gate lock is held
+  // meanwhile).
+  void counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const;
+  GateCounts totals() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace daxfs

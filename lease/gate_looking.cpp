@@ -1,0 +1,54 @@
+// What the gate tells about itself.
+#include <cerrno>
+
+#include "lease/gate_impl.h"
+
+namespace daxfs {
+
+Result<std::vector<PoolRange>> Gate::pin_blocks(HolderId holder, PinId pin) const {
+  const std::lock_guard lock(impl_->mutex);
+  const PinTable::Pin* found = impl_->pins.find(holder, pin);
+  if (found == nullptr) return fail(ENOENT);
+  return std::vector<PoolRange>(found->blocks().begin(), found->blocks().end());
+}
+
+std::optional<PinInfo> Gate::find_pin(HolderId holder, PinId pin) const {
+  const std::lock_guard lock(impl_->mutex);
+  const PinTable::Pin* found = impl_->pins.find(holder, pin);
+  if (found == nullptr) return std::nullopt;
+  return PinTable::info(holder, pin, *found);
+}
+
+std::vector<PinInfo> Gate::pins_after(PinId after, std::size_t limit) const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->pins.after(after, limit);
+}
+
+std::vector<Gate::LimboInfo> Gate::limbo_from(PoolBlock from, std::size_t limit) const {
+  std::vector<LimboInfo> result;
+  const std::lock_guard lock(impl_->mutex);
+  Limbo::Piece piece;
+  for (PoolBlock at = from; result.size() < limit && impl_->limbo.next(at, piece);
+       at = piece.range.end()) {
+    impl_->counts.for_each(piece.range, [&](PoolRange range, PinCounts pins) {
+      if (result.size() < limit) result.push_back({range, pins, piece.since});
+    });
+  }
+  return result;
+}
+
+void Gate::counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->counts.for_each(range, visit);
+}
+
+GateCounts Gate::totals() const {
+  const std::lock_guard lock(impl_->mutex);
+  return {.long_pins = impl_->long_pins,
+          .short_pins = impl_->short_pins,
+          .pinned_bytes = bytes(impl_->pinned),
+          .limbo = impl_->limbo.total(),
+          .waiting = impl_->parked.waiting()};
+}
+
+}  // namespace daxfs

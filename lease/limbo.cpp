@@ -1,0 +1,71 @@
+#include "lease/limbo.h"
+
+#include <algorithm>
+#include <cassert>
+#include <iterator>
+
+namespace daxfs {
+
+void Limbo::add(PoolRange range, Time since) {
+  if (range.empty()) return;
+  auto it = pieces_.lower_bound(range.start);
+  assert(it == pieces_.end() || it->first >= range.end());
+  assert(it == pieces_.begin() ||
+         std::prev(it)->first + std::prev(it)->second.count <= range.start);
+  total_ += range.count;
+  if (it != pieces_.begin()) {
+    const auto left = std::prev(it);
+    if (left->first + left->second.count == range.start && left->second.since == since) {
+      left->second.count += range.count;
+      return;
+    }
+  }
+  pieces_.insert(it, {range.start, Value{range.count, since}});
+}
+
+//  piece   |=====|          |=====|       |=====|      |=======|
+//  range      |=====|    |=====|       |==========|      |==|
+//  stays   |==|                |==|                     ||    |=|
+void Limbo::release(PoolRange range, std::vector<PoolRange>& freed) {
+  if (pieces_.empty() || range.empty()) return;
+  auto it = pieces_.upper_bound(range.start);
+  if (it != pieces_.begin()) {
+    const auto left = std::prev(it);
+    if (left->first + left->second.count > range.start) it = left;
+  }
+  while (it != pieces_.end() && it->first < range.end()) {
+    const PoolRange piece{it->first, it->second.count};
+    const Value value = it->second;
+    const PoolBlock start = std::max(piece.start, range.start);
+    const PoolBlock end = std::min(piece.end(), range.end());
+    freed.push_back({start, end - start});
+    total_ -= end - start;
+    if (piece.start < start) {
+      it->second.count = start - piece.start;
+      ++it;
+    } else {
+      it = pieces_.erase(it);
+    }
+    if (end < piece.end()) {
+      pieces_.insert(it, {end, Value{piece.end() - end, value.since}});
+      return;
+    }
+  }
+}
+
+bool Limbo::next(PoolBlock at, Piece& out) const {
+  auto it = pieces_.upper_bound(at);
+  if (it != pieces_.begin()) {
+    const auto left = std::prev(it);
+    const PoolBlock end = left->first + left->second.count;
+    if (end > at) {
+      out = {{at, end - at}, left->second.since};
+      return true;
+    }
+  }
+  if (it == pieces_.end()) return false;
+  out = {{it->first, it->second.count}, it->second.since};
+  return true;
+}
+
+}  // namespace daxfs

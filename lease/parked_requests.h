@@ -1,0 +1,57 @@
+// The requests that wait, and what each waits for.
+//
+// A parked detach watches one block that stands in its way (as a SAT solver watches one literal of
+// a clause): unpinning other ranges does not touch it, and unpinning the watched block makes it
+// look for another one. Only when there is none left is it woken. A parked pin hangs behind one
+// fence.
+#pragma once
+
+#include <absl/container/btree_map.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "blockmap/units.h"
+#include "lease/pin_counts.h"
+#include "lease/ticket.h"
+
+namespace daxfs {
+
+// Not thread-safe (the gate's lock guards it). Keeps its tickets alive.
+class ParkedRequests {
+ public:
+  // Precondition for both: the ticket is with its caller.
+  void park_detach(const TicketRef& ticket, Obstacles obstacles, SteadyTime deadline);
+  void park_pin(const TicketRef& ticket, Arrival fence);
+  // Back to its caller, whatever it was doing here.
+  void forget(Ticket& ticket);
+
+  // Makes a parked request ready to be retried; no effect on others.
+  void wake(Ticket& ticket);
+  void wake_behind(Arrival fence);
+  void wake_due(SteadyTime now);
+  void wake_detaches();
+  void wake_all();
+  // Pins of `range` have gone: wakes the detaches that have nobody else's pin in their way now.
+  void unpinned(PoolRange range, const PinCountMap& counts);
+
+  // The oldest ready request, now with its caller; null when there is none.
+  TicketRef take_ready();
+  bool any_ready() const { return !ready_.empty(); }
+  SteadyTime next_deadline() const {
+    return deadlines_.empty() ? kNever : deadlines_.begin()->first.first;
+  }
+  std::size_t waiting() const { return parked_.size() + ready_.size(); }
+
+ private:
+  void unlink(Ticket& ticket);
+
+  using ByArrival = absl::btree_map<Arrival, TicketRef>;
+  ByArrival parked_;
+  ByArrival ready_;
+  absl::btree_map<std::pair<PoolBlock, Arrival>, Ticket*> watches_;
+  absl::btree_map<std::pair<SteadyTime, Arrival>, Ticket*> deadlines_;
+  absl::btree_map<std::pair<Arrival, Arrival>, Ticket*> behind_;  // fence, pin
+};
+
+}  // namespace daxfs

@@ -1,0 +1,68 @@
+// What the administrator chose, and one small class per pin policy.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+// pin_policy= (contract).
+enum class PinPolicy : std::uint8_t { refuse, defer, ignore };
+// on_timeout=
+enum class OnTimeout : std::uint8_t { refuse, defer };
+// longterm=
+enum class LongTerm : std::uint8_t { allow };
+
+std::string_view to_string(PinPolicy policy);
+std::string_view to_string(OnTimeout action);
+std::string_view to_string(LongTerm mode);
+std::optional<PinPolicy> parse_pin_policy(std::string_view word);
+
+// Everything the gate can be told, live.
+struct GateOptions {
+  PinPolicy pin_policy = PinPolicy::refuse;
+  OnTimeout on_timeout = OnTimeout::refuse;
+  LongTerm longterm = LongTerm::allow;
+  std::uint64_t short_timeout_ms = 1000;
+  ByteCount limbo_limit{UINT64_MAX};
+};
+
+// What stands in the way of one detach request.
+struct Conflict {
+  BlockCount long_pinned;  // blocks with at least one long-term pin (or a short one past its time)
+  BlockCount limbo_now;    // in limbo already, or on their way there
+  BlockCount limbo_limit;
+};
+
+// How a policy answers a conflict.
+struct Ruling {
+  enum class Kind : std::uint8_t {
+    refuse,    // fail with `error`
+    to_limbo,  // go ahead; pinned blocks stay out of the free space until unpinned
+    free_all,  // go ahead; pinned blocks are freed (unsafe demonstration)
+    park,      // wait for the pins to go, at most until `timeout_ms` (0: no limit) has passed
+  };
+  Kind kind = Kind::refuse;
+  int error = 0;
+  std::uint64_t timeout_ms = 0;
+};
+
+// One position of the thread. Stateless and thread-safe: a policy judges, the gate acts. The
+// options are those in force now; a policy that parks takes its timeout from them. What happens
+// when that has passed (on_timeout) is the gate's business, not the policy's.
+class DetachPolicy {
+ public:
+  virtual ~DetachPolicy() = default;
+  virtual std::string_view name() const = 0;
+  virtual Ruling judge(const Conflict& conflict, const GateOptions& options) const = 0;
+};
+
+// The policy object for a word; lives as long as the program.
+const DetachPolicy& policy_for(PinPolicy policy);
+
+}  // namespace daxfs

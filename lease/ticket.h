@@ -1,0 +1,68 @@
+// What the gate remembers of a request from begin() to end().
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "blockmap/units.h"
+#include "lease/fences.h"
+#include "lease/gate.h"
+#include "lease/pin_counts.h"
+
+namespace daxfs {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+inline constexpr SteadyTime kNever = SteadyTime::max();
+
+// What a parked detach waits for.
+struct Obstacles {
+  Awaited awaited = Awaited::any;
+  pid_t process = 0;              // whose own pins it does not wait for
+  std::vector<PoolRange> pieces;  // never empty while parked; these are pinned by others
+
+  // A block of pieces[piece] that is still pinned by others. As long as it is, nothing else needs
+  // looking at.
+  std::size_t piece = 0;
+  PoolBlock watched;
+};
+
+// Everything is guarded by the gate's lock.
+class Ticket {
+ public:
+  enum class State {
+    with_caller,    // being tried, or not yet
+    parked_detach,  // watching a block, perhaps with a deadline
+    parked_pin,     // behind a fence
+    ready,          // its continuation is due
+    ended,
+  };
+
+  Ticket(Arrival when, Gate::Continuation continuation)
+      : arrival(when), retry(std::move(continuation)) {}
+
+  const Arrival arrival;
+  Gate::Continuation retry;  // the gate's thread takes it out while it runs
+  State state = State::with_caller;
+  bool cancelled = false;
+
+  // What earlier judgements of this request said.
+  std::optional<SteadyTime> first_judged;
+  bool shorts_are_long = false;               // short_timeout has passed: for good
+  const DetachPolicy* waits_under = nullptr;  // the policy that parked it, and since when
+  SteadyTime waits_since;
+  bool free_all = false;  // the ruling it went ahead with
+  BlockCount limbo_reserved;
+
+  std::optional<Fences::Fence> fence;
+  // Where ParkedRequests keeps it, by state.
+  Obstacles obstacles;
+  SteadyTime deadline = kNever;
+  Arrival behind = 0;
+};
+
+}  // namespace daxfs

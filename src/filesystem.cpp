@@ -1,0 +1,88 @@
+#include "src/filesystem.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace daxfs {
+namespace {
+
+GateOptions resolve(const Volume& volume, const MountOptions& options) {
+  GateOptions gate = options.gate;
+  const ByteCount pool = bytes(volume.data_area().count);
+  gate.limbo_limit = options.limbo_limit_bytes.value != 0
+                         ? options.limbo_limit_bytes
+                         : ByteCount(pool.value / 100 * options.limbo_limit_percent);
+  return gate;
+}
+
+}  // namespace
+
+void Cancellation::cancel() {
+  const std::lock_guard guard(mutex_);
+  cancelled_ = true;
+  if (const TicketRef ticket = ticket_.lock()) gate_->cancel(ticket);
+}
+
+void Cancellation::bind(Gate& gate, const TicketRef& ticket) {
+  const std::lock_guard guard(mutex_);
+  gate_ = &gate;
+  ticket_ = ticket;
+  if (cancelled_) gate.cancel(ticket);
+}
+
+Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
+    : volume_(volume),
+      pool_(pool),
+      options_(options),
+      mounter_(getuid()),
+      gate_(resolve(volume, options),
+            [&volume](std::span<const PoolRange> ranges) {
+              for (const PoolRange& range : ranges) {
+                if (!volume.allocator().free(range)) {
+                  spdlog::critical("pool block {}: freed twice; run fsck.daxfs after unmounting",
+                                   range.start.value);
+                }
+              }
+            }),
+      cache_(volume, [this](Inode& inode) { last_reference(inode); }) {}
+
+Filesystem::~Filesystem() { gate_.stop(); }
+
+void Filesystem::unmount() {
+  gate_.stop();
+  cache_.drain([this](Inode& inode) {
+    inode.opens = 0;
+    dispose_if_dead(inode);
+    last_reference(inode);
+  });
+  if (!options_.read_only) volume_.close_clean();
+}
+
+Status Filesystem::writable() const {
+  if (options_.read_only) return fail(EROFS);
+  if (volume_.medium().failed()) return fail(EIO);
+  return {};
+}
+
+struct Filesystem::Attempt : std::enable_shared_from_this<Attempt> {
+  Gate& gate;
+  Try attempt;
+  TicketRef ticket;
+
+  Attempt(Gate& g, Try t) : gate(g), attempt(std::move(t)) {}
+  void run() {
+    const auto self = shared_from_this();  // end() lets go of the ticket and so of the continuation
+    if (!attempt(ticket)) gate.end(ticket);
+  }
+};
+
+void Filesystem::run_at_gate(const CancellationRef& cancellation, Try attempt) {
+  const auto run = std::make_shared<Attempt>(gate_, std::move(attempt));
+  run->ticket = gate_.begin([run] { run->run(); });
+  if (cancellation) cancellation->bind(gate_, run->ticket);
+  run->run();
+}
+
+}  // namespace daxfs

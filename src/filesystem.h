@@ -1,0 +1,313 @@
+// The filesystem: names, attributes, file I/O, space and pins over a volume, with the gate in
+// between.
+//
+// Knows nothing of FUSE: fuse_ops/ decodes requests and calls it, tests drive it in-process. All
+// operations are thread-safe. Metadata changes and writes are atomic and durable when they return.
+// An operation that may have to wait at the gate takes a completion, which is called exactly once:
+// before the call returns, or later on the gate's thread.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "blockmap/pool.h"
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+#include "blockmap/volume.h"
+#include "blockmap/xattr.h"
+#include "lease/gate.h"
+#include "src/inode.h"
+#include "src/kernel_cache.h"
+#include "src/open_file.h"
+#include "src/options.h"
+#include "src/process.h"
+
+namespace daxfs {
+
+// Who asks, as the kernel says it.
+struct Caller {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  pid_t thread = 0;
+};
+
+// What a name turned out to be. The caller got one lookup reference to the inode (forget() gives it
+// back).
+struct Entry {
+  InodeNumber inode;
+  std::uint32_t generation = 0;
+  struct stat attributes {};
+};
+
+// Which attributes to change (those that are set).
+struct AttributeChange {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<std::uint64_t> size;
+  std::optional<std::int64_t> atime_ns;
+  std::optional<std::int64_t> mtime_ns;
+  std::optional<std::int64_t> ctime_ns;
+  bool drop_privileges = false;  // a writer without CAP_FSETID: setuid and setgid bits go
+};
+
+template <class T>
+using Completion = std::function<void(Result<T>)>;
+using Done = std::function<void(Status)>;
+
+// Where a request that waits can be told to give up. Made before the request is issued; any thread
+// may cancel, any time, also before the request waits and after it has been answered.
+class Cancellation {
+ public:
+  void cancel();
+
+ private:
+  friend class Filesystem;
+  void bind(Gate& gate, const TicketRef& ticket);
+  std::mutex mutex_;  // protects the rest; taken before the gate's
+  bool cancelled_ = false;
+  Gate* gate_ = nullptr;
+  std::weak_ptr<Ticket> ticket_;
+};
+using CancellationRef = std::shared_ptr<Cancellation>;
+
+class Filesystem {
+ public:
+  // `volume` and `pool` outlive the filesystem. `pool` may be null (tests on a HeapMedium).
+  Filesystem(Volume& volume, Pool* pool, const MountOptions& options);
+  ~Filesystem();
+  Filesystem(const Filesystem&) = delete;
+  Filesystem& operator=(const Filesystem&) = delete;
+
+  // Where to tell that something cached is stale. Call before the first operation; may be null
+  // (tests).
+  void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
+  void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
+
+  // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
+  // operation may follow.
+  void unmount();
+
+  // --- names ---
+  Result<Entry> lookup(InodeNumber parent, std::string_view name);
+  void forget(InodeNumber inode, std::uint64_t lookups) { cache_.forget(inode, lookups); }
+  // mode carries the type; umask is already applied. rdev for device nodes.
+  Result<Entry> make_node(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
+                          const Caller& caller);
+  Result<Entry> make_directory(InodeNumber parent, std::string_view name, mode_t mode,
+                               const Caller& caller);
+  Result<Entry> make_symlink(InodeNumber parent, std::string_view name, std::string_view target,
+                             const Caller& caller);
+  Result<std::string> read_symlink(InodeNumber inode);
+  Result<Entry> link(InodeNumber inode, InodeNumber parent, std::string_view name);
+  Status unlink(InodeNumber parent, std::string_view name);
+  Status remove_directory(InodeNumber parent, std::string_view name);
+  // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0. Replacing a file's last name asks the gate.
+  void rename(InodeNumber parent, std::string_view name, InodeNumber new_parent,
+              std::string_view new_name, unsigned flags, const Caller& caller,
+              const CancellationRef& cancellation, Done done);
+
+  // --- directories ---
+  // Calls `visit` for the entries behind `cookie` ("." is 1, ".." is 2) until it returns false.
+  struct DirectoryEntry {
+    InodeNumber inode;
+    std::uint8_t type;
+    std::string_view name;
+    std::uint64_t cookie;
+  };
+  Status read_directory(InodeNumber inode, std::uint64_t cookie,
+                        const std::function<bool(const DirectoryEntry&)>& visit);
+  // The entry behind a name that read_directory() is just visiting; takes a lookup reference. Not
+  // for "." and "..".
+  Result<Entry> entry_of(InodeNumber inode, InodeNumber parent, std::string_view name);
+
+  // --- attributes ---
+  Result<struct stat> attributes(InodeNumber inode);
+  // A smaller size asks the gate; everything else answers at once. All of it or nothing.
+  void set_attributes(InodeNumber inode, const AttributeChange& change, const Caller& caller,
+                      const CancellationRef& cancellation, Completion<struct stat> done);
+  struct statvfs statistics() const;
+  Result<std::string> get_xattr(InodeNumber inode, const std::string& name);
+  Status set_xattr(InodeNumber inode, const std::string& name, std::string_view value, int flags);
+  Status remove_xattr(InodeNumber inode, const std::string& name);
+  Result<std::vector<std::string>> list_xattrs(InodeNumber inode);
+
+  // --- open files ---
+  // flags as for open(2); O_TRUNC is not handled here (set_attributes is). Close with release().
+  Result<std::unique_ptr<OpenFile>> open(InodeNumber inode, int flags);
+  // Drops the holder's pins; at the last close of an unlinked file, frees it.
+  void release(std::unique_ptr<OpenFile> file);
+
+  // --- data ---
+  // Hands the bytes to `send` where they lie in the pool, while the file's blocks are held in
+  // place. Fewer bytes than asked at the end of the file.
+  using Send = std::function<void(std::span<const iovec>)>;
+  Status read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send);
+  // Durable on return. A short count if space ran out half-way.
+  Result<std::size_t> write(OpenFile& file, FileOffset offset, std::span<const std::byte> data,
+                            bool drop_privileges);
+  // After a write: `done` once no page that the kernel has cached is older than it (a write past
+  // the page cache, on kernels that do not drop the pages themselves).
+  void after_write(OpenFile& file, std::function<void()> done);
+  // fallocate: space for [offset, offset + length); grows the file unless keep_size.
+  Status allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size);
+  Status zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size);
+  void punch_hole(OpenFile& file, FileOffset offset, ByteCount length, const Caller& caller,
+                  const CancellationRef& cancellation, Done done);
+  // SEEK_DATA or SEEK_HOLE; ENXIO behind the end.
+  Result<FileOffset> seek(OpenFile& file, FileOffset from, int whence);
+
+  // --- pins ---
+  struct PinRange {
+    FileOffset offset;
+    ByteCount length;
+    std::uint32_t flags = 0;  // DAXFS_PIN_*
+  };
+  void pin(OpenFile& file, const PinRange& range, const Caller& caller,
+           const CancellationRef& cancellation, Completion<PinId> done);
+  // `done` comes when nothing stale of the file is cached any more.
+  void unpin(OpenFile& file, PinId pin, Done done);
+  struct PinnedExtent {
+    FileOffset file;
+    PoolOffset pool;
+    ByteCount length;
+    bool unwritten = false;
+    PinCounts pins;
+  };
+  struct PinnedExtents {
+    std::vector<PinnedExtent> extents;
+    bool writable = false;
+    bool more = false;
+  };
+  // Extents number `first` .. of a pin of this file, at most `limit`.
+  Result<PinnedExtents> pin_extents(OpenFile& file, PinId pin, std::uint64_t first,
+                                    std::size_t limit);
+  // Extents of a file range from byte `offset` on, at most `limit`.
+  Result<PinnedExtents> extents(OpenFile& file, FileOffset offset, ByteCount length,
+                                std::size_t limit);
+
+  // --- reports: JSON objects, one a line (reports.cpp) ---
+  // Appends up to `room` bytes of whole lines to `out` and moves `cursor` on (0: begin; UINT64_MAX:
+  // the end). `file` is what the descriptor is open on, or null (a directory).
+  Status report(std::uint32_t what, std::uint64_t& cursor, std::size_t room, std::string& out,
+                OpenFile* file, const Caller& caller);
+
+  Volume& volume() { return volume_; }
+  Pool* pool() { return pool_; }
+  Gate& gate() { return gate_; }
+  const MountOptions& options() const { return options_; }
+  // A name of the inode for people, relative to the mount's root ("/a/b"); "" when it has none.
+  std::string path_of(InodeNumber inode);
+
+ private:
+  struct Attempt;
+  // One try of an operation that may have to wait; true: it was parked and will be tried again.
+  using Try = std::function<bool(const TicketRef&)>;
+  // Runs `attempt` now and after each wake-up until it returns false.
+  void run_at_gate(const CancellationRef& cancellation, Try attempt);
+
+  // inodes.cpp: helpers on one inode (its lock held as said)
+  Status load_extents(
+      Inode& inode);  // takes the lock exclusively itself if there is something to load
+  Status load_directory(Inode& inode);                               // likewise
+  void fill_attributes(const Inode& inode, struct stat& out) const;  // shared
+  static void sync_times(Inode& inode);       // exclusive: the record's, from the atomics
+  void stage(Transaction& tx, Inode& inode);  // exclusive
+  void touch(Inode& inode, bool modified);    // shared: mtime (if modified) and ctime, now
+  void update_atime(Inode& inode);            // shared
+  static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
+  void dispose_if_dead(Inode& inode);         // takes the lock
+  void last_reference(Inode& inode);          // nobody else has it
+  Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
+                                const Inode& parent, const Caller& caller);
+  Status writable() const;  // EROFS on a read-only mount, EIO when stopped
+
+  Status change_xattrs(InodeNumber inode, const std::function<Status(XattrMap&)>& change);
+
+  // namespace.cpp, rename.cpp
+  Entry entry_for(Inode& inode);  // takes a lookup reference
+  Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
+                     std::string_view target, const Caller& caller);
+  struct RenameArguments {
+    InodeNumber parent;
+    std::string name;
+    InodeNumber new_parent;
+    std::string new_name;
+    unsigned flags;
+    Requester requester;
+  };
+  struct RenamePlan;
+  Result<Verdict> rename_once(const RenameArguments& arguments, const TicketRef& ticket);
+  // Fills in who is involved and checks all that needs no lock but rename_mutex_.
+  Status plan_rename(const RenameArguments& arguments, RenamePlan& plan);
+  Result<Verdict> commit_rename(const RenameArguments& arguments, RenamePlan& plan,
+                                const TicketRef& ticket);
+  // Whether `ancestor` is `of` or above it. Precondition: rename_mutex_ held.
+  Result<bool> is_above(InodeNumber ancestor, InodeNumber of);
+
+  // space.cpp
+  Result<Verdict> change_once(Inode& inode, const AttributeChange& change,
+                              const Requester& requester, const TicketRef& ticket);
+  Result<Verdict> punch_once(Inode& inode, FileOffset offset, ByteCount length,
+                             const Requester& requester, const TicketRef& ticket);
+  // The inode's lock is held exclusively for all of these.
+  // Asks the gate about `range`, and on its agreement removes the blocks, commits the inode's
+  // record (which `prepare` has changed meanwhile) and hands the blocks to the gate.
+  Result<Verdict> detach_at_gate(Inode& inode, FileRange range, DetachReason reason,
+                                 const Requester& requester, const TicketRef& ticket,
+                                 const std::function<void()>& prepare);
+  // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
+  void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
+  // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
+  void zero_behind_end(Inode& inode, std::uint64_t size);
+  static void apply(Inode& inode, const AttributeChange& change, std::int64_t now);
+  // New blocks for the holes of `range`, unwritten or zeroed, all or nothing (ENOSPC). Commits.
+  enum class Fill : std::uint8_t { unwritten, zeroed };
+  Status fill_holes(Inode& inode, FileRange range, Fill fill);
+  void grow_to(Inode& inode, std::uint64_t size);  // commits size and times
+
+  // write.cpp
+  std::optional<std::size_t> write_in_place(Inode& inode, FileOffset offset,
+                                            std::span<const std::byte> data, bool drop_privileges);
+  Result<std::size_t> write_allocating(Inode& inode, FileOffset offset,
+                                       std::span<const std::byte> data, bool drop_privileges);
+
+  // pins.cpp
+  Result<std::optional<PinId>> pin_once(OpenFile& file, const PinRange& range,
+                                        const Requester& requester, const TicketRef& ticket);
+  Status populate(Inode& inode, FileRange range);  // lock held exclusively
+  // A write pin is gone: times, and what the kernel has cached. `done` when nothing stale is left.
+  void write_unpinned(Inode& inode, std::function<void()> done);
+  // reports.cpp
+  nlohmann::json status_report() const;
+  bool sees_everything(const Caller& caller) const;  // root and whoever mounted it
+
+  void drop_cached_pages(Inode& inode, std::function<void()> done);
+  // The highest counts of pins over any block of the range.
+  PinCounts most_pins(PoolRange range) const;
+
+  Volume& volume_;
+  Pool* const pool_;
+  const MountOptions options_;
+  std::string mountpoint_;
+  const uid_t mounter_;
+  KernelCache* kernel_cache_ = nullptr;
+  Gate gate_;
+  InodeTableCache cache_;
+  ProcessTable processes_;
+  std::mutex rename_mutex_;  // renames, one at a time: directory ancestry stands still
+};
+
+}  // namespace daxfs

@@ -1,0 +1,156 @@
+// An inode in DRAM, and the table of those that are in use.
+//
+// An inode is in the table while the kernel knows its number (lookups), while it is open, or while
+// an operation works on it; each of these is a reference. When the last one goes it leaves the
+// table, and if no name is left either, its slot on the medium becomes free.
+#pragma once
+
+#include <absl/container/flat_hash_map.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "blockmap/directory.h"
+#include "blockmap/extent_map.h"
+#include "blockmap/format.h"
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+#include "blockmap/volume.h"
+#include "src/fair_shared_mutex.h"
+
+namespace daxfs {
+
+// Lock order: Filesystem::rename_mutex_ -> directories, ancestors first -> other inodes, ascending
+// numbers -> gate -> inode table, allocator, journal. Held shared by reads and in-place writes for
+// as long as they touch the blocks, so holding it exclusively means that no I/O of the daemon is in
+// flight on this file.
+class Inode {
+ public:
+  Inode(InodeNumber inode_number, PoolOffset inode_slot, const pmem::InodeRecord& from)
+      : number(inode_number),
+        slot(inode_slot),
+        record(from),
+        atime(from.atime_ns),
+        mtime(from.mtime_ns),
+        ctime(from.ctime_ns) {}
+
+  const InodeNumber number;
+  const PoolOffset slot;
+
+  FairSharedMutex lock;  // protects record, extents, directory and disposed
+
+  pmem::InodeRecord record;  // its three times are stale: see below
+  bool disposed = false;     // unlinked, closed, blocks gone: only the number is still taken
+
+  // Built on first use: Filesystem::load_extents(), load_directory().
+  std::optional<ExtentMap> extents;
+  std::atomic<bool> extents_loaded{false};
+  std::unique_ptr<Directory> directory;
+
+  // In-place writers hold the lock shared, so the times are atomics, each backed by an 8-byte store
+  // on the medium.
+  std::atomic<std::int64_t> atime;
+  std::atomic<std::int64_t> mtime;
+  std::atomic<std::int64_t> ctime;
+
+  std::atomic<std::uint32_t> opens{0};
+  // Long and short pins taken for writing: new handles bypass the page cache while there are any.
+  std::atomic<std::uint32_t> write_pins{0};
+  // The kernel may have cached pages of it (read or written through a handle that uses the page
+  // cache).
+  std::atomic<bool> page_cached{false};
+  // What the kernel has cached is older than the medium: the next open must drop it.
+  std::atomic<bool> cache_stale{false};
+
+  bool is_directory() const { return S_ISDIR(record.mode); }
+  bool is_regular() const { return S_ISREG(record.mode); }
+
+ private:
+  friend class InodeTableCache;
+  std::uint64_t references_ = 0;  // protected by the cache's shard mutex
+  // One of its names, for people (reports). Protected by the shard mutex.
+  InodeNumber hint_parent_{};
+  std::string hint_name_;
+};
+
+class InodeTableCache;
+
+// Keeps an inode in the table.
+class InodeRef {
+ public:
+  InodeRef() = default;
+  InodeRef(InodeRef&& other) noexcept
+      : cache_(other.cache_), inode_(std::exchange(other.inode_, nullptr)) {}
+  InodeRef& operator=(InodeRef&& other) noexcept {
+    std::swap(cache_, other.cache_);
+    std::swap(inode_, other.inode_);
+    return *this;
+  }
+  ~InodeRef();
+
+  Inode* operator->() const { return inode_; }
+  Inode& operator*() const { return *inode_; }
+  explicit operator bool() const { return inode_ != nullptr; }
+
+ private:
+  friend class InodeTableCache;
+  InodeRef(InodeTableCache* cache, Inode* inode) : cache_(cache), inode_(inode) {}
+  InodeTableCache* cache_ = nullptr;
+  Inode* inode_ = nullptr;
+};
+
+// Thread-safe.
+class InodeTableCache {
+ public:
+  // Called without locks for an inode that nobody refers to any more (its object is about to go).
+  using LastReference = std::function<void(Inode&)>;
+
+  InodeTableCache(Volume& volume, LastReference on_last_reference);
+  ~InodeTableCache();
+
+  // The inode, read from the medium if it is not in the table. ESTALE for numbers that are no
+  // inode.
+  Result<InodeRef> get(InodeNumber number);
+  // A new inode that was just made and whose slot is not yet committed.
+  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record);
+
+  // The kernel's own references (FUSE lookup counts).
+  void add_lookups(Inode& inode, std::uint64_t count);
+  void forget(InodeNumber number, std::uint64_t count);
+
+  // At unmount: empties the table, handing every inode to `last`.
+  void drain(const std::function<void(Inode&)>& last);
+
+  void set_name_hint(Inode& inode, InodeNumber parent, std::string_view name);
+  // Forgets the hint if it says this name.
+  void clear_name_hint(Inode& inode, InodeNumber parent, std::string_view name);
+  struct NameHint {
+    InodeNumber parent;
+    std::string name;  // empty: none known
+  };
+  NameHint name_hint(InodeNumber number);
+
+ private:
+  friend class InodeRef;
+  struct Shard {
+    std::mutex mutex;  // protects the map and its inodes' references_ and hints; a leaf lock
+    absl::flat_hash_map<std::uint64_t, std::unique_ptr<Inode>> inodes;
+  };
+  static constexpr std::size_t kShards = 16;
+
+  Shard& shard_of(InodeNumber number) { return shards_[number.value % kShards]; }
+  void drop(Inode& inode, std::uint64_t count);
+
+  Volume& volume_;
+  LastReference on_last_reference_;
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace daxfs

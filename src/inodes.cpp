@@ -1,0 +1,174 @@
+// One inode: its indexes, attributes, and its end.
+#include <mutex>
+#include <shared_mutex>
+
+#include "blockmap/detach.h"
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+
+Status Filesystem::load_extents(Inode& inode) {
+  if (inode.extents_loaded.load(std::memory_order_acquire)) return {};
+  const std::unique_lock guard(inode.lock);
+  if (inode.extents) return {};
+  auto map = ExtentMap::load(volume_.medium(), volume_.allocator(), inode.number, inode.slot,
+                             volume_.data_area());
+  if (!map) return std::unexpected(map.error());
+  inode.extents.emplace(std::move(*map));
+  inode.extents_loaded.store(true, std::memory_order_release);
+  return {};
+}
+
+Status Filesystem::load_directory(Inode& inode) {
+  if (!inode.is_directory()) return fail(ENOTDIR);
+  if (const Status loaded = load_extents(inode); !loaded) return loaded;
+  {
+    const std::shared_lock guard(inode.lock);
+    if (inode.directory) return {};
+  }
+  const std::unique_lock guard(inode.lock);
+  if (inode.directory) return {};
+  auto directory =
+      Directory::load(volume_.medium(), volume_.allocator(), inode.number, *inode.extents);
+  if (!directory) return std::unexpected(directory.error());
+  inode.directory = std::move(*directory);
+  return {};
+}
+
+void Filesystem::fill_attributes(const Inode& inode, struct stat& out) const {
+  const pmem::InodeRecord& record = inode.record;
+  out = {};
+  out.st_ino = inode.number.value;
+  out.st_mode = record.mode;
+  out.st_nlink = record.links;
+  out.st_uid = record.uid;
+  out.st_gid = record.gid;
+  out.st_rdev = record.rdev;
+  out.st_size = static_cast<off_t>(record.size);
+  out.st_blksize = static_cast<blksize_t>(kBlockSize);
+  out.st_blocks = static_cast<blkcnt_t>(record.blocks * (kBlockSize / 512));
+  out.st_atim = to_timespec(inode.atime.load(std::memory_order_relaxed));
+  out.st_mtim = to_timespec(inode.mtime.load(std::memory_order_relaxed));
+  out.st_ctim = to_timespec(inode.ctime.load(std::memory_order_relaxed));
+}
+
+void Filesystem::sync_times(Inode& inode) {
+  inode.record.atime_ns = inode.atime.load(std::memory_order_relaxed);
+  inode.record.mtime_ns = inode.mtime.load(std::memory_order_relaxed);
+  inode.record.ctime_ns = inode.ctime.load(std::memory_order_relaxed);
+}
+
+void Filesystem::stage(Transaction& tx, Inode& inode) {
+  sync_times(inode);
+  volume_.inodes().stage(tx, inode.number, inode.record);
+}
+
+void Filesystem::touch(Inode& inode, bool modified) {
+  const std::int64_t now = file_time_now();
+  Medium& medium = volume_.medium();
+  if (modified && inode.mtime.exchange(now, std::memory_order_relaxed) != now) {
+    medium.store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, mtime_ns)),
+                     static_cast<std::uint64_t>(now));
+  }
+  if (inode.ctime.exchange(now, std::memory_order_relaxed) != now) {
+    medium.store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, ctime_ns)),
+                     static_cast<std::uint64_t>(now));
+  }
+}
+
+void Filesystem::update_atime(Inode& inode) {
+  if (options_.atime == AtimeMode::noatime || options_.read_only) return;
+  const std::int64_t now = file_time_now();
+  const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
+  if (options_.atime == AtimeMode::relatime) {
+    constexpr std::int64_t day = 24 * 3600 * kNanosecondsPerSecond;
+    const bool due = old <= inode.mtime.load(std::memory_order_relaxed) ||
+                     old <= inode.ctime.load(std::memory_order_relaxed) || now - old >= day;
+    if (!due) return;
+  }
+  if (inode.atime.exchange(now, std::memory_order_relaxed) == now) return;
+  // Not fenced: an access time may be lost in a crash, as everywhere.
+  volume_.medium().store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, atime_ns)),
+                             static_cast<std::uint64_t>(now));
+}
+
+void Filesystem::drop_setid_bits(Inode& inode) {
+  // A setgid bit without group execution marks mandatory locking, not privilege: it stays.
+  inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~S_ISUID);
+  if ((inode.record.mode & S_IXGRP) != 0) {
+    inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~S_ISGID);
+  }
+}
+
+void Filesystem::dispose_if_dead(Inode& inode) {
+  if (options_.read_only) return;
+  if (const Status loaded = load_extents(inode); !loaded) return;
+  std::vector<PoolRange> removed;
+  {
+    const std::unique_lock guard(inode.lock);
+    if (inode.record.links != 0 || inode.opens != 0 || inode.disposed) return;
+    inode.disposed = true;
+    inode.directory.reset();
+    // The number stays taken while the kernel knows it; the record stays an orphan until then.
+    sync_times(inode);
+    detach_extents(volume_, inode.number, inode.record, *inode.extents, to_end(FileBlock(0)),
+                   removed);
+  }
+  gate_.detached_unasked(removed);
+}
+
+void Filesystem::last_reference(Inode& inode) {
+  if (inode.record.links != 0 || options_.read_only) return;
+  if (const Status loaded = load_extents(inode); !loaded) return;
+  std::vector<PoolRange> removed;
+  free_inode(volume_, inode.number, inode.record, *inode.extents, removed);
+  gate_.detached_unasked(removed);
+}
+
+Result<InodeNumber> Filesystem::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
+                                          const Inode& parent, const Caller& caller) {
+  const auto number = volume_.inodes().allocate();
+  if (!number) return number;
+  const std::int64_t now = file_time_now();
+  const bool inherit_group = (parent.record.mode & S_ISGID) != 0;
+  record = {};
+  record.generation = volume_.inodes().next_generation(*number);
+  record.links = S_ISDIR(mode) ? 2 : 1;
+  record.mode = static_cast<std::uint16_t>(mode);
+  if (inherit_group && S_ISDIR(mode))
+    record.mode = static_cast<std::uint16_t>(record.mode | S_ISGID);
+  record.uid = caller.uid;
+  record.gid = inherit_group ? parent.record.gid : caller.gid;
+  record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0;
+  record.parent = S_ISDIR(mode) ? parent.number.value : 0;
+  record.atime_ns = record.mtime_ns = record.ctime_ns = record.btime_ns = now;
+  return number;
+}
+
+Result<struct stat> Filesystem::attributes(InodeNumber number) {
+  const auto inode = cache_.get(number);
+  if (!inode) return std::unexpected(inode.error());
+  struct stat out {};
+  const std::shared_lock guard((*inode)->lock);
+  fill_attributes(**inode, out);
+  return out;
+}
+
+struct statvfs Filesystem::statistics() const {
+  struct statvfs out {};
+  const BlockCount free = volume_.allocator().free_blocks();
+  const std::uint64_t used_inodes = volume_.inodes().used();
+  // Every free block can become inodes, as in XFS.
+  const std::uint64_t free_inodes = volume_.inodes().capacity() - used_inodes +
+                                    free.value / pmem::kChunkBlocks * pmem::kChunkInodes;
+  out.f_bsize = out.f_frsize = kBlockSize;
+  out.f_blocks = volume_.data_blocks().value;
+  out.f_bfree = out.f_bavail = free.value;
+  out.f_files = used_inodes + free_inodes;
+  out.f_ffree = out.f_favail = free_inodes;
+  out.f_namemax = pmem::kMaxName;
+  return out;
+}
+
+}  // namespace daxfs

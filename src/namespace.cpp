@@ -1,0 +1,298 @@
+// Names: lookup, creating, linking, removing, listing. (rename.cpp has rename.)
+#include <dirent.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <shared_mutex>
+
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+namespace {
+
+Status check_name(std::string_view name) {
+  if (name.size() > pmem::kMaxName) return fail(ENAMETOOLONG);
+  if (name.empty() || name == "." || name == "..") return fail(EINVAL);
+  if (name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos)
+    return fail(EINVAL);
+  return {};
+}
+
+constexpr std::uint32_t kMaxLinks = 1u << 31;
+
+}  // namespace
+
+Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view name) {
+  if (name.size() > pmem::kMaxName) return fail(ENAMETOOLONG);
+  const auto parent = cache_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  if (const Status loaded = load_directory(**parent); !loaded)
+    return std::unexpected(loaded.error());
+  InodeRef inode;
+  {
+    // The reference is taken under the directory's lock: the number cannot pass to another file
+    // meanwhile.
+    const std::shared_lock guard((*parent)->lock);
+    InodeNumber number = parent_number;
+    if (name == "..") {
+      number = InodeNumber{(*parent)->record.parent};
+    } else if (name != ".") {
+      const auto entry = (*parent)->directory->find(name);
+      if (!entry) return fail(ENOENT);
+      number = entry->inode;
+    }
+    auto ref = cache_.get(number);
+    if (!ref) return std::unexpected(ref.error());
+    inode = std::move(*ref);
+  }
+  if (name != "." && name != "..") cache_.set_name_hint(*inode, parent_number, name);
+  return entry_for(*inode);
+}
+
+Entry Filesystem::entry_for(Inode& inode) {
+  Entry entry{.inode = inode.number};
+  {
+    const std::shared_lock guard(inode.lock);
+    entry.generation = inode.record.generation;
+    fill_attributes(inode, entry.attributes);
+  }
+  cache_.add_lookups(inode, 1);
+  return entry;
+}
+
+Result<Entry> Filesystem::entry_of(InodeNumber number, InodeNumber parent, std::string_view name) {
+  const auto inode = cache_.get(number);
+  if (!inode) return std::unexpected(inode.error());
+  cache_.set_name_hint(**inode, parent, name);
+  return entry_for(**inode);
+}
+
+Result<Entry> Filesystem::make_node(InodeNumber parent, std::string_view name, mode_t mode,
+                                    dev_t rdev, const Caller& caller) {
+  if (!S_ISREG(mode) && !S_ISCHR(mode) && !S_ISBLK(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode))
+    return fail(EINVAL);
+  return make(parent, name, mode, rdev, {}, caller);
+}
+
+Result<Entry> Filesystem::make_directory(InodeNumber parent, std::string_view name, mode_t mode,
+                                         const Caller& caller) {
+  return make(parent, name, S_IFDIR | (mode & 07777), 0, {}, caller);
+}
+
+Result<Entry> Filesystem::make_symlink(InodeNumber parent, std::string_view name,
+                                       std::string_view target, const Caller& caller) {
+  if (target.empty()) return fail(ENOENT);
+  if (target.size() >= kBlockSize) return fail(ENAMETOOLONG);
+  return make(parent, name, S_IFLNK | 0777, 0, target, caller);
+}
+
+Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name, mode_t mode,
+                               dev_t rdev, std::string_view target, const Caller& caller) {
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
+  const auto parent = cache_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  Inode& directory = **parent;
+  if (const Status loaded = load_directory(directory); !loaded)
+    return std::unexpected(loaded.error());
+
+  const std::unique_lock guard(directory.lock);
+  if (directory.record.links == 0) return fail(ENOENT);
+  if (directory.directory->find(name)) return fail(EEXIST);
+  if (S_ISDIR(mode) && directory.record.links >= kMaxLinks) return fail(EMLINK);
+
+  pmem::InodeRecord record;
+  const auto number = new_inode(record, mode, rdev, directory, caller);
+  if (!number) return std::unexpected(number.error());
+  std::vector<PoolRange> content;
+  if (!target.empty()) {
+    if (const Status got = volume_.allocator().allocate(BlockCount(1), PoolBlock(0), content);
+        !got) {
+      volume_.inodes().release(*number);
+      return std::unexpected(got.error());
+    }
+    volume_.medium().write(offset_of(content[0].start), std::as_bytes(std::span(target)));
+    volume_.medium().fence();
+    record.size = target.size();
+    record.blocks = 1;
+  }
+  Transaction tx;
+  if (const Status room = directory.directory->prepare_insert(tx, directory.record, name.size());
+      !room) {
+    for (const PoolRange& range : content) (void)volume_.allocator().free(range);
+    volume_.inodes().release(*number);
+    return std::unexpected(room.error());
+  }
+
+  InodeRef inode = cache_.adopt(*number, record);
+  inode->extents.emplace(volume_.medium(), volume_.allocator(), *number, inode->slot);
+  inode->extents_loaded.store(true, std::memory_order_release);
+  if (!content.empty()) {
+    inode->extents->insert(
+        tx, {.file = FileBlock(0), .pool = content[0].start, .count = BlockCount(1)});
+  }
+  directory.directory->insert(tx, name, *number, static_cast<std::uint8_t>(IFTODT(mode)));
+  const std::int64_t now = record.ctime_ns;
+  directory.mtime = now;
+  directory.ctime = now;
+  if (S_ISDIR(mode)) directory.record.links += 1;
+  stage(tx, directory);
+  stage(tx, *inode);
+  volume_.journal().commit(tx);
+
+  cache_.set_name_hint(*inode, parent_number, name);
+  Entry entry{.inode = *number, .generation = record.generation};
+  fill_attributes(*inode, entry.attributes);
+  cache_.add_lookups(*inode, 1);
+  return entry;
+}
+
+Result<std::string> Filesystem::read_symlink(InodeNumber number) {
+  const auto ref = cache_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  Inode& inode = **ref;
+  if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  const std::shared_lock guard(inode.lock);
+  if (!S_ISLNK(inode.record.mode)) return fail(EINVAL);
+  const auto run = inode.extents->run_at(FileBlock(0), BlockCount(1));
+  if (!run.pool || inode.record.size >= kBlockSize) return fail(EUCLEAN);
+  const auto* text = reinterpret_cast<const char*>(volume_.medium().at(*run.pool));
+  return std::string(text, inode.record.size);
+}
+
+Result<Entry> Filesystem::link(InodeNumber number, InodeNumber parent_number,
+                               std::string_view name) {
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
+  const auto parent = cache_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  const auto ref = cache_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  Inode& directory = **parent;
+  Inode& inode = **ref;
+  if (const Status loaded = load_directory(directory); !loaded)
+    return std::unexpected(loaded.error());
+  if (inode.is_directory()) return fail(EPERM);
+  {
+    const std::unique_lock parent_guard(directory.lock);
+    const std::unique_lock guard(inode.lock);
+    if (directory.record.links == 0 || inode.record.links == 0) return fail(ENOENT);
+    if (inode.record.links >= kMaxLinks) return fail(EMLINK);
+    if (directory.directory->find(name)) return fail(EEXIST);
+    Transaction tx;
+    if (const Status room = directory.directory->prepare_insert(tx, directory.record, name.size());
+        !room) {
+      return std::unexpected(room.error());
+    }
+    directory.directory->insert(tx, name, number,
+                                static_cast<std::uint8_t>(IFTODT(inode.record.mode)));
+    const std::int64_t now = file_time_now();
+    directory.mtime = now;
+    directory.ctime = now;
+    inode.ctime = now;
+    inode.record.links += 1;
+    stage(tx, directory);
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+    cache_.set_name_hint(inode, parent_number, name);
+  }
+  return entry_for(inode);
+}
+
+Status Filesystem::unlink(InodeNumber parent_number, std::string_view name) {
+  if (const Status ok = writable(); !ok) return ok;
+  const auto parent = cache_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  Inode& directory = **parent;
+  if (const Status loaded = load_directory(directory); !loaded) return loaded;
+  std::vector<PoolRange> released;
+  InodeRef victim;
+  {
+    const std::unique_lock parent_guard(directory.lock);
+    const auto entry = directory.directory->find(name);
+    if (!entry) return fail(ENOENT);
+    auto ref = cache_.get(entry->inode);
+    if (!ref) return std::unexpected(ref.error());
+    victim = std::move(*ref);
+    const std::unique_lock guard(victim->lock);
+    if (victim->is_directory()) return fail(EISDIR);
+    Transaction tx;
+    directory.directory->remove(tx, directory.record, name, released);
+    const std::int64_t now = file_time_now();
+    directory.mtime = now;
+    directory.ctime = now;
+    victim->ctime = now;
+    victim->record.links -= 1;
+    stage(tx, directory);
+    stage(tx, *victim);
+    volume_.journal().commit(tx);
+    cache_.clear_name_hint(*victim, parent_number, name);
+  }
+  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  dispose_if_dead(*victim);
+  return {};
+}
+
+Status Filesystem::remove_directory(InodeNumber parent_number, std::string_view name) {
+  if (const Status ok = writable(); !ok) return ok;
+  if (name == ".") return fail(EINVAL);
+  if (name == "..") return fail(ENOTEMPTY);
+  const auto parent = cache_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  Inode& directory = **parent;
+  if (const Status loaded = load_directory(directory); !loaded) return loaded;
+  std::vector<PoolRange> released;
+  InodeRef victim;
+  {
+    // No rename may give the victim a child, or move it, between the look and the removal: its own
+    // lock and the parent's see to that.
+    std::unique_lock parent_guard(directory.lock);
+    auto entry = directory.directory->find(name);
+    if (!entry) return fail(ENOENT);
+    auto ref = cache_.get(entry->inode);
+    if (!ref) return std::unexpected(ref.error());
+    victim = std::move(*ref);
+    if (!victim->is_directory()) return fail(ENOTDIR);
+    if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+    const std::unique_lock guard(victim->lock);
+    if (!victim->directory->empty()) return fail(ENOTEMPTY);
+    Transaction tx;
+    directory.directory->remove(tx, directory.record, name, released);
+    const std::int64_t now = file_time_now();
+    directory.mtime = now;
+    directory.ctime = now;
+    directory.record.links -= 1;
+    victim->ctime = now;
+    victim->record.links = 0;
+    stage(tx, directory);
+    stage(tx, *victim);
+    volume_.journal().commit(tx);
+    cache_.clear_name_hint(*victim, parent_number, name);
+  }
+  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  dispose_if_dead(*victim);
+  return {};
+}
+
+Status Filesystem::read_directory(InodeNumber number, std::uint64_t cookie,
+                                  const std::function<bool(const DirectoryEntry&)>& visit) {
+  const auto ref = cache_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  Inode& inode = **ref;
+  if (const Status loaded = load_directory(inode); !loaded) return loaded;
+  const std::shared_lock guard(inode.lock);
+  update_atime(inode);
+  if (inode.record.links == 0) return {};  // removed, but still somebody's working directory
+  if (cookie < 1 && !visit({number, DT_DIR, ".", 1})) return {};
+  if (cookie < 2 && !visit({InodeNumber{inode.record.parent}, DT_DIR, "..", 2})) return {};
+  std::uint64_t at = cookie <= 2 ? 0 : cookie;
+  while (const auto entry = inode.directory->next(at)) {
+    if (!visit({entry->inode, entry->type, entry->name, entry->cookie})) return {};
+    at = entry->cookie;
+  }
+  return {};
+}
+
+}  // namespace daxfs

@@ -1,0 +1,247 @@
+// Opening and closing, and what an open file description can hold: pins.
+#include <fcntl.h>
+
+#include <algorithm>
+#include <mutex>
+#include <shared_mutex>
+
+#include "client/daxfs.h"
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+
+Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags) {
+  auto ref = cache_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  const int mode = flags & O_ACCMODE;
+  if (mode != O_RDONLY) {
+    if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  }
+  auto file = std::make_unique<OpenFile>();
+  Inode& inode = **ref;
+  {
+    const std::shared_lock guard(inode.lock);
+    if (inode.disposed) return fail(ESTALE);
+    inode.opens += 1;
+  }
+  file->readable = mode != O_WRONLY;
+  file->writable = mode != O_RDONLY;
+  file->direct = (flags & O_DIRECT) != 0 || inode.write_pins != 0;
+  file->keep_cache = !inode.cache_stale.exchange(false);
+  file->holder = gate_.new_holder();
+  file->inode = std::move(*ref);
+  return file;
+}
+
+void Filesystem::release(std::unique_ptr<OpenFile> file) {
+  Inode& inode = *file->inode;
+  if (file->ever_pinned) {
+    for (const PinInfo& pin : gate_.drop(file->holder)) {
+      if (pin.write) write_unpinned(inode, [] {});
+    }
+  }
+  inode.opens -= 1;
+  dispose_if_dead(inode);
+}
+
+void Filesystem::write_unpinned(Inode& inode, std::function<void()> done) {
+  // The holder wrote behind our back: only now we know, and so does everybody else.
+  touch(inode, true);
+  volume_.medium().fence();
+  inode.write_pins -= 1;
+  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
+  drop_cached_pages(inode, std::move(done));
+}
+
+void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
+  // A read that caches pages after this exchange sees what is on the medium now.
+  if (kernel_cache_ == nullptr || !inode.page_cached.exchange(false)) return done();
+  inode.cache_stale = true;
+  kernel_cache_->invalidate_data(inode.number, std::move(done));
+}
+
+void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
+  if (!file.direct) return done();
+  drop_cached_pages(*file.inode, std::move(done));
+}
+
+Status Filesystem::populate(Inode& inode, FileRange range) {
+  if (const Status filled = fill_holes(inode, range, Fill::zeroed); !filled) return filled;
+  // Preallocated blocks: zeroed first, shown as written afterwards; a few at a time, as a
+  // transaction holds.
+  const std::size_t per_commit =
+      (volume_.journal().capacity() - 1024) / (4 * ExtentMap::kStagedBytesPerSlot);
+  for (FileBlock at = range.start; at < range.end();) {
+    Transaction tx;
+    std::vector<FileRange> unwritten;
+    while (at < range.end() && unwritten.size() < per_commit) {
+      const auto run = inode.extents->run_at(at, range.end() - at);
+      if (run.pool && run.unwritten) {
+        volume_.medium().zero(offset_of(*run.pool), bytes(run.range.count));
+        unwritten.push_back(run.range);
+      }
+      at = run.range.end();
+    }
+    if (unwritten.empty()) continue;
+    volume_.medium().fence();
+    if (const Status room = inode.extents->reserve(tx, inode.record, 2 * unwritten.size()); !room)
+      return room;
+    for (const FileRange& run : unwritten) inode.extents->mark_written(tx, run);
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+  }
+  return {};
+}
+
+Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange& range,
+                                                  const Requester& requester,
+                                                  const TicketRef& ticket) {
+  Inode& inode = *file.inode;
+  const FileRange blocks = covering(range.offset, range.length);
+  const std::uint64_t end = range.offset.value + range.length.value;
+  const bool may_allocate = (range.flags & DAXFS_PIN_ALLOCATE) != 0;
+
+  // Called with the lock held, shared or exclusive, and all blocks there.
+  const auto take = [&]() -> Result<std::optional<PinId>> {
+    const std::vector<PoolRange> physical = inode.extents->physical(blocks);
+    const auto pin = gate_.pin(
+        ticket,
+        {.holder = file.holder,
+         .inode = inode.number,
+         .offset = range.offset,
+         .length = range.length,
+         .blocks = physical,
+         .requester = requester,
+         .kind = (range.flags & DAXFS_PIN_SHORT) != 0 ? PinKind::short_term : PinKind::long_term,
+         .write = (range.flags & DAXFS_PIN_WRITE) != 0,
+         .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0});
+    if (pin && *pin) {
+      file.ever_pinned = true;
+      if ((range.flags & DAXFS_PIN_WRITE) != 0) inode.write_pins += 1;
+    }
+    return pin;
+  };
+  bool hole = false;
+  bool unwritten = false;
+  const auto look = [&] {
+    hole = unwritten = false;
+    for (FileBlock at = blocks.start; at < blocks.end();) {
+      const auto run = inode.extents->run_at(at, blocks.end() - at);
+      hole = hole || !run.pool;
+      unwritten = unwritten || run.unwritten;
+      at = run.range.end();
+    }
+  };
+  {
+    const std::shared_lock guard(inode.lock);
+    look();
+    if (hole && !may_allocate) return fail(ENXIO);
+    if (!hole && !unwritten && (!may_allocate || end <= inode.record.size)) return take();
+  }
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  const std::unique_lock guard(inode.lock);
+  if (inode.disposed) return fail(ESTALE);
+  look();
+  if (hole && !may_allocate) return fail(ENXIO);
+  if (const Status ready = populate(inode, blocks); !ready) return std::unexpected(ready.error());
+  if (may_allocate && end > inode.record.size) {
+    grow_to(inode, end);
+    if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
+  }
+  return take();
+}
+
+void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller,
+                     const CancellationRef& cancellation, Completion<PinId> done) {
+  constexpr std::uint32_t known =
+      DAXFS_PIN_SHORT | DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE | DAXFS_PIN_NOWAIT;
+  Inode& inode = *file.inode;
+  if (!inode.is_regular()) return done(fail(EINVAL));
+  if ((range.flags & ~known) != 0 || range.length.value == 0) return done(fail(EINVAL));
+  if (range.offset.value > INT64_MAX || range.length.value > INT64_MAX - range.offset.value) {
+    return done(fail(EINVAL));
+  }
+  const bool changes = (range.flags & (DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE)) != 0;
+  if (!file.readable || (changes && !file.writable)) return done(fail(EBADF));
+  if (const Status loaded = load_extents(inode); !loaded)
+    return done(std::unexpected(loaded.error()));
+
+  const Requester requester{processes_.process(caller.thread), caller.uid};
+  run_at_gate(cancellation,
+              [this, &file, range, requester, done = std::move(done)](const TicketRef& ticket) {
+                const auto pin = pin_once(file, range, requester, ticket);
+                if (pin && !*pin) return true;
+                done(pin ? Result<PinId>(**pin) : std::unexpected(pin.error()));
+                return false;
+              });
+}
+
+void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
+  const auto info = gate_.unpin(file.holder, pin);
+  if (!info) return done(std::unexpected(info.error()));
+  if (!info->write) return done({});
+  write_unpinned(*file.inode, [done = std::move(done)] { done({}); });
+}
+
+Result<Filesystem::PinnedExtents> Filesystem::pin_extents(OpenFile& file, PinId pin,
+                                                          std::uint64_t first, std::size_t limit) {
+  const auto info = gate_.find_pin(file.holder, pin);
+  if (!info) return fail(ENOENT);
+  const auto blocks = gate_.pin_blocks(file.holder, pin);
+  if (!blocks) return std::unexpected(blocks.error());
+  PinnedExtents out{.extents = {}, .writable = info->write, .more = false};
+  FileBlock at = block_of(info->offset);
+  for (std::uint64_t i = 0; i < blocks->size(); ++i) {
+    const PoolRange& run = (*blocks)[i];
+    if (i >= first) {
+      if (out.extents.size() == limit) {
+        out.more = true;
+        break;
+      }
+      out.extents.push_back(
+          {offset_of(at), offset_of(run.start), bytes(run.count), false, most_pins(run)});
+    }
+    at += run.count;
+  }
+  return out;
+}
+
+PinCounts Filesystem::most_pins(PoolRange range) const {
+  PinCounts most;
+  gate_.counts(range, [&](PoolRange, PinCounts here) {
+    most.long_term = std::max(most.long_term, here.long_term);
+    most.short_term = std::max(most.short_term, here.short_term);
+  });
+  return most;
+}
+
+Result<Filesystem::PinnedExtents> Filesystem::extents(OpenFile& file, FileOffset offset,
+                                                      ByteCount length, std::size_t limit) {
+  Inode& inode = *file.inode;
+  if (!inode.is_regular()) return fail(EINVAL);
+  if (!file.readable) return fail(EBADF);
+  if (length.value == 0 || offset.value > INT64_MAX || length.value > INT64_MAX - offset.value)
+    return fail(EINVAL);
+  if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  PinnedExtents out;
+  const std::shared_lock guard(inode.lock);
+  const FileRange range = covering(offset, length);
+  FileBlock at = range.start;
+  while (const auto extent = inode.extents->first_from(at)) {
+    if (extent->file >= range.end()) break;
+    if (out.extents.size() == limit) {
+      out.more = true;
+      break;
+    }
+    const FileBlock from = std::max(extent->file, range.start);
+    const FileBlock to = std::min(extent->end(), range.end());
+    const PoolRange pool{extent->pool + (from - extent->file), to - from};
+    out.extents.push_back({offset_of(from), offset_of(pool.start), bytes(pool.count),
+                           extent->unwritten, most_pins(pool)});
+    at = extent->end();
+  }
+  return out;
+}
+
+}  // namespace daxfs

@@ -1,0 +1,66 @@
+// Reading: the bytes are handed over where they lie in the pool. The inode's lock is held shared
+// until they are sent, so a reply in flight is a short-term pin that every detach waits for.
+#include <algorithm>
+#include <array>
+#include <shared_mutex>
+
+#include "src/filesystem.h"
+
+namespace daxfs {
+namespace {
+
+// What holes and unwritten extents read as. Never written to: the kernel backs it with its zero
+// page.
+constexpr std::size_t kZeroBytes = 1 << 20;
+alignas(4096) const std::array<std::byte, kZeroBytes> kZeroes{};
+
+}  // namespace
+
+Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send) {
+  if (!file.readable) return fail(EBADF);
+  Inode& inode = *file.inode;
+  if (!inode.is_regular()) return fail(EINVAL);
+  if (const Status loaded = load_extents(inode); !loaded) return loaded;
+  if (!file.direct && !inode.page_cached.load(std::memory_order_relaxed)) inode.page_cached = true;
+
+  const std::shared_lock guard(inode.lock);
+  const std::uint64_t size = inode.record.size;
+  if (offset.value >= size || length.value == 0) {
+    send({});
+    return {};
+  }
+  update_atime(inode);
+  const std::uint64_t end = std::min(size, offset.value + std::min(length.value, size));
+  constexpr std::size_t kMostPieces = 1000;  // below IOV_MAX, with room for the reply's header
+  std::array<iovec, 4> few;
+  std::vector<iovec> many;
+  std::size_t count = 0;
+  const auto add = [&](const std::byte* at, std::size_t bytes_here) {
+    // iovec has no const variant; writev only reads.
+    const iovec piece{const_cast<std::byte*>(at), bytes_here};
+    if (count < few.size()) {
+      few[count] = piece;
+    } else {
+      if (many.empty()) many.assign(few.begin(), few.end());
+      many.push_back(piece);
+    }
+    ++count;
+  };
+  for (std::uint64_t at = offset.value; at < end && count < kMostPieces;) {
+    const FileRange wanted = covering(FileOffset(at), ByteCount(end - at));
+    const auto run = inode.extents->run_at(wanted.start, wanted.count);
+    std::uint64_t here = std::min(end, offset_of(run.range.end()).value) - at;
+    if (run.pool && !run.unwritten) {
+      add(volume_.medium().at(offset_of(*run.pool)) + (at - offset_of(run.range.start).value),
+          here);
+    } else {
+      here = std::min<std::uint64_t>(here, kZeroBytes);
+      add(kZeroes.data(), here);
+    }
+    at += here;
+  }
+  send(many.empty() ? std::span<const iovec>(few.data(), count) : std::span<const iovec>(many));
+  return {};
+}
+
+}  // namespace daxfs

@@ -1,0 +1,327 @@
+// Where a file has blocks and where it has none: truncate, fallocate, punch, seek. Everything that
+// takes blocks away goes through detach_at_gate().
+#include <algorithm>
+#include <mutex>
+#include <shared_mutex>
+
+#include "blockmap/detach.h"
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+namespace {
+
+constexpr std::uint64_t kMaxFileBytes = INT64_MAX;
+
+// The whole blocks within [offset, offset + length).
+FileRange whole_blocks(FileOffset offset, ByteCount length) {
+  const std::uint64_t first = blocks_for(ByteCount(offset.value)).value;
+  const std::uint64_t end = block_of(offset + length).value;
+  return {FileBlock(first), BlockCount(end > first ? end - first : 0)};
+}
+
+Status check_range(FileOffset offset, ByteCount length) {
+  if (length.value == 0 || offset.value > kMaxFileBytes) return fail(EINVAL);
+  if (length.value > kMaxFileBytes - offset.value) return fail(EFBIG);
+  return {};
+}
+
+}  // namespace
+
+void Filesystem::zero_in_place(Inode& inode, FileOffset offset, ByteCount length) {
+  const std::uint64_t end = offset.value + length.value;
+  inode.extents->for_each(covering(offset, length), [&](const Extent& extent) {
+    if (extent.unwritten) return;
+    const std::uint64_t from = std::max(offset.value, offset_of(extent.file).value);
+    const std::uint64_t to = std::min(end, offset_of(extent.end()).value);
+    const PoolOffset at = offset_of(extent.pool) + ByteCount(from - offset_of(extent.file).value);
+    volume_.medium().zero(at, ByteCount(to - from));
+  });
+}
+
+void Filesystem::zero_behind_end(Inode& inode, std::uint64_t size) {
+  const std::uint64_t old = inode.record.size;
+  const std::uint64_t in_block = old % kBlockSize;
+  if (size <= old || in_block == 0) return;
+  zero_in_place(inode, FileOffset(old), ByteCount(std::min(size - old, kBlockSize - in_block)));
+}
+
+void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
+  zero_behind_end(inode, size);
+  volume_.medium().fence();
+  inode.record.size = std::max(inode.record.size, size);
+  inode.mtime = inode.ctime = file_time_now();
+  Transaction tx;
+  stage(tx, inode);
+  volume_.journal().commit(tx);
+}
+
+Result<Verdict> Filesystem::detach_at_gate(Inode& inode, FileRange range, DetachReason reason,
+                                           const Requester& requester, const TicketRef& ticket,
+                                           const std::function<void()>& prepare) {
+  const std::vector<PoolRange> blocks = inode.extents->physical(range);
+  const auto verdict = gate_.judge(ticket, {.inode = inode.number,
+                                            .range = range,
+                                            .blocks = blocks,
+                                            .requester = requester,
+                                            .reason = reason});
+  if (!verdict || *verdict == Verdict::parked) return verdict;
+  sync_times(inode);
+  if (const Status ready =
+          prepare_detach(volume_, inode.number, inode.record, *inode.extents, range);
+      !ready) {
+    return std::unexpected(ready.error());
+  }
+  prepare();
+  sync_times(inode);
+  std::vector<PoolRange> removed;
+  detach_extents(volume_, inode.number, inode.record, *inode.extents, range, removed);
+  gate_.detached(ticket, removed);
+  return Verdict::proceed;
+}
+
+void Filesystem::apply(Inode& inode, const AttributeChange& change, std::int64_t now) {
+  pmem::InodeRecord& record = inode.record;
+  if (change.mode)
+    record.mode = static_cast<std::uint16_t>((record.mode & S_IFMT) | (*change.mode & 07777));
+  if (change.uid || change.gid || change.drop_privileges) {
+    // A new owner must not inherit the old one's privileges; the kernel sends the mode along if
+    // root keeps them.
+    if (!change.mode && !inode.is_directory()) drop_setid_bits(inode);
+  }
+  if (change.uid) record.uid = *change.uid;
+  if (change.gid) record.gid = *change.gid;
+  if (change.atime_ns) inode.atime = *change.atime_ns;
+  if (change.mtime_ns) inode.mtime = *change.mtime_ns;
+  inode.ctime = change.ctime_ns.value_or(now);
+}
+
+Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& change,
+                                        const Requester& requester, const TicketRef& ticket) {
+  const std::unique_lock guard(inode.lock);
+  if (inode.disposed) return fail(ESTALE);
+  const std::int64_t now = file_time_now();
+  if (!change.size) {
+    apply(inode, change, now);
+    Transaction tx;
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+    return Verdict::proceed;
+  }
+
+  const std::uint64_t size = *change.size;
+  const auto finish = [&] {
+    inode.record.size = size;
+    inode.mtime = now;
+    apply(inode, change, now);
+  };
+  const FileRange tail = to_end(FileBlock(blocks_for(ByteCount(size)).value));
+  if (size > inode.record.size) {
+    zero_behind_end(inode, size);
+    volume_.medium().fence();
+  } else if (inode.extents->first_from(tail.start)) {
+    return detach_at_gate(inode, tail, DetachReason::truncate, requester, ticket, finish);
+  }
+  finish();
+  Transaction tx;
+  stage(tx, inode);
+  volume_.journal().commit(tx);
+  return Verdict::proceed;
+}
+
+void Filesystem::set_attributes(InodeNumber number, const AttributeChange& change,
+                                const Caller& caller, const CancellationRef& cancellation,
+                                Completion<struct stat> done) {
+  if (const Status ok = writable(); !ok) return done(std::unexpected(ok.error()));
+  auto ref = cache_.get(number);
+  if (!ref) return done(std::unexpected(ref.error()));
+  const auto inode = std::make_shared<InodeRef>(std::move(*ref));
+  const auto answer = [ this, inode ](const Result<Verdict>& verdict) -> Result<struct stat> {
+    if (!verdict) return std::unexpected(verdict.error());
+    struct stat out {};
+    const std::shared_lock guard((*inode)->lock);
+    fill_attributes(**inode, out);
+    return out;
+  };
+  if (!change.size) return done(answer(change_once(**inode, change, {}, nullptr)));
+
+  if ((*inode)->is_directory()) return done(fail(EISDIR));
+  if (!(*inode)->is_regular()) return done(fail(EINVAL));
+  if (*change.size > kMaxFileBytes) return done(fail(EFBIG));
+  if (const Status loaded = load_extents(**inode); !loaded)
+    return done(std::unexpected(loaded.error()));
+  const Requester requester{processes_.process(caller.thread), caller.uid};
+  run_at_gate(cancellation, [this, inode, change, requester, answer,
+                             done = std::move(done)](const TicketRef& ticket) {
+    const auto verdict = change_once(**inode, change, requester, ticket);
+    if (verdict && *verdict == Verdict::parked) return true;
+    done(answer(verdict));
+    return false;
+  });
+}
+
+Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCount length,
+                                       const Requester& requester, const TicketRef& ticket) {
+  const std::unique_lock guard(inode.lock);
+  const FileRange whole = whole_blocks(offset, length);
+  const std::uint64_t end = offset.value + length.value;
+  // The parts of blocks at both ends are zeroed where they are: no detach.
+  const auto finish = [&] {
+    const std::uint64_t whole_start = offset_of(whole.start).value;
+    if (whole.empty()) {
+      zero_in_place(inode, offset, length);
+    } else {
+      zero_in_place(inode, offset, ByteCount(whole_start - offset.value));
+      zero_in_place(inode, offset_of(whole.end()), ByteCount(end - offset_of(whole.end()).value));
+    }
+    volume_.medium().fence();
+    inode.mtime = inode.ctime = file_time_now();
+  };
+  if (!whole.empty()) {
+    const auto first = inode.extents->first_from(whole.start);
+    if (first && first->file < whole.end()) {
+      return detach_at_gate(inode, whole, DetachReason::punch, requester, ticket, finish);
+    }
+  }
+  finish();
+  Transaction tx;
+  stage(tx, inode);
+  volume_.journal().commit(tx);
+  return Verdict::proceed;
+}
+
+void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
+                            const Caller& caller, const CancellationRef& cancellation, Done done) {
+  if (const Status ok = writable(); !ok) return done(ok);
+  if (!file.writable) return done(fail(EBADF));
+  if (const Status ok = check_range(offset, length); !ok) return done(ok);
+  Inode* const inode =
+      &*file.inode;  // the kernel keeps the file open for as long as the request lives
+  if (const Status loaded = load_extents(*inode); !loaded) return done(loaded);
+  const Requester requester{processes_.process(caller.thread), caller.uid};
+  run_at_gate(cancellation, [=, this, done = std::move(done)](const TicketRef& ticket) {
+    const auto verdict = punch_once(*inode, offset, length, requester, ticket);
+    if (verdict && *verdict == Verdict::parked) return true;
+    done(verdict ? Status() : std::unexpected(verdict.error()));
+    return false;
+  });
+}
+
+Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill) {
+  std::vector<FileRange> holes;
+  BlockCount missing;
+  for (FileBlock at = range.start; at < range.end();) {
+    const auto run = inode.extents->run_at(at, range.end() - at);
+    if (!run.pool) {
+      holes.push_back(run.range);
+      missing += run.range.count;
+    }
+    at = run.range.end();
+  }
+  if (holes.empty()) return {};
+  if (volume_.allocator().free_blocks() < missing) return fail(ENOSPC);
+
+  const auto last = inode.extents->last();
+  std::vector<PoolRange> blocks;
+  if (const Status got = volume_.allocator().allocate(
+          missing, last ? last->pool + last->count : PoolBlock(0), blocks);
+      !got) {
+    return got;
+  }
+  if (fill == Fill::zeroed) {
+    for (const PoolRange& range_to_zero : blocks) {
+      volume_.medium().zero(offset_of(range_to_zero.start), bytes(range_to_zero.count));
+    }
+    volume_.medium().fence();
+  }
+  // Pieces: where holes and runs of new blocks overlap. A transaction holds only so many.
+  const std::size_t per_commit =
+      (volume_.journal().capacity() - 1024) / (2 * ExtentMap::kStagedBytesPerSlot);
+  Transaction tx;
+  std::size_t in_transaction = 0;
+  std::size_t hole = 0;
+  std::size_t run = 0;
+  while (hole < holes.size()) {
+    if (in_transaction == 0) {
+      // An insert takes at most one slot, and there are at most so many pieces left.
+      const std::size_t pieces = (holes.size() - hole) + (blocks.size() - run);
+      if (const Status room =
+              inode.extents->reserve(tx, inode.record, std::min(per_commit, pieces));
+          !room) {
+        for (; run < blocks.size(); ++run) (void)volume_.allocator().free(blocks[run]);
+        return room;
+      }
+    }
+    const BlockCount count = std::min(holes[hole].count, blocks[run].count);
+    inode.extents->insert(tx, {.file = holes[hole].start,
+                               .pool = blocks[run].start,
+                               .count = count,
+                               .unwritten = fill == Fill::unwritten});
+    holes[hole] = {holes[hole].start + count, holes[hole].count - count};
+    blocks[run] = {blocks[run].start + count, blocks[run].count - count};
+    if (holes[hole].empty()) ++hole;
+    if (blocks[run].empty()) ++run;
+    if (++in_transaction == per_commit || hole == holes.size()) {
+      inode.record.blocks = inode.extents->mapped().value;
+      inode.ctime = file_time_now();
+      stage(tx, inode);
+      volume_.journal().commit(tx);
+      tx.clear();
+      in_transaction = 0;
+    }
+  }
+  return {};
+}
+
+Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
+  if (const Status ok = writable(); !ok) return ok;
+  if (!file.writable) return fail(EBADF);
+  if (const Status ok = check_range(offset, length); !ok) return ok;
+  Inode& inode = *file.inode;
+  if (const Status loaded = load_extents(inode); !loaded) return loaded;
+  const std::unique_lock guard(inode.lock);
+  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten); !filled)
+    return filled;
+  const std::uint64_t end = offset.value + length.value;
+  if (!keep_size && end > inode.record.size) grow_to(inode, end);
+  return {};
+}
+
+Status Filesystem::zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
+  if (const Status ok = writable(); !ok) return ok;
+  if (!file.writable) return fail(EBADF);
+  if (const Status ok = check_range(offset, length); !ok) return ok;
+  Inode& inode = *file.inode;
+  if (const Status loaded = load_extents(inode); !loaded) return loaded;
+  const std::unique_lock guard(inode.lock);
+  // Written blocks are zeroed in place, so that no pin ever stands in the way; holes become
+  // preallocated.
+  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten); !filled)
+    return filled;
+  zero_in_place(inode, offset, length);
+  const std::uint64_t end = offset.value + length.value;
+  grow_to(inode, keep_size ? inode.record.size : end);
+  return {};
+}
+
+Result<FileOffset> Filesystem::seek(OpenFile& file, FileOffset from, int whence) {
+  Inode& inode = *file.inode;
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) return fail(EINVAL);
+  if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  const std::shared_lock guard(inode.lock);
+  const std::uint64_t size = inode.record.size;
+  if (from.value >= size) return fail(ENXIO);
+  std::uint64_t at = from.value;
+  while (at < size) {
+    const auto run = inode.extents->run_at(
+        block_of(FileOffset(at)),
+        blocks_for(ByteCount(size)) - BlockCount(block_of(FileOffset(at)).value));
+    const bool data = run.pool && !run.unwritten;
+    if (data == (whence == SEEK_DATA)) return FileOffset(at);
+    at = offset_of(run.range.end()).value;
+  }
+  if (whence == SEEK_DATA) return fail(ENXIO);
+  return FileOffset(size);  // the end counts as a hole
+}
+
+}  // namespace daxfs

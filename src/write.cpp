@@ -1,0 +1,190 @@
+// Writing. In place, where blocks exist already: copied past the caches and fenced, with the lock
+// held shared. Else with new blocks: data is durable before the metadata that shows it.
+#include <algorithm>
+#include <mutex>
+#include <shared_mutex>
+
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+namespace {
+
+// How much of a file range lies in one mapped piece of the pool.
+struct Piece {
+  PoolOffset at;
+  std::uint64_t length;
+};
+
+Piece piece_at(const ExtentMap::Run& run, std::uint64_t from, std::uint64_t end) {
+  const std::uint64_t run_start = offset_of(run.range.start).value;
+  return {offset_of(*run.pool) + ByteCount(from - run_start),
+          std::min(end, offset_of(run.range.end()).value) - from};
+}
+
+}  // namespace
+
+Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
+                                      std::span<const std::byte> data, bool drop_privileges) {
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  if (!file.writable) return fail(EBADF);
+  Inode& inode = *file.inode;
+  if (!inode.is_regular()) return fail(EINVAL);
+  if (data.empty()) return 0;
+  if (offset.value > INT64_MAX || data.size() > INT64_MAX - offset.value) return fail(EFBIG);
+  if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  if (!file.direct && !inode.page_cached.load(std::memory_order_relaxed)) inode.page_cached = true;
+
+  if (const auto written = write_in_place(inode, offset, data, drop_privileges)) return *written;
+  std::size_t done = 0;
+  while (done < data.size()) {
+    const auto written =
+        write_allocating(inode, offset + ByteCount(done), data.subspan(done), drop_privileges);
+    if (!written) {
+      if (done > 0) break;
+      return written;
+    }
+    done += *written;
+  }
+  return done;
+}
+
+std::optional<std::size_t> Filesystem::write_in_place(Inode& inode, FileOffset offset,
+                                                      std::span<const std::byte> data,
+                                                      bool drop_privileges) {
+  const std::uint64_t end = offset.value + data.size();
+  Medium& medium = volume_.medium();
+  const std::shared_lock guard(inode.lock);
+  if (end > inode.record.size) return std::nullopt;
+  if (drop_privileges && (inode.record.mode & (S_ISUID | S_ISGID)) != 0) return std::nullopt;
+  for (std::uint64_t at = offset.value; at < end;) {
+    const FileRange rest = covering(FileOffset(at), ByteCount(end - at));
+    const auto run = inode.extents->run_at(rest.start, rest.count);
+    // Part of it may be in place already: the allocating path writes it again, which does no harm.
+    if (!run.pool || run.unwritten) return std::nullopt;
+    const Piece piece = piece_at(run, at, end);
+    medium.write(piece.at, data.subspan(at - offset.value, piece.length));
+    at += piece.length;
+  }
+  touch(inode, true);
+  medium.fence();
+  return data.size();
+}
+
+Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset,
+                                                 std::span<const std::byte> data,
+                                                 bool drop_privileges) {
+  Medium& medium = volume_.medium();
+  const std::unique_lock guard(inode.lock);
+  if (inode.disposed) return fail(ESTALE);
+  ExtentMap& map = *inode.extents;
+
+  // What is missing, and how many records the change may take; as much of it as one transaction
+  // holds.
+  const std::size_t most_slots =
+      (volume_.journal().capacity() - 1024) / (2 * ExtentMap::kStagedBytesPerSlot);
+  const FileRange range = covering(offset, ByteCount(data.size()));
+  BlockCount missing;
+  std::size_t slots = 0;
+  FileBlock reach = range.start;
+  while (reach < range.end() && slots + 2 < most_slots) {
+    auto run = map.run_at(reach, range.end() - reach);
+    if (!run.pool) {
+      // New blocks can come in as many pieces as there are blocks.
+      const std::size_t room = most_slots - slots - 2;
+      run.range.count = std::min(run.range.count, BlockCount(room));
+      missing += run.range.count;
+      slots += run.range.count.value;
+    } else if (run.unwritten) {
+      slots += 2;
+    }
+    reach = run.range.end();
+  }
+  std::vector<PoolRange> blocks;
+  if (missing.value > 0) {
+    missing = std::min(missing, volume_.allocator().free_blocks());
+    const auto before = map.run_at(
+        range.start.value > 0 ? range.start - BlockCount(1) : range.start, BlockCount(1));
+    const PoolBlock goal = before.pool ? *before.pool + BlockCount(1) : PoolBlock(0);
+    if (missing.value > 0) {
+      if (const Status got = volume_.allocator().allocate(missing, goal, blocks); !got) {
+        return std::unexpected(got.error());
+      }
+    }
+  }
+  const auto give_back = [&](std::size_t from) {
+    for (std::size_t i = from; i < blocks.size(); ++i) (void)volume_.allocator().free(blocks[i]);
+  };
+
+  // Pair holes with new blocks; stop where they run out.
+  std::vector<Extent> fresh;
+  std::size_t unwritten_runs = 0;
+  std::size_t next = 0;
+  FileBlock stop = range.start;
+  while (stop < reach) {
+    const auto run = map.run_at(stop, reach - stop);
+    if (!run.pool) {
+      if (next == blocks.size()) break;
+      const BlockCount count = std::min(run.range.count, blocks[next].count);
+      fresh.push_back({.file = stop, .pool = blocks[next].start, .count = count});
+      blocks[next] = {blocks[next].start + count, blocks[next].count - count};
+      if (blocks[next].empty()) ++next;
+      stop = stop + count;
+    } else {
+      if (run.unwritten) ++unwritten_runs;
+      stop = run.range.end();
+    }
+  }
+  if (stop == range.start) return fail(ENOSPC);
+  Transaction tx;
+  if (const Status room = map.reserve(tx, inode.record, fresh.size() + 2 * unwritten_runs); !room) {
+    for (const Extent& extent : fresh) (void)volume_.allocator().free({extent.pool, extent.count});
+    give_back(next);
+    return std::unexpected(room.error());
+  }
+
+  const std::uint64_t end = std::min(offset.value + data.size(), offset_of(stop).value);
+  zero_behind_end(inode, offset.value);
+  // The rest of blocks that become visible: new ones, and preallocated ones.
+  const auto fill_edges = [&](const Extent& extent) {
+    const std::uint64_t begin_byte = offset_of(extent.file).value;
+    const std::uint64_t end_byte = offset_of(extent.end()).value;
+    if (offset.value > begin_byte) {
+      medium.zero(offset_of(extent.pool), ByteCount(std::min(offset.value, end_byte) - begin_byte));
+    }
+    if (end < end_byte) {
+      const std::uint64_t from = std::max(end, begin_byte);
+      medium.zero(offset_of(extent.pool) + ByteCount(from - begin_byte),
+                  ByteCount(end_byte - from));
+    }
+  };
+  const auto copy = [&](const Extent& extent) {
+    const std::uint64_t begin_byte = offset_of(extent.file).value;
+    const std::uint64_t from = std::max(offset.value, begin_byte);
+    const std::uint64_t to = std::min(end, offset_of(extent.end()).value);
+    medium.write(offset_of(extent.pool) + ByteCount(from - begin_byte),
+                 data.subspan(from - offset.value, to - from));
+  };
+  map.for_each({range.start, stop - range.start}, [&](const Extent& extent) {
+    if (extent.unwritten) fill_edges(extent);
+    copy(extent);
+  });
+  for (const Extent& extent : fresh) {
+    fill_edges(extent);
+    copy(extent);
+  }
+  medium.fence();
+
+  if (unwritten_runs > 0) map.mark_written(tx, {range.start, stop - range.start});
+  for (const Extent& extent : fresh) map.insert(tx, extent);
+  inode.record.blocks = map.mapped().value;
+  inode.record.size = std::max(inode.record.size, end);
+  if (drop_privileges) drop_setid_bits(inode);
+  inode.mtime = inode.ctime = file_time_now();
+  stage(tx, inode);
+  volume_.journal().commit(tx);
+  give_back(next);
+  return end - offset.value;
+}
+
+}  // namespace daxfs

@@ -1,0 +1,103 @@
+// Extended attributes.
+#include <sys/xattr.h>
+
+#include <mutex>
+#include <shared_mutex>
+
+#include "src/clock.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+namespace {
+
+constexpr std::size_t kMaxValue = 64 << 10;  // XATTR_SIZE_MAX
+constexpr std::size_t kMaxNames = 64 << 10;  // XATTR_LIST_MAX
+
+Status check_name(const std::string& name) {
+  if (name.size() > pmem::kMaxName) return fail(ERANGE);
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (name.starts_with(prefix) && name.size() > prefix.size()) return {};
+  }
+  return fail(EOPNOTSUPP);  // system.posix_acl_* and unknown namespaces
+}
+
+}  // namespace
+
+Result<std::string> Filesystem::get_xattr(InodeNumber number, const std::string& name) {
+  if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
+  const auto inode = cache_.get(number);
+  if (!inode) return std::unexpected(inode.error());
+  const std::shared_lock guard((*inode)->lock);
+  if ((*inode)->record.xattr_block == 0) return fail(ENODATA);
+  const auto attributes =
+      load_xattrs(volume_.medium(), number, (*inode)->record, volume_.data_area());
+  if (!attributes) return std::unexpected(attributes.error());
+  const auto found = attributes->find(name);
+  if (found == attributes->end()) return fail(ENODATA);
+  return found->second;
+}
+
+Result<std::vector<std::string>> Filesystem::list_xattrs(InodeNumber number) {
+  const auto inode = cache_.get(number);
+  if (!inode) return std::unexpected(inode.error());
+  const std::shared_lock guard((*inode)->lock);
+  const auto attributes =
+      load_xattrs(volume_.medium(), number, (*inode)->record, volume_.data_area());
+  if (!attributes) return std::unexpected(attributes.error());
+  std::vector<std::string> names;
+  names.reserve(attributes->size());
+  for (const auto& [name, value] : *attributes) names.push_back(name);
+  return names;
+}
+
+Status Filesystem::change_xattrs(InodeNumber number,
+                                 const std::function<Status(XattrMap&)>& change) {
+  if (const Status ok = writable(); !ok) return ok;
+  const auto ref = cache_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  Inode& inode = **ref;
+  std::vector<PoolRange> released;
+  {
+    const std::unique_lock guard(inode.lock);
+    auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
+    if (!attributes) return std::unexpected(attributes.error());
+    if (const Status changed = change(*attributes); !changed) return changed;
+    if (const Status stored = replace_xattrs(volume_.medium(), volume_.allocator(), number,
+                                             inode.record, *attributes, released);
+        !stored) {
+      return stored;
+    }
+    inode.ctime = file_time_now();
+    Transaction tx;
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+  }
+  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  return {};
+}
+
+Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::string_view value,
+                             int flags) {
+  if (const Status ok = check_name(name); !ok) return ok;
+  if (value.size() > kMaxValue) return fail(E2BIG);
+  return change_xattrs(number, [&](XattrMap& attributes) -> Status {
+    const bool exists = attributes.contains(name);
+    if (exists && (flags & XATTR_CREATE) != 0) return fail(EEXIST);
+    if (!exists && (flags & XATTR_REPLACE) != 0) return fail(ENODATA);
+    std::size_t names = name.size() + 1;
+    for (const auto& [other, unused] : attributes) names += other.size() + 1;
+    if (!exists && names > kMaxNames) return fail(ENOSPC);
+    attributes[name] = value;
+    return {};
+  });
+}
+
+Status Filesystem::remove_xattr(InodeNumber number, const std::string& name) {
+  if (const Status ok = check_name(name); !ok) return ok;
+  return change_xattrs(number, [&](XattrMap& attributes) -> Status {
+    if (attributes.erase(name) == 0) return fail(ENODATA);
+    return {};
+  });
+}
+
+}  // namespace daxfs

@@ -1,0 +1,54 @@
+// What each policy says to each conflict.
+#include "lease/policy.h"
+
+#include "tests/unit/catch.h"
+
+using namespace daxfs;
+
+TEST_CASE("policies: words") {
+  for (const PinPolicy policy : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::ignore}) {
+    CHECK(parse_pin_policy(to_string(policy)) == policy);
+    CHECK(policy_for(policy).name() == to_string(policy));
+    CHECK(&policy_for(policy) == &policy_for(policy));
+  }
+  for (const char* word : {"", "Refuse", "refuse ", "deferred", "?"}) {
+    CHECK_FALSE(parse_pin_policy(word));
+  }
+  CHECK(to_string(OnTimeout::refuse) == "refuse");
+  CHECK(to_string(OnTimeout::defer) == "defer");
+  CHECK(to_string(LongTerm::allow) == "allow");
+}
+
+TEST_CASE("policies: rulings") {
+  using Kind = Ruling::Kind;
+  struct Row {
+    PinPolicy policy;
+    std::uint64_t pinned, limbo, limit;
+    Kind kind;
+    int error;
+  };
+  const std::uint64_t max = UINT64_MAX;
+  const Row rows[] = {
+      {PinPolicy::refuse, 1, 0, max, Kind::refuse, ETXTBSY},
+      {PinPolicy::refuse, 1, 0, 0, Kind::refuse, ETXTBSY},
+      {PinPolicy::defer, 1, 0, max, Kind::to_limbo, 0},
+      {PinPolicy::defer, max, 0, max, Kind::to_limbo, 0},
+      {PinPolicy::defer, max, 1, max, Kind::refuse, ETXTBSY},
+      {PinPolicy::defer, 10, 90, 100, Kind::to_limbo, 0},
+      {PinPolicy::defer, 11, 90, 100, Kind::refuse, ETXTBSY},
+      {PinPolicy::defer, 1, 0, 0, Kind::refuse, ETXTBSY},
+      {PinPolicy::defer, 1, 200, 100, Kind::refuse, ETXTBSY},
+      {PinPolicy::ignore, 1, 0, 0, Kind::free_all, 0},
+      {PinPolicy::ignore, max, max, 0, Kind::free_all, 0},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(to_string(row.policy), row.pinned, row.limbo, row.limit);
+    const Ruling ruling = policy_for(row.policy)
+                              .judge({.long_pinned = BlockCount(row.pinned),
+                                      .limbo_now = BlockCount(row.limbo),
+                                      .limbo_limit = BlockCount(row.limit)},
+                                     GateOptions{});
+    CHECK(ruling.kind == row.kind);
+    CHECK(ruling.error == row.error);
+  }
+}

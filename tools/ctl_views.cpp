@@ -1,0 +1,198 @@
+#include "tools/ctl_views.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "client/daxfs.h"
+#include "tools/ctl_print.h"
+#include "tools/ctl_query.h"
+
+namespace daxfs::ctl {
+namespace {
+
+// Two columns.
+class Overview {
+ public:
+  void add(std::string_view name, std::string value) {
+    text_ += fmt::format("{:<16}{}\n", name, value);
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+Json part(const Json& object, std::string_view key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_object() ? Json(*found) : Json::object();
+}
+
+bool is_zero(const Json& object, std::string_view key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() || *found == 0;
+}
+
+std::string seconds_of(const Json& object, std::string_view key) {
+  return text_of(object, key) + " s";
+}
+
+std::string limit_of(const Json& object, std::string_view key) {
+  return is_zero(object, key) ? "none" : size_of(object, key);
+}
+
+std::string share_of(const Json& object, std::string_view key) {
+  const auto of = object.find("total");
+  const auto amount = object.find(key);
+  if (of == object.end() || amount == object.end() || !of->is_number() || !amount->is_number() ||
+      of->get<double>() <= 0) {
+    return size_of(object, key);
+  }
+  return fmt::format("{} ({:.1f}%)", size_of(object, key),
+                     100 * amount->get<double>() / of->get<double>());
+}
+
+void add_policy(Overview& overview, const Json& policy) {
+  overview.add("pin_policy", text_of(policy, "pin_policy"));
+  overview.add("on_timeout", text_of(policy, "on_timeout"));
+  overview.add("wait_timeout",
+               is_zero(policy, "wait_timeout") ? "none" : seconds_of(policy, "wait_timeout"));
+  overview.add("break_timeout", seconds_of(policy, "break_timeout"));
+  overview.add("short_timeout", seconds_of(policy, "short_timeout"));
+  overview.add("longterm", text_of(policy, "longterm"));
+  overview.add("pin_limit", limit_of(policy, "pin_limit"));
+  // Unlike the others, a limit of zero is one: nothing may go to limbo.
+  overview.add("limbo_limit", size_of(policy, "limbo_limit"));
+}
+
+using Row = std::function<std::vector<std::string>(const Json&)>;
+
+Outcome<void> show_list(const Mount& mount, std::uint32_t what, bool json,
+                        std::vector<Table::Column> columns, std::string_view empty,
+                        const Row& row) {
+  if (json) {
+    JsonArray array;
+    auto asked = mount.query(what, [&](const Json& object) {
+      array.add(object);
+      return true;
+    });
+    if (asked) array.finish();
+    return asked;
+  }
+  Table table(std::move(columns));
+  const auto asked = mount.query(what, [&](const Json& object) {
+    table.add(row(object));
+    return true;
+  });
+  if (!asked) return asked;
+  print(table.empty() ? empty : table.text());
+  return {};
+}
+
+}  // namespace
+
+Outcome<void> show_status(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  const auto status = mount->query_one(DAXFS_QUERY_STATUS);
+  if (!status) return std::unexpected(status.error());
+  if (json) {
+    print_json(*status);
+    return {};
+  }
+  const Json pins = part(*status, "pins");
+  Overview overview;
+  overview.add("pool", text_of(*status, "pool"));
+  overview.add("uuid", text_of(*status, "uuid"));
+  overview.add("mounted at", text_of(*status, "mountpoint"));
+  overview.add("block size", size_of(*status, "block_size"));
+  overview.add("dax", text_of(*status, "dax"));
+  overview.add("granularity", text_of(*status, "granularity"));
+  overview.add("total", size_of(*status, "total"));
+  overview.add("free", share_of(*status, "free"));
+  overview.add("limbo", share_of(*status, "limbo"));
+  overview.add("pins", fmt::format("{} long, {} short, {}", text_of(pins, "long"),
+                                   text_of(pins, "short"), size_of(pins, "bytes")));
+  overview.add("leases", text_of(*status, "leases"));
+  overview.add("waiting", text_of(*status, "waiting"));
+  add_policy(overview, part(*status, "policy"));
+  print(overview.text());
+  return {};
+}
+
+Outcome<void> show_policy(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  const auto status = mount->query_one(DAXFS_QUERY_STATUS);
+  if (!status) return std::unexpected(status.error());
+  const Json policy = part(*status, "policy");
+  if (json) {
+    print_json(policy);
+    return {};
+  }
+  Overview overview;
+  add_policy(overview, policy);
+  print(overview.text());
+  return {};
+}
+
+Outcome<void> show_pins(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_PINS, json,
+                   {{"PIN", true},
+                    {"KIND"},
+                    {"MODE"},
+                    {"OFFSET", true},
+                    {"LENGTH", true},
+                    {"PID", true},
+                    {"COMMAND"},
+                    {"UID", true},
+                    {"SINCE"},
+                    {"LEASE"},
+                    {"INODE", true},
+                    {"PATH"}},
+                   "no pins\n", [](const Json& pin) -> std::vector<std::string> {
+                     const bool write = text_of(pin, "write") == "yes";
+                     return {
+                         text_of(pin, "id"),      text_of(pin, "kind"),   write ? "write" : "read",
+                         text_of(pin, "offset"),  size_of(pin, "length"), text_of(pin, "pid"),
+                         text_of(pin, "command"), text_of(pin, "uid"),    time_of(pin, "since"),
+                         text_of(pin, "lease"),   text_of(pin, "inode"),  text_of(pin, "path")};
+                   });
+}
+
+Outcome<void> show_limbo(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_LIMBO, json,
+                   {{"POOL OFFSET", true}, {"LENGTH", true}, {"PINS", true}, {"SINCE"}},
+                   "nothing in limbo\n", [](const Json& run) -> std::vector<std::string> {
+                     return {text_of(run, "pool_offset"), size_of(run, "length"),
+                             text_of(run, "pins"), time_of(run, "since")};
+                   });
+}
+
+Outcome<void> show_extents(const std::string& path, bool json) {
+  const auto mount = Mount::file(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_EXTENTS, json,
+                   {{"FILE OFFSET", true},
+                    {"POOL OFFSET", true},
+                    {"LENGTH", true},
+                    {"STATE"},
+                    {"LONG", true},
+                    {"SHORT", true}},
+                   "no extents\n", [](const Json& extent) -> std::vector<std::string> {
+                     const bool unwritten = text_of(extent, "unwritten") == "yes";
+                     return {text_of(extent, "file_offset"), text_of(extent, "pool_offset"),
+                             size_of(extent, "length"),      unwritten ? "unwritten" : "written",
+                             text_of(extent, "long"),        text_of(extent, "short")};
+                   });
+}
+
+}  // namespace daxfs::ctl

@@ -1,0 +1,232 @@
+// daxfs-hold: the pin-holder workload. It pins a range of a file, works on the medium itself
+// through the mapping, and can tell whether somebody else's bytes ever appeared under its pin.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "blockmap/result.h"
+#include "blockmap/size_text.h"
+#include "blockmap/unique_fd.h"
+#include "tools/hold_explain.h"
+#include "tools/hold_options.h"
+#include "tools/hold_pattern.h"
+#include "tools/hold_pin.h"
+#include "tools/hold_report.h"
+#include "tools/hold_worker.h"
+
+namespace daxfs::hold {
+namespace {
+
+constexpr int kCouldNotHold = 1;
+constexpr int kUsage = 2;
+constexpr int kSawForeign = 3;
+
+constexpr const char* kAbout =
+    "Pins a range of FILE on a daxfs mount, maps the pinned blocks, and keeps writing and checking "
+    "a pattern\n"
+    "there, as a device with long-lived access to the memory would. Says `held ...` when it holds, "
+    "and at the\n"
+    "end `released ...`. Bytes that are not its own are reported on stderr, and it goes on "
+    "holding.\n"
+    "What the range held before is overwritten (not with --read-only).";
+constexpr const char* kFooter =
+    "SIZE: bytes, or with K, M, G, T (binary).\n"
+    "Ends at SIGINT, SIGTERM, or as --seconds and --count say. Exit status: 0 all well, 1 could "
+    "not hold,\n"
+    "2 usage, 3 saw somebody else's bytes.\n"
+    "If the daemon dies, it says so and goes on holding and checking its mapping, until --seconds "
+    "are over or it\n"
+    "is told to end.";
+
+struct File {
+  UniqueFd fd;
+  bool created = false;
+};
+
+Outcome<File> open_file(const Options& options) {
+  const bool for_writing = !options.read_only || options.allocate;
+  const int mode = (for_writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  File file;
+  file.fd = UniqueFd(open(options.path.c_str(), mode));
+  if (!file.fd && errno == ENOENT && options.allocate && options.length) {
+    file.fd = UniqueFd(open(options.path.c_str(), mode | O_CREAT | O_EXCL, 0666));
+    file.created = static_cast<bool>(file.fd);
+    // Somebody else was quicker.
+    if (!file.fd && errno == EEXIST) file.fd = UniqueFd(open(options.path.c_str(), mode));
+  }
+  if (!file.fd) return std::unexpected(explain_open(errno, options.path, for_writing));
+  return file;
+}
+
+Outcome<ByteRange> range_of(int file, const Options& options) {
+  struct stat status;
+  if (fstat(file, &status) < 0) return std::unexpected(explain_open(errno, options.path, false));
+  if (!S_ISREG(status.st_mode)) return problem(EINVAL, options.path + ": not a regular file");
+  if (options.length) return ByteRange{options.offset, *options.length};
+  const FileOffset end(static_cast<std::uint64_t>(status.st_size));
+  if (options.offset >= end) {
+    return problem(
+        ENXIO, fmt::format("{}: has no bytes from offset {} on (its size is {}): give --length and "
+                           "--allocate to make some",
+                           options.path, options.offset.value, end.value));
+  }
+  return ByteRange{options.offset, end - options.offset};
+}
+
+Schedule schedule_of(const Options& options, Schedule::Clock::time_point begin,
+                     std::uint64_t round) {
+  Schedule schedule;
+  schedule.one_sweep = !options.seconds && options.rounds > 1;
+  if (!options.seconds) return schedule;
+  const auto until = [&](double share) {
+    return begin + std::chrono::duration_cast<Schedule::Clock::duration>(*options.seconds * share);
+  };
+  schedule.round_end = until(static_cast<double>(round + 1) / static_cast<double>(options.rounds));
+  schedule.overall_end = until(1);
+  return schedule;
+}
+
+Outcome<void> hold(const Options& options, const File& file, Report& report, Totals& totals) {
+  const auto range = range_of(file.fd.get(), options);
+  if (!range) return std::unexpected(range.error());
+  const Pattern pattern = Pattern::random();
+  StopRequest stop;
+  const auto begin = Schedule::Clock::now();
+  bool daemon_gone = false;
+  while (totals.rounds < options.rounds && !daemon_gone) {
+    if (totals.rounds > 0 && stop.wait(std::chrono::milliseconds(0))) break;
+    auto pinned = PinnedRange::take(file.fd.get(), *range, options);
+    if (!pinned) return std::unexpected(pinned.error());
+    Worker worker(file.fd.get(), *pinned, *range, options, pattern, report, totals);
+    if (auto begun = worker.begin(); !begun) return begun;
+    report.held(pinned->id(), range->begin, range->length, pinned->extents(), pattern.holder());
+    worker.work(schedule_of(options, begin, totals.rounds), stop);
+    worker.finish();
+    ++totals.rounds;
+    daemon_gone = worker.daemon_gone();
+    if (auto released = pinned->release(); !released) return released;
+  }
+  return {};
+}
+
+int run(const Options& options) {
+  // Whoever read our lines may go; the holding goes on.
+  std::signal(SIGPIPE, SIG_IGN);
+  Report report(options.json, options.path);
+  Totals totals;
+  const auto file = open_file(options);
+  if (!file) {
+    report.failed(file.error());
+    return kCouldNotHold;
+  }
+  const auto held = hold(options, *file, report, totals);
+  if (!held) {
+    if (file->created && totals.rounds == 0) unlink(options.path.c_str());
+    report.failed(held.error());
+  }
+  if (held || totals.rounds > 0) report.released(totals);
+  if (totals.foreign > 0) return kSawForeign;
+  return held ? 0 : kCouldNotHold;
+}
+
+// Sizes that may be zero (parse_size's may not).
+Outcome<std::uint64_t> parse_offset(const std::string& text) {
+  if (text == "0") return 0;
+  const auto size = parse_size(text);
+  if (!size) return std::unexpected(size.error());
+  return size->value;
+}
+
+Outcome<void> check(Options& options, const std::string& offset, const std::string& length,
+                    double seconds) {
+  const auto begin = parse_offset(offset);
+  if (!begin) return problem(EINVAL, "--offset: " + begin.error().text);
+  options.offset = FileOffset(*begin);
+  if (!length.empty()) {
+    const auto size = parse_size(length);
+    if (!size) return problem(EINVAL, "--length: " + size.error().text);
+    options.length = *size;
+  }
+  constexpr std::uint64_t kEnd = INT64_MAX;
+  if (*begin > kEnd || (options.length && options.length->value > kEnd - *begin)) {
+    return problem(EINVAL, "--offset and --length: a file ends at 2^63 - 1 at the latest");
+  }
+  if (seconds >= 0) options.seconds = std::chrono::duration<double>(seconds);
+  return {};
+}
+
+}  // namespace
+}  // namespace daxfs::hold
+
+int main(int argc, char** argv) {
+  using namespace daxfs::hold;
+  Options options;
+  std::string offset = "0";
+  std::string length;
+  double seconds = -1;
+  std::int64_t interval = options.interval.count();
+
+  CLI::App app(kAbout, "daxfs-hold");
+  app.footer(kFooter);
+  app.add_option("FILE", options.path, "a regular file on a daxfs mount")->required();
+  app.add_option("--offset", offset, "where the range begins")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  app.add_option("--length", length, "length of the range (default: to the end of FILE)")
+      ->type_name("SIZE");
+  app.add_flag("--short", options.short_term,
+               "take a short-term pin: detaches wait for it (default: long-term)");
+  app.add_flag(
+      "--allocate", options.allocate,
+      "fill holes with blocks, extend FILE if it is shorter, create it if it is missing (then "
+      "--length is needed)");
+  app.add_flag("--read-only", options.read_only,
+               "take a read pin: write nothing, and check that the mapped bytes stay what they "
+               "were at first "
+               "(a copy is kept in memory; writes to FILE by others count as changes)");
+  app.add_flag(
+      "--verify", options.verify,
+      "also read FILE through a descriptor and check that it shows what is mapped, as long as the "
+      "blocks are FILE's");
+  app.add_option("--seconds", seconds,
+                 "release after so many seconds, for all rounds together: each gets its share "
+                 "(default: hold "
+                 "until SIGINT or SIGTERM)")
+      ->type_name("N")
+      ->check(CLI::Range(0.0, 1e9).description(""));
+  app.add_option(
+         "--count", options.rounds,
+         "rounds of pin, hold, unpin; without --seconds and with more than one, each round lasts "
+         "until every block has been written and checked once")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000000).description(""))
+      ->capture_default_str();
+  app.add_option("--interval-ms", interval,
+                 "pause after every 256 blocks or every sweep over the range, whichever is "
+                 "shorter; 0 keeps a CPU busy")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1000).description(""))
+      ->capture_default_str();
+  app.add_flag("--json", options.json, "say everything as JSON objects, one a line");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  options.interval = std::chrono::milliseconds(interval);
+  if (const auto checked = check(options, offset, length, seconds); !checked) {
+    fmt::print(stderr, "daxfs-hold: {}\n", checked.error().text);
+    return kUsage;
+  }
+  return run(options);
+}

@@ -1,0 +1,73 @@
+// daxfsctl: shows what a mounted daxfs is doing.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "tools/ctl_views.h"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+struct Command {
+  const char* name;
+  const char* path_help;
+  const char* help;
+  daxfs::Outcome<void> (*show)(const std::string& path, bool json);
+};
+
+constexpr const char* kAnyPath = "the mount point, or any path in the mount";
+
+constexpr Command kCommands[] = {
+    {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
+    {"pins", kAnyPath, "who has pinned which range of which file", daxfs::ctl::show_pins},
+    {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
+     daxfs::ctl::show_limbo},
+    {"policy", kAnyPath, "how the mount treats pins", daxfs::ctl::show_policy},
+    {"extents", "a regular file in the mount",
+     "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Shows what a mounted daxfs is doing.", "daxfsctl");
+  app.footer(
+      "Root and the user who mounted see all pins, others their own.\n"
+      "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage.");
+  app.require_subcommand(1);
+  std::string path;
+  bool json = false;
+  for (const Command& command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->add_option("PATH", path, command.path_help)->required();
+    sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
+  }
+  app.add_flag("--json", json, "the same, before the command");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+
+  daxfs::Outcome<void> shown;
+  for (const Command& command : kCommands) {
+    if (app.got_subcommand(command.name)) shown = command.show(path, json);
+  }
+  if (!shown) {
+    std::fflush(stdout);
+    fmt::print(stderr, "daxfsctl: {}\n", shown.error().text);
+    return kFailed;
+  }
+  if (std::fflush(stdout) != 0) {
+    fmt::print(stderr, "daxfsctl: standard output: {}\n", std::strerror(errno));
+    return kFailed;
+  }
+  return 0;
+}

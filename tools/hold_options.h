@@ -1,0 +1,35 @@
+// What daxfs-hold was asked to do.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "blockmap/units.h"
+
+namespace daxfs::hold {
+
+struct Options {
+  std::string path;
+  FileOffset offset;
+  std::optional<ByteCount> length;  // none: to the end of the file
+  bool short_term = false;
+  bool read_only = false;
+  bool allocate = false;
+  bool verify = false;
+  bool json = false;
+  std::optional<std::chrono::duration<double>> seconds;  // for all rounds together
+  std::uint64_t rounds = 1;
+  std::chrono::milliseconds interval{10};
+};
+
+// The bytes of the file that the pattern covers: exactly what was asked for. The pin covers whole
+// blocks around them, but the rest of those belongs to the file's other users.
+struct ByteRange {
+  FileOffset begin;
+  ByteCount length;
+  FileOffset end() const { return begin + length; }
+};
+
+}  // namespace daxfs::hold
