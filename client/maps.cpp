@@ -263,11 +263,9 @@ void* map_around(const Pool& pool, const daxfs_extent& extent) {
 }
 
 int unmap_around(const iovec& part, std::uint64_t step) {
-  const std::uint64_t start = round_down(reinterpret_cast<std::uintptr_t>(part.iov_base), step);
-  const std::uint64_t end =
-      round_up(reinterpret_cast<std::uintptr_t>(part.iov_base) + part.iov_len, step);
-  return munmap(reinterpret_cast<void*>(static_cast<std::uintptr_t>(start)),
-                static_cast<std::size_t>(end - start));
+  const std::uint64_t before = reinterpret_cast<std::uintptr_t>(part.iov_base) & (step - 1);
+  return munmap(static_cast<std::byte*>(part.iov_base) - before,
+                static_cast<std::size_t>(round_up(before + part.iov_len, step)));
 }
 
 // Without a daemon to ask: a device refuses to split a mapping between its steps (EINVAL), so the

@@ -288,8 +288,7 @@ class Filesystem {
   Result<std::optional<PinId>> pin_once(OpenFile& file, const PinRange& range,
                                         const Requester& requester, const TicketRef& ticket);
   Status populate(Inode& inode, FileRange range);  // lock held exclusively
-  // A write pin is gone: times, and what the kernel has cached. `done` when nothing stale is left.
-  void write_unpinned(Inode& inode, std::function<void()> done);
+  void write_unpinned(Inode& inode, std::uint32_t pins);  // so many write pins are gone: the times
   // reports.cpp
   nlohmann::json status_report() const;
   bool sees_everything(const Caller& caller) const;  // root and whoever mounted it

@@ -37,21 +37,24 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
 void Filesystem::release(std::unique_ptr<OpenFile> file) {
   Inode& inode = *file->inode;
   if (file->ever_pinned) {
-    for (const PinInfo& pin : gate_.drop(file->holder)) {
-      if (pin.write) write_unpinned(inode, [] {});
+    std::uint32_t write_pins = 0;
+    for (const PinInfo& pin : gate_.drop(file->holder)) write_pins += pin.write ? 1 : 0;
+    if (write_pins > 0) {
+      write_unpinned(inode, write_pins);
+      inode.cache_stale = true;
+      // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its pages.
+      if (kernel_cache_ != nullptr) kernel_cache_->invalidate_data(inode.number, [] {});
     }
   }
   inode.opens -= 1;
   dispose_if_dead(inode);
 }
 
-void Filesystem::write_unpinned(Inode& inode, std::function<void()> done) {
-  // The holder wrote behind our back: only now we know, and so does everybody else.
+void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
+  // The holder wrote behind our back: only now we know.
   touch(inode, true);
   volume_.medium().fence();
-  inode.write_pins -= 1;
-  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
-  drop_cached_pages(inode, std::move(done));
+  inode.write_pins -= pins;
 }
 
 void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
@@ -181,7 +184,10 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
   const auto info = gate_.unpin(file.holder, pin);
   if (!info) return done(std::unexpected(info.error()));
   if (!info->write) return done({});
-  write_unpinned(*file.inode, [done = std::move(done)] { done({}); });
+  Inode& inode = *file.inode;
+  write_unpinned(inode, 1);
+  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
+  drop_cached_pages(inode, [done = std::move(done)] { done({}); });
 }
 
 Result<Filesystem::PinnedExtents> Filesystem::pin_extents(OpenFile& file, PinId pin,

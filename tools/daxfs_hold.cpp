@@ -11,7 +11,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <exception>
 #include <string>
 
 #include "blockmap/result.h"
@@ -165,11 +167,7 @@ Outcome<void> check(Options& options, const std::string& offset, const std::stri
   return {};
 }
 
-}  // namespace
-}  // namespace daxfs::hold
-
-int main(int argc, char** argv) {
-  using namespace daxfs::hold;
+int command(int argc, char** argv) {
   Options options;
   std::string offset = "0";
   std::string length;
@@ -229,4 +227,16 @@ int main(int argc, char** argv) {
     return kUsage;
   }
   return run(options);
+}
+
+}  // namespace
+}  // namespace daxfs::hold
+
+int main(int argc, char** argv) {
+  try {
+    return daxfs::hold::command(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "daxfs-hold: %s\n", error.what());
+    return daxfs::hold::kCouldNotHold;
+  }
 }

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <string>
 
 #include "tools/ctl_views.h"
@@ -34,9 +35,7 @@ constexpr Command kCommands[] = {
      "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int command(int argc, char** argv) {
   CLI::App app("Shows what a mounted daxfs is doing.", "daxfsctl");
   app.footer(
       "Root and the user who mounted see all pins, others their own.\n"
@@ -70,4 +69,15 @@ int main(int argc, char** argv) {
     return kFailed;
   }
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return command(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "daxfsctl: %s\n", error.what());
+    return kFailed;
+  }
 }

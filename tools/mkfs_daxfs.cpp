@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -317,4 +318,11 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace daxfs
 
-int main(int argc, char** argv) { return daxfs::run(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return daxfs::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "mkfs.daxfs: %s\n", error.what());
+    return daxfs::kFailed;
+  }
+}

@@ -1,0 +1,196 @@
+"""The machine and the mount: what the demo needs, and a daxfs that always goes away again."""
+
+import json
+import os
+import select
+import stat
+import subprocess
+import time
+
+MIB = 1 << 20
+START_SECONDS = 30
+STOP_SECONDS = 30
+SPARE = 16 * MIB  # beside the pool: logs, and what others take meanwhile
+
+
+class Unable(Exception):
+    """The demo cannot go on, and the text says why and what helps."""
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def mounted(mountpoint):
+    """Looks at the mount table, not at the mount: a dead or hung server must not hang the demo."""
+    escaped = mountpoint.replace("\\", "\\134").replace(" ", "\\040")
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return any(line.split()[4] == escaped for line in table)
+
+
+def available_memory():
+    with open("/proc/meminfo", encoding="ascii") as table:
+        for line in table:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 1 << 62
+
+
+def what_is_missing(pool, mountpoint, size):
+    """One line for each thing that keeps the demo from running here."""
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("root: mounting takes it; run for instance sudo tools/demo")
+    try:
+        if not stat.S_ISCHR(os.stat("/dev/fuse").st_mode):
+            raise FileNotFoundError
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except PermissionError:
+        missing.append("the right to open /dev/fuse: in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN")
+    except OSError:
+        missing.append("/dev/fuse: run modprobe fuse; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN")
+    if os.path.lexists(pool):
+        missing.append(f"a name for the pool: {pool} exists, and the demo overwrites nothing; give another with --pool")
+    missing += missing_space(os.path.dirname(pool), size)
+    if mounted(mountpoint):
+        missing.append(f"a free mount point: something is mounted on {mountpoint}; umount it, or give another with --mountpoint")
+    elif os.path.isdir(mountpoint):
+        if os.listdir(mountpoint):
+            missing.append(f"an empty mount point: {mountpoint} has entries; give another with --mountpoint")
+    elif os.path.lexists(mountpoint):
+        missing.append(f"a directory to mount on: {mountpoint} is none; give another with --mountpoint")
+    return missing
+
+
+def missing_space(directory, size):
+    need = size + SPARE
+    if not os.path.isdir(directory):
+        return [f"{directory}: no such directory; give a place for the pool with --pool FILE"]
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < need:
+        help_ = (
+            f"enlarge it with mount -o remount,size={2 * need // MIB}M {directory} (containers: --shm-size), "
+            if directory == "/dev/shm"
+            else ""
+        )
+        return [
+            f"space: the pool needs {need // MIB} MiB, {directory} has {free // MIB} MiB; {help_}"
+            "or give another place with --pool FILE"
+        ]
+    if directory == "/dev/shm" and available_memory() < need:
+        return [
+            f"memory: the pool needs {need // MIB} MiB, {available_memory() // MIB} MiB are available; "
+            "free some, or put the pool on a disk with --pool FILE"
+        ]
+    return []
+
+
+def read_line(stream, seconds):
+    """The next line of a child's output, or None if it ends or says nothing for so long."""
+    if not select.select([stream], [], [], seconds)[0]:
+        return None
+    return stream.readline() or None
+
+
+def stop(process, *signals_and_seconds):
+    """Sends one signal after the other until the process, a child of ours, has ended."""
+    for number, seconds in signals_and_seconds:
+        if process.poll() is not None:
+            return
+        if number:
+            process.send_signal(number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+class Mount:
+    """A fresh pool, mounted with one policy."""
+
+    def __init__(self, binaries, pool, mountpoint, log):
+        self.binaries = binaries
+        self.pool = pool
+        self.mountpoint = mountpoint
+        self.daemon = None
+        self.log = log
+        self.made_mountpoint = False
+
+    def run(self, *words):
+        command = [os.path.join(self.binaries, words[0]), *words[1:]]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Unable(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def start(self, size, options):
+        say(f"  $ mkfs.daxfs --size {size // MIB}M {self.pool}")
+        # Anything else there was ruled out before; this is the pool of the policy before.
+        if os.path.lexists(self.pool):
+            os.unlink(self.pool)
+        self.run("mkfs.daxfs", "--quiet", "--size", str(size), self.pool)
+        if not os.path.isdir(self.mountpoint):
+            os.makedirs(self.mountpoint)
+            self.made_mountpoint = True
+        say(f"  $ daxfs {self.pool} {self.mountpoint} -o {options}")
+        with open(self.log, "w", encoding="utf-8") as log:
+            # In the foreground, as a child, so that its end can be waited for; in a session of its own, so that
+            # Ctrl-C reaches it through us alone.
+            self.daemon = subprocess.Popen(
+                [os.path.join(self.binaries, "daxfs"), "-f", self.pool, self.mountpoint, "-o", options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        line = read_line(self.daemon.stdout, START_SECONDS)
+        if line is None or not mounted(self.mountpoint):
+            raise Unable(f"daxfs did not mount: {self.trouble() or 'it said nothing'}")
+
+    def trouble(self):
+        try:
+            with open(self.log, encoding="utf-8", errors="replace") as log:
+                return " | ".join(log.read().strip().splitlines()[-4:])
+        except OSError:
+            return ""
+
+    def alive(self):
+        return self.daemon is not None and self.daemon.poll() is None
+
+    def status(self):
+        return json.loads(self.run("daxfsctl", "status", "--json", self.mountpoint))
+
+    def settled(self, holds, seconds=5):
+        """The status once holds(status), or the last one: what follows a close takes its time."""
+        end = time.monotonic() + seconds
+        status = self.status()
+        while not holds(status) and time.monotonic() < end:
+            time.sleep(0.02)
+            status = self.status()
+        return status
+
+    def extents(self, path):
+        return json.loads(self.run("daxfsctl", "extents", "--json", path))
+
+    def path(self, name):
+        return os.path.join(self.mountpoint, name)
+
+    def stop(self):
+        """Takes everything away that start() made, whatever state it is in."""
+        if mounted(self.mountpoint) and not quietly("umount", self.mountpoint):
+            # Somebody else is in there; they may stay, the mount point is free.
+            quietly("umount", "-l", self.mountpoint)
+        if self.daemon:
+            stop(self.daemon, (None, STOP_SECONDS if not mounted(self.mountpoint) else 0), (15, 10), (9, 10))
+            self.daemon.stdout.close()
+            self.daemon = None
+        if os.path.lexists(self.pool):
+            os.unlink(self.pool)
+        if self.made_mountpoint and not mounted(self.mountpoint):
+            os.rmdir(self.mountpoint)
+            self.made_mountpoint = False
+
+
+def quietly(*command):
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
