@@ -132,10 +132,6 @@ struct Directory::Index {
     std::uint64_t occupied = 0;  // granules in use
     std::uint64_t starts = 0;    // granules where an entry begins
   };
-  struct Prepared {
-    std::uint32_t block;
-    unsigned granules;
-  };
 
   explicit Index(const Medium& medium) : medium(medium), names(0, Hash{}, Equal{&medium}) {}
   Index(const Index&) = delete;
@@ -147,8 +143,8 @@ struct Directory::Index {
   // Blocks by their longest run of free granules (0 .. 5, longer counts as 5).
   std::array<absl::btree_set<std::uint32_t>, kMaxGranules + 1> room;
   absl::btree_set<std::uint32_t> holes;  // below the highest block
-  // Where the coming insert() goes: its block stays even if a remove() between empties it.
-  std::optional<Prepared> prepared;
+  // The block that the coming insert() goes to: it stays even if a remove() between empties it.
+  std::optional<std::uint32_t> prepared;
 
   const Element* find(std::string_view name) const {
     const auto found = names.find(Key{hash_of(name), name});
@@ -276,7 +272,7 @@ Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
                                  std::size_t name_length) {
   const unsigned granules = granules_for(name_length);
   if (const auto block = index_->block_with_room(granules)) {
-    index_->prepared = {*block, granules};
+    index_->prepared = *block;
     return {};
   }
   const auto last = extents_.last();
@@ -306,14 +302,14 @@ Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
   const auto number = static_cast<std::uint32_t>(place);
   index_->holes.erase(number);
   index_->add_block(number, pool);
-  index_->prepared = {number, granules};
+  index_->prepared = number;
   return {};
 }
 
 void Directory::insert(Transaction& tx, std::string_view name, InodeNumber inode,
                        std::uint8_t type) {
   const unsigned granules = granules_for(name.size());
-  const std::uint32_t number = index_->prepared->block;
+  const std::uint32_t number = *index_->prepared;
   index_->prepared.reset();
   Index::Block& block = index_->blocks.find(number)->second;
   const auto granule =
@@ -363,7 +359,7 @@ void Directory::remove(Transaction& tx, pmem::InodeRecord& record, std::string_v
   block.starts &= ~(1ull << granule);
   index_->set_occupied(number, block, block.occupied & ~granule_mask(granule, granules));
 
-  const bool awaited = index_->prepared && index_->prepared->block == number;
+  const bool awaited = index_->prepared == number;
   if (block.occupied == 0 && !awaited && drop_block(tx, record, number, released)) return;
   static constexpr std::array<std::byte, kMaxGranules * kGranuleBytes> kZeroes{};
   tx.write(at, std::span(kZeroes).first(granules * kGranuleBytes));

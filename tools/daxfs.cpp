@@ -1,6 +1,7 @@
 // daxfs POOL MOUNTPOINT [-f] [-o OPTIONS]: mounts a pool.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/statvfs.h>
@@ -137,6 +138,8 @@ int run_in_background(const Arguments& arguments, const daxfs::MountOptions& opt
 }  // namespace
 
 int main(int argc, char** argv) {
+  // spdlog's own default is standard output, which is for the one line that says what was mounted.
+  spdlog::set_default_logger(spdlog::stderr_color_mt("stderr"));
   CLI::App app{
       "Mounts a daxfs pool: a file on a DAX filesystem, a device-DAX node, or any plain file."};
   Arguments arguments;

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -65,9 +64,12 @@ class Report:
         print(text + (": " + reason if reason else ""), flush=True)
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+
+
 def die_with_parent():
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Processes:
@@ -208,11 +210,10 @@ class Place:
         self.mount(options)
         try:
             yield
-        finally:
-            if sys.exc_info()[0] is None:
-                self.unmount()
-            else:
-                self.abandon()
+            self.unmount()
+        except BaseException:
+            self.abandon()
+            raise
 
     def abandon(self):
         self.processes.end_all()

@@ -167,7 +167,8 @@ TEST_CASE_METHOD(Fixture, "random changes agree with a map, in DRAM and on the m
     const bool shrinking = step / 1000 % 2 == 1;
     const auto dice = random() % 10;
     if (model.empty() || dice < (shrinking ? 2 : 7)) {
-      std::string name(1 + random() % (random() % 4 == 0 ? 255 : 20), 'a');
+      const std::size_t longest = random() % 4 == 0 ? 255 : 20;
+      std::string name(1 + random() % longest, 'a');
       for (char& c : name) c = static_cast<char>('a' + random() % 26);
       if (model.contains(name)) continue;
       const std::uint64_t inode = 1 + random() % 1000;

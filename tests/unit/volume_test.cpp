@@ -403,7 +403,8 @@ TEST_CASE("flipped bits in metadata never crash, and records with a checksum tel
   const auto place = [&] {
     const std::uint64_t blocks[] = {random() % data_start, super.inode_region_start + random() % 7,
                                     data_start + random() % 330, random() % 2};
-    return PoolOffset(blocks[random() % 4] * kBlockSize + random() % kBlockSize);
+    const std::uint64_t block = blocks[random() % 4];
+    return PoolOffset(block * kBlockSize + random() % kBlockSize);
   };
   for (int round = 0; round < 1500; ++round) {
     const PoolOffset at = place();
@@ -429,7 +430,8 @@ TEST_CASE("flipped bits in metadata never crash, and records with a checksum tel
   for (int round = 0; round < 30; ++round) {
     const auto copy = copy_of(*medium);
     for (unsigned i = 0; i < 1 + random() % 40; ++i) {
-      flip_bit(*copy, place(), static_cast<unsigned>(random() % 8));
+      const PoolOffset at = place();
+      flip_bit(*copy, at, static_cast<unsigned>(random() % 8));
     }
     static_cast<void>(check_volume(*copy, "test.pool"));
     complaint(*copy);

@@ -1,27 +1,25 @@
 """tools/demo: one holder, one fio, and what each policy does when the held memory is taken away."""
 
 import argparse
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
 
 import report
 import story
-from system import MIB, Unable, say, what_is_missing
+from system import MIB, Unable, cleaning_up, interruptions, mounted, say, what_is_missing
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMANDS = ["daxfs", "mkfs.daxfs", "daxfsctl", "daxfs-hold"]
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 INTRODUCTION = """\
-A holder pins part of a file and writes straight to the pinned memory, as a device (RDMA, GPU, io_uring buffers)
-would. Meanwhile somebody punches a hole there, truncates the file, and fills the freed space with other files."""
+A holder pins a file and writes straight to the pinned memory, as a device would (RDMA, a GPU, io_uring
+buffers). Meanwhile somebody punches a hole there, truncates the file, and lets other files have what is
+free. The same for each pin_policy."""
 
 
 def size(text):
@@ -63,7 +61,7 @@ def parse_arguments():
     )
     parser.add_argument("--json", metavar="FILE", help="also write the results there")
     parser.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
-    parser.add_argument("--check-only", action="store_true", help="only say whether the demo can run here, silent if so")
+    parser.add_argument("--check-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")
     options.mountpoint = os.path.realpath(options.mountpoint)
@@ -92,17 +90,17 @@ def run(options):
     begin = time.monotonic()
     say(INTRODUCTION)
     results = []
-    with contextlib.ExitStack() as cleanup:
-        work = tempfile.mkdtemp(prefix="daxfs-demo-")
-        cleanup.callback(shutil.rmtree, work, ignore_errors=True)
-        try:
-            for name in options.policies:
-                say(f"\npin_policy={name}")
-                results.append(story.tell(name, options.build, options.pool, options.mountpoint, options.size, work))
-        finally:
-            ignore_signals()
+    with cleaning_up() as cleanup:
+        with interruptions.later():
+            work = tempfile.mkdtemp(prefix="daxfs-demo-")
+            cleanup.callback(shutil.rmtree, work, ignore_errors=True)
+        for name in options.policies:
+            say(f"\npin_policy={name}")
+            results.append(story.tell(name, options.build, options.pool, options.mountpoint, options.size, work))
     say(f"\n{report.table(results)}\n\n{report.meaning(results)}")
-    say(f"({time.monotonic() - begin:.0f} s; nothing is left mounted, running or on disk.)")
+    left = [path for path in (options.pool,) if os.path.lexists(path)]
+    left += [options.mountpoint] if mounted(options.mountpoint) else []
+    say(f"({time.monotonic() - begin:.0f} s; left behind: {', '.join(left) or 'no mount, no process, no file'})")
     for line in report.broken(results):
         say(line)
     if options.json:
@@ -112,21 +110,7 @@ def run(options):
     return 1 if report.broken(results) else 0
 
 
-def ignore_signals():
-    """Nothing is to interrupt the cleaning up."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def stop_by_signal(number, _frame):
-    ignore_signals()
-    print("demo: interrupted, cleaning up", file=sys.stderr, flush=True)
-    raise SystemExit(128 + number)
-
-
 def main():
-    for number in STOPPING:
-        signal.signal(number, stop_by_signal)
     options = parse_arguments()
     try:
         return run(options)

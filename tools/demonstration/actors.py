@@ -5,11 +5,12 @@ import errno
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import time
 
-from system import MIB, Unable, read_line, stop
+from system import MIB, Unable, interruptions, read_line, spawn, stop
 
 BLOCK = 4096
 HELD_SECONDS = 60
@@ -22,7 +23,7 @@ libc.truncate.argtypes = [ctypes.c_char_p, ctypes.c_int64]
 
 
 class Answer:
-    """What a system call returned, and how long it took."""
+    """What a libc function returned, and how long it took."""
 
     def __init__(self, call, *arguments):
         begin = time.perf_counter()
@@ -60,21 +61,18 @@ class Holder:
     """daxfs-hold on the first bytes of a file that it makes."""
 
     def __init__(self, binaries, path, length, log):
+        self.command = [os.path.join(binaries, "daxfs-hold"), path, "--length", str(length)]
+        self.command += ["--allocate", "--interval-ms", "2"]
         self.log = log
-        with open(log, "w", encoding="utf-8") as errors:
-            self.process = subprocess.Popen(
-                [os.path.join(binaries, "daxfs-hold"), path, "--length", str(length), "--allocate", "--interval-ms", "2"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
+        self.process = None
         self.exit_code = None
         self.checks = 0
         self.foreign = 0
 
-    def wait_until_held(self):
+    def start(self):
+        """Returns when it holds."""
+        with open(self.log, "w", encoding="utf-8") as errors, interruptions.later():
+            self.process = spawn(self.command, stdout=subprocess.PIPE, stderr=errors, text=True)
         line = read_line(self.process.stdout, HELD_SECONDS)
         if not line or not line.startswith("held "):
             raise Unable(f"daxfs-hold does not hold: {self.complaint() or line or 'it said nothing'}")
@@ -83,6 +81,15 @@ class Holder:
         """What it first said about bytes that are not its own, or why it failed."""
         with open(self.log, encoding="utf-8", errors="replace") as errors:
             return errors.readline().strip()
+
+    def first_foreign(self):
+        """Where it first met bytes that are not its own, and what they say."""
+        line = self.complaint()
+        match = re.search(r"offset (\d+) .*, found ((?:[0-9a-f]{2} ?)+)", line)
+        if not match:
+            return line
+        text = bytes.fromhex(match[2]).decode("latin-1")
+        return f"at offset {int(match[1]):,}, in its own memory, it read {text!r}"
 
     def release(self):
         """Ends the holding; it checks every block a last time."""
@@ -103,20 +110,29 @@ class Holder:
 
     def stop(self):
         stop(self.process, (signal.SIGTERM, 10), (signal.SIGKILL, 10))
-        self.process.stdout.close()
+        if self.process:
+            self.process.stdout.close()
 
 
 class Fio:
     """Random writes to a file of its own, read back and checked all the time."""
 
     def __init__(self, path, size, work):
+        self.work = work
         self.output = os.path.join(work, "fio.json")
         self.log = os.path.join(work, "fio.log")
-        common = ["fio", "--name=beside", f"--filename={path}", f"--size={size}", "--ioengine=psync", "--direct=1"]
+        # A thread, not a process: nothing of it outlives what we start and stop.
+        self.common = ["fio", "--name=beside", "--thread", f"--filename={path}", f"--size={size}"]
+        self.common += ["--ioengine=psync", "--direct=1"]
+        self.process = None
+        self.errors = None
+        self.writes = 0
+
+    def start(self):
         # Its blocks first, so that it needs none when there are none left.
         done = subprocess.run(
-            [*common, "--rw=write", "--bs=1M"],
-            cwd=work,
+            [*self.common, "--rw=write", "--bs=1M"],
+            cwd=self.work,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -126,19 +142,10 @@ class Fio:
         if done.returncode != 0:
             raise Unable(f"fio cannot write its file: {done.stderr.strip()[-300:]}")
         check = ["--verify=crc32c", "--verify_backlog=512", "--verify_fatal=0", "--verify_state_save=0"]
-        with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [*common, "--rw=randwrite", "--bs=4k", *check, "--time_based", "--runtime=600"]
-                + ["--output-format=json", f"--output={self.output}"],
-                cwd=work,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.errors = None
-        self.writes = 0
-        self.checks = 0
+        endless = ["--time_based", "--runtime=600", "--output-format=json", f"--output={self.output}"]
+        command = [*self.common, "--rw=randwrite", "--bs=4k", *check, *endless]
+        with open(self.log, "w", encoding="utf-8") as log, interruptions.later():
+            self.process = spawn(command, cwd=self.work, stdout=log, stderr=log)
 
     def finish(self):
         """Ends it and reads what it found."""
@@ -154,7 +161,6 @@ class Fio:
                 raise Unable(f"fio left no result: {log.read().strip()[-300:]}") from error
         self.errors = 1 if job["error"] or ended_early else 0
         self.writes = job["write"]["total_ios"]
-        self.checks = job["read"]["total_ios"]
 
     def stop(self):
         stop(self.process, (signal.SIGINT, 10), (signal.SIGKILL, 10))

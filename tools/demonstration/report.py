@@ -19,10 +19,10 @@ def columns(results):
     yield "    punched and truncated", moment("taken")
     yield "    other files fill it up", moment("full")
     yield "    holder has released", moment("released")
-    yield "truncate again", [str(result.again) if result.again else "-" for result in results]
+    yield "truncate after the release", [str(result.again) if result.again else "-" for result in results]
     yield None, []
     yield "the holder saw", ["FOREIGN BYTES" if result.foreign else "intact" for result in results]
-    yield "    in so many of its looks", [f"{result.foreign:,} of {result.holder_checks:,}" for result in results]
+    yield "    in so many looks at a block", [f"{result.foreign:,} of {result.holder_checks:,}" for result in results]
     yield "damaged blocks in other files", [f"{result.damaged:,}" for result in results]
     yield "fio's verified writes beside it", [
         f"{result.fio_writes:,}, {'ERRORS' if result.fio_errors else 'no error'}" for result in results

@@ -1,12 +1,11 @@
 """What happens under one policy, and whether it was what daxfs promises."""
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass, field
 
 import actors
-from system import MIB, Mount, say
+from system import MIB, Mount, cleaning_up, say
 
 HELD = 64 * MIB
 PUNCHED = HELD // 2
@@ -69,32 +68,37 @@ class Result:
 def tell(name, binaries, pool, mountpoint, size, work):
     """Plays the whole story under one policy. Leaves nothing, however it ends."""
     result = Result(name)
-    with contextlib.ExitStack() as cleanup:
+    with cleaning_up() as cleanup:
         mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"))
         cleanup.callback(mount.stop)
         mount.start(size, POLICIES[name].options)
-        empty = Space.of(mount.status())
-
-        fio = actors.Fio(mount.path("fio.data"), FIO, work)
-        cleanup.callback(fio.stop)
-        victim = mount.path("buffer")
-        holder = actors.Holder(binaries, victim, HELD, os.path.join(work, "hold.log"))
-        cleanup.callback(holder.stop)
-        holder.wait_until_held()
-        say(f"  fio writes and verifies one file; daxfs-hold has pinned another, {HELD // MIB} MiB, and works in it")
-
-        take_away(mount, POLICIES[name], victim, result)
-        others = fill_up(mount, result)
-        release(mount, holder, result)
-        look_at(others, result)
-        free_again(mount, POLICIES[name], victim, result)
-
-        fio.finish()
-        result.fio_errors, result.fio_writes = fio.errors, fio.writes
-        clear(mount, others, [victim, mount.path("fio.data")], empty, result)
+        with mount.expected_to_live():
+            play(mount, POLICIES[name], work, cleanup, result)
         result.expect(mount.alive(), "the daemon lives to the end")
     judge(POLICIES[name], result)
     return result
+
+
+def play(mount, policy, work, cleanup, result):
+    empty = Space.of(mount.status())
+    fio = actors.Fio(mount.path("fio.data"), FIO, work)
+    cleanup.callback(fio.stop)
+    fio.start()
+    victim = mount.path("buffer")
+    holder = actors.Holder(mount.binaries, victim, HELD, os.path.join(work, "hold.log"))
+    cleanup.callback(holder.stop)
+    holder.start()
+    say(f"  fio writes and verifies one file; daxfs-hold has pinned another, {HELD // MIB} MiB, and works in it")
+
+    take_away(mount, policy, victim, result)
+    others = fill_up(mount, result)
+    release(mount, holder, result)
+    look_at(others, result)
+    free_again(mount, policy, victim, result)
+
+    fio.finish()
+    result.fio_errors, result.fio_writes = fio.errors, fio.writes
+    clear(mount, others, [victim, mount.path("fio.data")], empty, result)
 
 
 def take_away(mount, policy, victim, result):
@@ -134,10 +138,10 @@ def release(mount, holder, result):
     holder.release()
     result.holder_exit, result.holder_checks, result.foreign = holder.exit_code, holder.checks, holder.foreign
     if holder.intact:
-        say(f"  the holder releases: it looked {holder.checks:,} times at a block of its own, and always found it intact")
+        say(f"  the holder lets go: in {holder.checks:,} looks at its blocks it found only its own bytes")
     else:
-        say(f"  the holder releases: FOREIGN BYTES, {holder.foreign:,} times out of {holder.checks:,}. The first of them:")
-        say(f"    {holder.complaint()}")
+        say(f"  the holder lets go: FOREIGN BYTES in {holder.foreign:,} of {holder.checks:,} looks at its blocks; the first time")
+        say(f"    {holder.first_foreign()}")
     released = mount.settled(lambda status: status["limbo"] == 0 and status["pins"]["long"] == 0)
     result.space["released"] = Space.of(released)
     result.expect(released["limbo"] == 0, "limbo is empty after the release")
@@ -157,7 +161,7 @@ def free_again(mount, policy, victim, result):
         return
     free = mount.status()["free"]
     result.again = actors.truncate(victim, 0)
-    say(f"  truncate again, now that nobody holds it: {result.again}")
+    say(f"  truncate once more, now that nobody holds it: {result.again}")
     result.expect(result.again.error is None, "without pins a truncate succeeds")
     result.expect(mount.status()["free"] - free == HELD, "that truncate frees the blocks, to the block")
 

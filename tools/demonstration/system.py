@@ -1,10 +1,13 @@
 """The machine and the mount: what the demo needs, and a daxfs that always goes away again."""
 
+import contextlib
 import json
 import os
 import select
+import signal
 import stat
 import subprocess
+import sys
 import time
 
 MIB = 1 << 20
@@ -19,6 +22,54 @@ class Unable(Exception):
 
 def say(text):
     print(text, flush=True)
+
+
+class Interruptions:
+    """Ctrl-C and its like end the demo as an exception does: whoever made something takes it away."""
+
+    def __init__(self):
+        self.held = False
+        self.pending = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.arrive)
+
+    def arrive(self, number, _frame):
+        if self.held:
+            self.pending = self.pending or number
+            return
+        self.held = True  # once is enough
+        print("demo: interrupted, cleaning up", file=sys.stderr, flush=True)
+        raise SystemExit(128 + number)
+
+    @contextlib.contextmanager
+    def later(self):
+        """Between making something and knowing it, and while taking it away, nothing must come."""
+        before, self.held = self.held, True
+        try:
+            yield
+        finally:
+            self.held = before
+        if self.pending and not self.held:
+            self.arrive(self.pending, None)
+
+
+interruptions = Interruptions()
+
+
+@contextlib.contextmanager
+def cleaning_up():
+    """A stack of callbacks that run at the end, whatever that is, and run to their end."""
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    finally:
+        with interruptions.later():
+            stack.close()
+
+
+def spawn(command, **how):
+    """A child in a session of its own, so that Ctrl-C reaches it through us alone. Call it within later()."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **how)
 
 
 def mounted(mountpoint):
@@ -94,9 +145,9 @@ def read_line(stream, seconds):
 
 
 def stop(process, *signals_and_seconds):
-    """Sends one signal after the other until the process, a child of ours, has ended."""
+    """Sends one signal after the other until the process, a child of ours, has ended. None: just waits."""
     for number, seconds in signals_and_seconds:
-        if process.poll() is not None:
+        if process is None or process.poll() is not None:
             return
         if number:
             process.send_signal(number)
@@ -131,32 +182,41 @@ class Mount:
             os.unlink(self.pool)
         self.run("mkfs.daxfs", "--quiet", "--size", str(size), self.pool)
         if not os.path.isdir(self.mountpoint):
-            os.makedirs(self.mountpoint)
-            self.made_mountpoint = True
+            with interruptions.later():
+                os.makedirs(self.mountpoint)
+                self.made_mountpoint = True
         say(f"  $ daxfs {self.pool} {self.mountpoint} -o {options}")
-        with open(self.log, "w", encoding="utf-8") as log:
-            # In the foreground, as a child, so that its end can be waited for; in a session of its own, so that
-            # Ctrl-C reaches it through us alone.
-            self.daemon = subprocess.Popen(
-                [os.path.join(self.binaries, "daxfs"), "-f", self.pool, self.mountpoint, "-o", options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        line = read_line(self.daemon.stdout, START_SECONDS)
-        if line is None or not mounted(self.mountpoint):
-            raise Unable(f"daxfs did not mount: {self.trouble() or 'it said nothing'}")
+        # In the foreground, as a child, so that its end can be waited for.
+        command = [os.path.join(self.binaries, "daxfs"), "-f", self.pool, self.mountpoint, "-o", options]
+        with open(self.log, "w", encoding="utf-8") as log, interruptions.later():
+            self.daemon = spawn(command, stdout=subprocess.PIPE, stderr=log)
+        while not mounted(self.mountpoint) and read_line(self.daemon.stdout, START_SECONDS) is not None:
+            pass
+        if not mounted(self.mountpoint):
+            raise Unable(f"daxfs did not mount: {self.trouble()}")
 
     def trouble(self):
+        """What the daemon said last, and how it ended."""
         try:
-            with open(self.log, encoding="utf-8", errors="replace") as log:
-                return " | ".join(log.read().strip().splitlines()[-4:])
-        except OSError:
-            return ""
+            # What has closed its output ends in a moment.
+            words = [f"exit status {self.daemon.wait(2)}"]
+        except subprocess.TimeoutExpired:
+            words = ["still running"]
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            return " | ".join(log.read().strip().splitlines()[-4:] + words)
 
     def alive(self):
-        return self.daemon is not None and self.daemon.poll() is None
+        return self.daemon.poll() is None
+
+    @contextlib.contextmanager
+    def expected_to_live(self):
+        """Whatever goes wrong within, the death of the daemon is the reason if it died."""
+        try:
+            yield
+        except (Unable, OSError) as error:
+            if self.alive() and not isinstance(error, ConnectionAbortedError):
+                raise
+            raise Unable(f"the daemon is gone: {self.trouble()} ({error})") from error
 
     def status(self):
         return json.loads(self.run("daxfsctl", "status", "--json", self.mountpoint))
@@ -193,4 +253,8 @@ class Mount:
 
 
 def quietly(*command):
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

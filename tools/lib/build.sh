@@ -41,12 +41,14 @@ build_preset() {
     fi
   fi
   local build=(cmake --build "$directory" --parallel "$(build_jobs)" "${targets[@]}")
+  local status=0
   if [[ -t 1 ]]; then
-    "${build[@]}" 2>&1 | tee "$log" | show_build_progress
+    # The commands that source this set pipefail.
+    "${build[@]}" 2>&1 | tee "$log" | show_build_progress || status=$?
   else
-    "${build[@]}" >"$log" 2>&1
+    "${build[@]}" >"$log" 2>&1 || status=$?
   fi
-  if ((PIPESTATUS[0])); then
+  if ((status)); then
     grep -A 20 -m 3 -E '^FAILED:|[Ee]rror' "$log" >&2 || tail -n 30 "$log" >&2
     echo "$name: the build failed: see above, or all of $log" >&2
     return 1

@@ -17,7 +17,7 @@ missing_packages() {
 
 # install_packages GROUP...: installs the packages of the groups.
 install_packages() {
-  local name=${0##*/} group wanted=() missing log
+  local name=${0##*/} group wanted=() missing file log
   for group in "$@"; do
     local -n of_group=packages_$group
     wanted+=("${of_group[@]}")
@@ -26,7 +26,8 @@ install_packages() {
     echo "$name: this is not Debian, so nothing is installed; needed are (Debian's names): ${wanted[*]}" >&2
     return 0
   fi
-  mapfile -t missing < <(missing_packages "${wanted[@]}" | sort -u)
+  # Unquoted: names of packages, one a line.
+  missing=($(missing_packages "${wanted[@]}" | sort -u))
   ((${#missing[@]})) || return 0
   if ((EUID != 0)); then
     echo "$name: packages are missing, and only root can install them. Run this, then try again:" >&2
@@ -34,13 +35,14 @@ install_packages() {
     return 1
   fi
   echo "$name: installing ${missing[*]}"
-  log=$(mktemp)
+  file=$(mktemp)
+  exec {log}<>"$file"
+  rm "$file"
   if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-    -o DPkg::Lock::Timeout=120 "${missing[@]}"; } </dev/null >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    rm -f "$log"
+    -o DPkg::Lock::Timeout=120 "${missing[@]}"; } </dev/null >&"$log" 2>&1; then
+    tail -n 20 "/proc/self/fd/$log" >&2
     echo "$name: apt-get could not install ${missing[*]}: see above; is the network up?" >&2
     return 1
   fi
-  rm -f "$log"
+  exec {log}>&-
 }

@@ -1,0 +1,154 @@
+#include "tests/mount/mount_fixture.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+
+#include "blockmap/check.h"
+#include "blockmap/pool.h"
+#include "tests/unit/catch.h"
+
+namespace daxfs::test {
+namespace {
+
+// 77 as in other test harnesses; the text is what ctest looks for.
+[[noreturn]] void skip(const char* reason) {
+  std::printf("SKIPPED: %s\n", reason);
+  std::fflush(stdout);
+  _exit(77);
+}
+
+}  // namespace
+
+void need_mounts() {
+  if (geteuid() != 0) skip("mounting needs root");
+  if (access("/dev/fuse", R_OK | W_OK) != 0) skip("no /dev/fuse");
+}
+
+TempDir::TempDir() {
+  const char* const base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+  path_ = std::string(base) + "/daxfs-test-XXXXXX";
+  REQUIRE(mkdtemp(path_.data()) != nullptr);
+  REQUIRE(chmod(path_.c_str(), 0755) == 0);
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+Mount::Mount() : Mount(Setup{}) {}
+
+Mount::Mount(const Setup& setup) {
+  need_mounts();
+  const Finished made = run({tool("mkfs.daxfs"), "--size", setup.size, pool()});
+  INFO(made.err);
+  REQUIRE(made.code == 0);
+  REQUIRE(mkdir(path().c_str(), 0755) == 0);
+  mount(setup.options);
+  // Tests of unprivileged users work in the root.
+  REQUIRE(chmod(path().c_str(), 0777) == 0);
+}
+
+Mount::~Mount() {
+  if (!daemon_) return;
+  if (std::uncaught_exceptions() > 0) {
+    WARN("the daemon said: " << daemon_->out() << daemon_->err());
+    umount2(path().c_str(), MNT_DETACH);
+    daemon_->finish(Seconds(10));
+    return;
+  }
+  // No exception may leave from here: no REQUIRE.
+  const bool unmounted =
+      eventually([this] { return umount2(path().c_str(), 0) == 0; }, Seconds(10));
+  CHECK(unmounted);
+  if (!unmounted) umount2(path().c_str(), MNT_DETACH);
+  const Finished ended = daemon_->finish(kPatience);
+  INFO(ended.out << ended.err);
+  CHECK_FALSE(ended.timed_out);
+  CHECK(ended.code == 0);
+  daemon_.reset();
+  check_pool();
+}
+
+void Mount::mount(const std::string& options) {
+  std::vector<std::string> command{tool("daxfs"), pool(), path(), "-f"};
+  if (!options.empty()) {
+    command.emplace_back("-o");
+    command.push_back(options);
+  }
+  daemon_.emplace(command);
+  const bool ready = daemon_->says(" on " + path() + ":");
+  INFO(daemon_->out() << daemon_->err());
+  REQUIRE(ready);
+  struct statvfs answer {};
+  REQUIRE(statvfs(path().c_str(), &answer) == 0);
+}
+
+void Mount::unmount() {
+  // An own descriptor's release may still be on its way.
+  REQUIRE(eventually([this] { return umount2(path().c_str(), 0) == 0; }));
+  const Finished ended = daemon_->finish(kPatience);
+  daemon_.reset();
+  INFO(ended.out << ended.err);
+  REQUIRE_FALSE(ended.timed_out);
+  REQUIRE(ended.code == 0);
+}
+
+void Mount::remount(const std::string& options) {
+  unmount();
+  mount(options);
+}
+
+void Mount::kill_daemon() {
+  daemon_->signal(SIGKILL);
+  daemon_->finish();
+  daemon_.reset();
+  REQUIRE(umount2(path().c_str(), MNT_DETACH) == 0);
+}
+
+std::uint64_t Mount::check_pool() const {
+  const auto opened = Pool::open(pool(), {.read_only = true, .lock_timeout_seconds = 30});
+  if (!opened) {
+    FAIL_CHECK(opened.error().text);
+    return 0;
+  }
+  const CheckReport report = check_volume((*opened)->medium(), pool());
+  for (const std::string& error : report.errors) FAIL_CHECK(error);
+  return report.free_blocks * kBlockSize;
+}
+
+Json Mount::ctl(const std::string& view, const std::string& name) const {
+  const Finished shown = run({tool("daxfsctl"), view, path(name), "--json"});
+  INFO(shown.err);
+  REQUIRE(shown.code == 0);
+  return Json::parse(shown.out);
+}
+
+bool Mount::space_becomes(std::uint64_t free, std::uint64_t limbo) const {
+  Json last;
+  const bool became = eventually([&] {
+    last = status();
+    return last["free"] == free && last["limbo"] == limbo;
+  });
+  if (!became) {
+    WARN("free " << last["free"] << ", limbo " << last["limbo"] << "; expected " << free << " and "
+                 << limbo);
+  }
+  return became;
+}
+
+struct stat status_of(const std::string& path) {
+  struct stat status {};
+  INFO(path);
+  REQUIRE(lstat(path.c_str(), &status) == 0);
+  return status;
+}
+
+}  // namespace daxfs::test

@@ -1,0 +1,78 @@
+// A pool that is made, mounted, and gone at the end, whatever a test does.
+#pragma once
+
+#include <sys/statvfs.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "tests/mount/process.h"
+
+namespace daxfs::test {
+
+using Json = nlohmann::json;
+
+// Ends the test as skipped if this machine or user cannot mount.
+void need_mounts();
+
+// A directory in memory that everybody may enter; removed with what is in it.
+class TempDir {
+ public:
+  TempDir();
+  ~TempDir();
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  std::string path(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+// Unmounted and checked for consistency at the end, unless told otherwise.
+class Mount {
+ public:
+  struct Setup {
+    std::string size = "64M";
+    std::string options = {};
+  };
+  Mount();
+  explicit Mount(const Setup& setup);
+  ~Mount();
+  Mount(const Mount&) = delete;
+  Mount& operator=(const Mount&) = delete;
+
+  std::string path() const { return dir_.path("mnt"); }
+  std::string path(const std::string& name) const { return path() + "/" + name; }
+  std::string pool() const { return dir_.path("pool"); }
+  std::string beside(const std::string& name) const { return dir_.path(name); }
+
+  // Mounts with these options; waits until it answers.
+  void mount(const std::string& options = {});
+  // Unmounts, waits for the end of the daemon, and checks that it was a good one.
+  void unmount();
+  void remount(const std::string& options = {});
+  // kill -9, and the dead mount away.
+  void kill_daemon();
+  pid_t daemon() const { return daemon_->pid(); }
+  // The pool must be sound (it is not mounted); its free space in bytes.
+  std::uint64_t check_pool() const;
+
+  // daxfsctl VIEW --json.
+  Json ctl(const std::string& view, const std::string& name = {}) const;
+  Json status() const { return ctl("status"); }
+  std::uint64_t free() const { return status()["free"]; }
+  std::uint64_t limbo() const { return status()["limbo"]; }
+  // Until free and limbo are so (releases come a little later than the close that causes them).
+  bool space_becomes(std::uint64_t free, std::uint64_t limbo) const;
+
+ private:
+  TempDir dir_;
+  std::optional<Process> daemon_;  // in the foreground, as our child
+};
+
+// The stat of a path, without following a link.
+struct stat status_of(const std::string& path);
+
+}  // namespace daxfs::test
