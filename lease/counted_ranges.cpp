@@ -30,11 +30,12 @@ CountedRanges::Cursor CountedRanges::from(PoolBlock block) const {
   return {it, segments_.end()};
 }
 
-// Precondition: nothing of `gap` is covered.
-void CountedRanges::insert(PoolRange gap, std::uint64_t owner) {
+// Precondition: nothing of `gap` is covered, and `next` is the segment behind it.
+void CountedRanges::insert(Segments::iterator next, PoolRange gap, std::uint64_t owner) {
   while (!gap.empty()) {
     const std::uint64_t blocks = std::min(gap.count.value, kMaxBlocks);
-    segments_.insert({gap.start, Segment{static_cast<std::uint32_t>(blocks), 1, owner}});
+    next = std::next(
+        segments_.insert(next, {gap.start, Segment{static_cast<std::uint32_t>(blocks), 1, owner}}));
     gap = {gap.start + BlockCount(blocks), gap.count - BlockCount(blocks)};
   }
 }
@@ -77,7 +78,7 @@ void CountedRanges::add(PoolRange range, std::uint64_t owner) {
       }
     }
     const bool touches_right = it != segments_.end() && it->first == range.end();
-    insert(range, owner);
+    insert(it, range, owner);
     if (touches_right) merge_at(range.end());
     return;
   }
@@ -94,7 +95,7 @@ void CountedRanges::add(PoolRange range, std::uint64_t owner) {
     if (at >= range.end()) break;
     const PoolBlock gap_end =
         it == segments_.end() ? range.end() : std::min(it->first, range.end());
-    insert({at, gap_end - at}, owner);
+    insert(it, {at, gap_end - at}, owner);
     at = gap_end;
   }
   merge_at(range.start);

@@ -66,7 +66,7 @@ class CountedRanges {
     return it->first + BlockCount(it->second.blocks);
   }
   Segments::iterator first_ending_after(PoolBlock block);
-  void insert(PoolRange gap, std::uint64_t owner);
+  void insert(Segments::iterator next, PoolRange gap, std::uint64_t owner);
   void split_at(PoolBlock border);
   void merge_at(PoolBlock border);
 

@@ -206,6 +206,7 @@ Result<Verdict> Filesystem::commit_rename(const RenameArguments& arguments, Rena
 }
 
 Result<Verdict> Filesystem::rename_once(const RenameArguments& arguments, const TicketRef& ticket) {
+  InodeRef loaded_target;  // stays in the table until the next plan, with what was loaded
   for (;;) {
     RenamePlan plan;
     Result<Verdict> verdict = Verdict::proceed;
@@ -217,6 +218,7 @@ Result<Verdict> Filesystem::rename_once(const RenameArguments& arguments, const 
         plan.locks.clear();
         if (const Status loaded = load_extents(*plan.target); !loaded)
           return std::unexpected(loaded.error());
+        loaded_target = std::move(plan.target);
         planned = fail(EAGAIN);
       }
       verdict = planned ? commit_rename(arguments, plan, ticket) : std::unexpected(planned.error());

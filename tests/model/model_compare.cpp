@@ -14,8 +14,8 @@ namespace {
 constexpr std::size_t kHistory = 40;
 constexpr std::size_t kBlocksPerExtentBlock = 127;
 
-std::uint64_t limbo_limit(const Volume& volume) {
-  return bytes(volume.data_blocks()).value / 100 * 25 / kBlockSize;
+std::uint64_t limbo_limit(const Volume& volume, std::uint32_t percent) {
+  return bytes(volume.data_blocks()).value / 100 * percent / kBlockSize;
 }
 
 std::unique_ptr<HeapMedium> formatted(std::uint64_t size) {
@@ -26,12 +26,18 @@ std::unique_ptr<HeapMedium> formatted(std::uint64_t size) {
 
 }  // namespace
 
+MountOptions ModelRun::options_for(const Setup& setup) {
+  MountOptions options = mount_options(setup.policy);
+  options.limbo_limit_percent = setup.limbo_percent;
+  return options;
+}
+
 ModelRun::ModelRun(const Setup& setup)
     : setup_(setup),
       random_(setup.seed),
       medium_(formatted(setup.pool_bytes)),
-      mounted_(std::make_unique<Mounted>(*medium_, mount_options(setup.policy))),
-      ref_(setup.policy, limbo_limit(*mounted_->volume)) {}
+      mounted_(std::make_unique<Mounted>(*medium_, options_for(setup))),
+      ref_(setup.policy, limbo_limit(*mounted_->volume, setup.limbo_percent)) {}
 
 void ModelRun::run(std::size_t operations) {
   for (std::size_t i = 0; i < operations; ++i) {

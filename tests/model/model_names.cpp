@@ -319,7 +319,7 @@ void ModelRun::remount() {
   }
   lookups_.clear();
   ref_.remount();
-  mounted_ = std::make_unique<Mounted>(*medium_, mount_options(setup_.policy));
+  mounted_ = std::make_unique<Mounted>(*medium_, options_for(setup_));
   require(mounted_->volume->report().was_clean == clean, "the mount thinks it was {}",
           clean ? "unclean" : "clean");
   require(mounted_->volume->report().replayed == 0, "the journal was not empty");

@@ -27,6 +27,7 @@ class ModelRun {
     std::uint64_t seed = 1;
     std::uint64_t pool_bytes = 16 << 20;
     PinPolicy policy = PinPolicy::refuse;
+    std::uint32_t limbo_percent = 25;
   };
   explicit ModelRun(const Setup& setup);
 
@@ -144,6 +145,7 @@ class ModelRun {
   void check_directory(NodeId id);
   void check_space();
   void check_everything();
+  static MountOptions options_for(const Setup& setup);
   InodeNumber real(NodeId id) { return ref_.node(id).real; }
   Filesystem& fs() { return *mounted_->fs; }
 

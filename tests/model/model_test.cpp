@@ -60,7 +60,8 @@ TEST_CASE("random operations agree with the reference in a pool that is nearly f
 
 TEST_CASE("limbo in a pool that is nearly full", "[model]") {
   for (const std::uint64_t seed : {31, 32, 33}) {
-    const auto seen = run({.seed = seed, .pool_bytes = 5 << 20, .policy = PinPolicy::defer});
+    const auto seen =
+        run({.seed = seed, .pool_bytes = 5 << 20, .policy = PinPolicy::defer, .limbo_percent = 1});
     CHECK(seen.no_space > 0);
     CHECK(seen.limbo > 0);
     CHECK(seen.refused > 0);  // past the limbo limit

@@ -4,8 +4,10 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <ctime>
 #include <new>
 
+#include "tests/mount/process.h"
 #include "tests/unit/catch.h"
 
 namespace daxfs::test {
@@ -112,6 +114,16 @@ AlignedBuffer::AlignedBuffer(std::size_t size)
 }
 
 AlignedBuffer::~AlignedBuffer() { std::free(data_); }
+
+void next_tick() {
+  const auto now = [] {
+    timespec time{};
+    clock_gettime(CLOCK_REALTIME_COARSE, &time);
+    return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+  };
+  const auto begin = now();
+  REQUIRE(eventually([&] { return now() != begin; }));
+}
 
 Snapshot::Snapshot(const std::string& path) : parts(data_parts(path)), data(read_file(path)) {
   // Last: reading may move the access time, and with it nothing else.

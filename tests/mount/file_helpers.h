@@ -52,6 +52,9 @@ class AlignedBuffer {
   std::size_t size_;
 };
 
+// Until the clock that files are stamped with has moved on.
+void next_tick();
+
 // Everything of a file that a refused operation must leave alone.
 struct Snapshot {
   explicit Snapshot(const std::string& path);

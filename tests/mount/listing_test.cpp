@@ -15,10 +15,13 @@ using namespace daxfs::test;
 
 namespace {
 
-using Directory = std::unique_ptr<DIR, decltype(&closedir)>;
+struct CloseDirectory {
+  void operator()(DIR* directory) const { closedir(directory); }
+};
+using Directory = std::unique_ptr<DIR, CloseDirectory>;
 
 Directory open_directory(const std::string& path) {
-  Directory directory(opendir(path.c_str()), closedir);
+  Directory directory(opendir(path.c_str()));
   REQUIRE(directory);
   return directory;
 }
@@ -91,6 +94,10 @@ TEST_CASE("places in a directory stay what they are") {
     const Directory again = open_directory(mount.path());
     seekdir(again.get(), place);
     const dirent* entry = readdir(again.get());
+    // What came later may lie anywhere.
+    while (entry != nullptr && std::string(entry->d_name).starts_with("later-")) {
+      entry = readdir(again.get());
+    }
     REQUIRE(entry != nullptr);
     REQUIRE(entry->d_name == name);
   }

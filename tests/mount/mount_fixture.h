@@ -1,6 +1,7 @@
 // A pool that is made, mounted, and gone at the end, whatever a test does.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <cstdint>

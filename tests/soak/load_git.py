@@ -48,7 +48,9 @@ def run(place):
             git(place, place.directory, "clone", "-q", "file://" + origin, clone)
             git(place, clone, "fsck", "--full", "--strict")
             check(git(place, clone, "status", "--porcelain") == "", "git status is not clean after a clone")
-            place.run(["diff", "-r", "--no-dereference", "--exclude=.git", origin, clone], seconds=600)
+            reference = place.path("reference")
+            git(place, place.directory, "clone", "-q", "file://" + origin, reference)
+            place.run(["diff", "-r", "--no-dereference", "--exclude=.git", reference, clone], seconds=600)
         with place.report.step("git: branch, commit, merge, gc"):
             git(place, clone, "checkout", "-q", "-b", "work", "origin/side")
             with open(os.path.join(clone, "new file"), "w", encoding="utf-8") as file:

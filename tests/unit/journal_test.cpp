@@ -26,9 +26,9 @@ constexpr Journal::Geometry kGeometry{PoolOffset(kBlockSize), 4, 1024};
 using Bytes = std::vector<std::byte>;
 
 Bytes contents(const Medium& medium) {
-  Bytes out(medium.at(PoolOffset(0)), medium.at(PoolOffset(kBlockSize)));
-  out.insert(out.end(), medium.at(PoolOffset(3 * kBlockSize)),
-             medium.at(PoolOffset(0)) + kPool.value);
+  Bytes out(2 * kBlockSize);
+  std::memcpy(out.data(), medium.at(PoolOffset(0)), kBlockSize);
+  std::memcpy(out.data() + kBlockSize, medium.at(PoolOffset(3 * kBlockSize)), kBlockSize);
   return out;
 }
 

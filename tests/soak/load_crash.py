@@ -1,0 +1,212 @@
+"""The daemon is killed under load, again and again: what was acknowledged is there, and no block is lost."""
+
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import ack_ops
+from harness import BLOCK, Failure, check, wait_until
+
+POOL_MIB = 1024
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROUNDS, QUICK_ROUNDS = 50, 6
+ROUNDS_KEPT = 5
+SLOTS_PER_EXTENT_BLOCK = 127
+SLOTS_IN_INODE = 4
+
+
+class Writer:
+    """One ack_writer, its directory, and its log beside the mount."""
+
+    def __init__(self, place, name, profile, seed):
+        self.name = f"{name}, {profile} {seed}"
+        self.directory = place.inside(name)
+        self.log = place.path(name + ".log")
+        os.mkdir(self.directory)
+        self.place = place
+        words = [profile, self.directory, self.log, str(seed)]
+        self.process = place.processes.start(
+            [sys.executable, os.path.join(HERE, "ack_writer.py"), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def acknowledged(self):
+        with open(self.log, "rb") as log:
+            return log.read().count(b"\nA\n")
+
+    def wait(self):
+        try:
+            _, error = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.place.processes.end(self.process)
+            raise Failure(f"{self.name}: hangs after the daemon was killed") from None
+        self.place.processes.end(self.process)
+        # A store to a mapping whose filesystem is gone is SIGBUS.
+        check(self.process.returncode in (0, -signal.SIGBUS), f"{self.name}: {error.strip()[-300:]}")
+
+    def verify(self):
+        with open(self.log, encoding="ascii") as log:
+            lines = log.read().splitlines()
+        before = ack_ops.Model()
+        in_doubt = None
+        for line in lines:
+            if line == "A":
+                before.apply(in_doubt)
+                in_doubt = None
+            else:
+                in_doubt = json.loads(line)
+        reason = whole_difference(before, self.directory)
+        if not reason or in_doubt is None:
+            check(not reason, f"{self.name}: {reason}; all was acknowledged")
+            return
+        after = copy.deepcopy(before)
+        after.apply(in_doubt)
+        torn = in_doubt if ack_ops.is_torn(in_doubt) else None
+        other = whole_difference(after, self.directory, before, torn)
+        if other:
+            raise Failure(f"{self.name}: neither before nor after {in_doubt}: {reason}; {other}")
+
+
+def whole_difference(model, directory, before=None, torn=None):
+    """The first difference between model and directory, or ''. Of the change `torn` there may be a part."""
+    found = ack_ops.found_in(directory)
+    if set(found) != set(model):
+        return f"names differ: {sorted(set(found) ^ set(model))[:4]}"
+    node = model[torn[1]] if torn else None
+    for path in model:
+        extra = (before[torn[1]].data, torn[2], torn[2] + torn[3]) if model[path] is node and torn else None
+        reason = ack_ops.difference(model, directory, path, extra)
+        if reason:
+            return reason
+    return ""
+
+
+def start_fio(place, direct):
+    words = ["--rw=randwrite", "--bsrange=4k-256k", "--size=24m", "--numjobs=2", "--time_based", "--runtime=600"]
+    engine = "libaio" if direct else "psync"
+    return place.processes.start(
+        ["fio", "--name=load", f"--directory={place.mountpoint}", f"--ioengine={engine}", f"--direct={direct}"]
+        + ["--iodepth=8", "--fallocate=none", "--unlink=0", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=place.directory,
+    )
+
+
+def expected_use(root):
+    """The fewest and the most blocks that the files can take, with what their maps and attributes need."""
+    least = most = 0
+    seen = set()
+    for where, directories, files in os.walk(root):
+        for name in ["."] + files + [d for d in directories if os.path.islink(os.path.join(where, d))]:
+            path = os.path.join(where, name)
+            status = os.lstat(path)
+            if where == root and name == "." or status.st_ino in seen:
+                continue
+            seen.add(status.st_ino)
+            blocks = status.st_blocks * 512 // BLOCK
+            is_link = stat.S_ISLNK(status.st_mode)
+            attributes = 1 if not is_link and os.listxattr(path) else 0
+            least += blocks + attributes
+            # A file that was longer once, or in more pieces, may have more extent blocks than it needs now.
+            extents = max(blocks, status.st_size // BLOCK, (4 << 20) // BLOCK if "file" in name else 16)
+            most += blocks + attributes + (0 if is_link else -(-(extents - SLOTS_IN_INODE) // SLOTS_PER_EXTENT_BLOCK))
+    return least, most
+
+
+def load_and_kill(place, number, dice):
+    """Load of one kind, and the end of the daemon in the middle of it."""
+    with_fio = number % 2 == 0
+    profiles = ["data", "data", "names"] if with_fio else ["names", "names", "names", "data"]
+    writers = [Writer(place, f"r{number}w{i}", p, dice.randrange(1 << 30)) for i, p in enumerate(profiles)]
+    fio = start_fio(place, direct=number // 2 % 2) if with_fio else None
+    wait_until(lambda: all(os.path.exists(w.log) and w.acknowledged() > 20 for w in writers), 120, "acknowledgements")
+    time.sleep(dice.uniform(0, 1.5))
+    check(place.daemon.poll() is None, f"the daemon died by itself: {place.log_tail()}")
+    place.kill_daemon()
+    for writer in writers:
+        writer.wait()
+    if fio:
+        try:
+            fio.wait(120)
+        except subprocess.TimeoutExpired:
+            raise Failure("fio hangs after the daemon was killed") from None
+        finally:
+            place.processes.end(fio)
+    place.bury_daemon()
+    return writers
+
+
+def interrupted_mount(place, dice):
+    """The recovery itself is killed."""
+    with open(place.path("daemon.log"), "ab") as log:
+        command = [place.program("daxfs"), place.pool, place.mountpoint, "-f"]
+        place.daemon = place.processes.start(command, stdout=log, stderr=log)
+    time.sleep(dice.uniform(0, 0.05))
+    place.kill_daemon()
+    daemon, place.daemon = place.daemon, None
+    daemon.wait(120)
+    place.processes.end(daemon)
+    if place.mounted():
+        wait_until(place.umount_once, 60, lambda: place.umount_error)
+
+
+def check_space(place, empty):
+    least, most = expected_use(place.mountpoint)
+    used = empty - place.free()
+    check(least <= used <= most, f"{used} blocks are in use, the files make it {least} to {most}")
+
+
+def run(place):
+    rounds = place.rounds or (QUICK_ROUNDS if place.quick else ROUNDS)
+    seed = random.SystemRandom().randrange(1 << 30)
+    dice = random.Random(seed)
+    kept = []
+    acknowledged = 0
+    place.format(POOL_MIB)
+    place.mount()
+    empty = place.free()
+    for number in range(rounds):
+        load = "metadata" if number % 2 else "fio"
+        with place.report.step(f"crash: kill -9 under {load}, round {number + 1} of {rounds} (seed {seed})"):
+            fresh = load_and_kill(place, number, dice)
+            kept += fresh
+            if number % 3 == 0:
+                interrupted_mount(place, dice)
+            place.mount()
+            for writer in kept:
+                writer.verify()
+            acknowledged += sum(writer.acknowledged() for writer in fresh)
+            check_space(place, empty)
+            if number % ROUNDS_KEPT == ROUNDS_KEPT - 1:
+                place.empty()
+                place.check_free(empty)
+                place.unmount()
+                place.mount()
+                check(place.free() == empty, f"{place.free()} blocks are free after a remount, not {empty}")
+                kept = []
+        if place.report.failed:
+            keep_evidence(place, kept)
+            break
+    with place.report.step(f"crash: {acknowledged} acknowledged changes were there; all space is free again"):
+        place.empty()
+        place.check_free(empty)
+        place.unmount()
+
+
+def keep_evidence(place, kept):
+    """The pool as it was found, and the logs: for whoever looks for the cause."""
+    where = f"{place.directory}.evidence"
+    os.mkdir(where)
+    for path in [place.pool, place.path("daemon.log"), *(writer.log for writer in kept)]:
+        shutil.copy(path, where)
+    print(f"      pool and logs are kept in {where}", flush=True)
