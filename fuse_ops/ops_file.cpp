@@ -1,6 +1,5 @@
-// Open files: reading, writing, space. FLUSH and FSYNC stay unimplemented: a write is durable when
-// it returns (the kernel writes dirty pages back itself before it would send FSYNC), and close must
-// never wait for anything.
+// Open files: reading, writing, space. FLUSH stays unimplemented: a write is durable when it
+// returns, and close must never wait for anything.
 #include <linux/falloc.h>
 
 #include <span>
@@ -30,6 +29,8 @@ void release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
 }
 
 void read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+  // Only what goes straight to a caller names an owner; the rest fills the page cache.
+  if (info->lock_owner == 0) fs(req).note_page_cache(file(info));
   const Status status = fs(req).read(
       file(info), FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
       [req](std::span<const iovec> data) {
@@ -45,6 +46,7 @@ void read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_
 void write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
            fuse_file_info* info) {
   OpenFile& opened = file(info);
+  if (info->writepage) fs(req).note_page_cache(opened);
   const auto written =
       fs(req).write(opened, FileOffset(static_cast<std::uint64_t>(offset)),
                     std::as_bytes(std::span(data, size)), current_write_drops_privileges());
@@ -52,8 +54,18 @@ void write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t
     fuse_reply_err(req, written.error().code);
     return;
   }
+  if (info->writepage) {
+    // The pages are what was written; and while they wait for this answer they cannot be dropped.
+    fuse_reply_write(req, *written);
+    return;
+  }
   fs(req).after_write(opened, [req, count = *written] { fuse_reply_write(req, count); });
 }
+
+// Nothing is left to do: the kernel has written dirty pages back before it asks. But it has to ask.
+// It forgets pages that it cannot write because the daemon is gone, without an error, so that an
+// msync or fsync that needs no answer from here would acknowledge them.
+void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err(req, 0); }
 
 void fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
                fuse_file_info* info) {
@@ -103,6 +115,7 @@ void add_file_ops(fuse_lowlevel_ops& ops) {
   ops.release = release;
   ops.read = read;
   ops.write = write;
+  ops.fsync = fsync;
   ops.fallocate = fallocate;
   ops.lseek = lseek;
 }

@@ -156,7 +156,8 @@ class Gate {
   Result<std::optional<PinId>> pin(const TicketRef& ticket, const PinRequest& request);
   // What the pin was, or ENOENT if this holder has no such pin.
   Result<PinInfo> unpin(HolderId holder, PinId pin);
-  // The holder is gone: drops all that it had; returns those pins (e.g. to update mtime).
+  // The holder is gone (no pin() of it may follow): drops all that it had; returns those pins (e.g.
+  // to update mtime).
   std::vector<PinInfo> drop(HolderId holder);
 
   // --- looking ---

@@ -158,6 +158,9 @@ class Filesystem {
   // Durable on return. A short count if space ran out half-way.
   Result<std::size_t> write(OpenFile& file, FileOffset offset, std::span<const std::byte> data,
                             bool drop_privileges);
+  // To be called before a read or write that the kernel makes for its page cache: it may use any
+  // descriptor for that, also a direct one (when that is mapped).
+  void note_page_cache(OpenFile& file);
   // After a write: `done` once no page that the kernel has cached is older than it (a write past
   // the page cache, on kernels that do not drop the pages themselves).
   void after_write(OpenFile& file, std::function<void()> done);
@@ -279,8 +282,10 @@ class Filesystem {
   void grow_to(Inode& inode, std::uint64_t size);  // commits size and times
 
   // write.cpp
-  std::optional<std::size_t> write_in_place(Inode& inode, FileOffset offset,
-                                            std::span<const std::byte> data, bool drop_privileges);
+  // As much of the beginning as lies in written blocks (so that a short count is true if there is
+  // no space for the rest); 0 if the write changes the size or the mode.
+  std::size_t write_in_place(Inode& inode, FileOffset offset, std::span<const std::byte> data,
+                             bool drop_privileges);
   Result<std::size_t> write_allocating(Inode& inode, FileOffset offset,
                                        std::span<const std::byte> data, bool drop_privileges);
 

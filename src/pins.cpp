@@ -64,6 +64,8 @@ void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
   kernel_cache_->invalidate_data(inode.number, std::move(done));
 }
 
+void Filesystem::note_page_cache(OpenFile& file) { file.inode->page_cached = true; }
+
 void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
   if (!file.direct) return done();
   drop_cached_pages(*file.inode, std::move(done));

@@ -35,8 +35,7 @@ Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
   if (!file.direct && !inode.page_cached.load(std::memory_order_relaxed)) inode.page_cached = true;
 
-  if (const auto written = write_in_place(inode, offset, data, drop_privileges)) return *written;
-  std::size_t done = 0;
+  std::size_t done = write_in_place(inode, offset, data, drop_privileges);
   while (done < data.size()) {
     const auto written =
         write_allocating(inode, offset + ByteCount(done), data.subspan(done), drop_privileges);
@@ -49,26 +48,26 @@ Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
   return done;
 }
 
-std::optional<std::size_t> Filesystem::write_in_place(Inode& inode, FileOffset offset,
-                                                      std::span<const std::byte> data,
-                                                      bool drop_privileges) {
+std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
+                                       std::span<const std::byte> data, bool drop_privileges) {
   const std::uint64_t end = offset.value + data.size();
   Medium& medium = volume_.medium();
   const std::shared_lock guard(inode.lock);
-  if (end > inode.record.size) return std::nullopt;
-  if (drop_privileges && (inode.record.mode & (S_ISUID | S_ISGID)) != 0) return std::nullopt;
-  for (std::uint64_t at = offset.value; at < end;) {
+  if (end > inode.record.size) return 0;
+  if (drop_privileges && (inode.record.mode & (S_ISUID | S_ISGID)) != 0) return 0;
+  std::uint64_t at = offset.value;
+  while (at < end) {
     const FileRange rest = covering(FileOffset(at), ByteCount(end - at));
     const auto run = inode.extents->run_at(rest.start, rest.count);
-    // Part of it may be in place already: the allocating path writes it again, which does no harm.
-    if (!run.pool || run.unwritten) return std::nullopt;
+    if (!run.pool || run.unwritten) break;
     const Piece piece = piece_at(run, at, end);
     medium.write(piece.at, data.subspan(at - offset.value, piece.length));
     at += piece.length;
   }
+  if (at == offset.value) return 0;
   touch(inode, true);
   medium.fence();
-  return data.size();
+  return at - offset.value;
 }
 
 Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset,

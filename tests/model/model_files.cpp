@@ -241,14 +241,14 @@ void ModelRun::take_pin() {
   if (handle == nullptr) return open();
   const Node& node = ref_.node(handle->node);
   const bool write = chance(50);
-  const bool may_allocate = chance(40);
+  const bool may_allocate = chance(50);
   std::uint64_t offset = any_offset(node);
   std::uint64_t length = std::min<std::uint64_t>(any_length(), 200 << 10);
   if (chance(60) && !node.blocks.empty()) {  // where there is something
     offset = std::next(node.blocks.begin(), static_cast<std::ptrdiff_t>(below(node.blocks.size())))
                  ->first *
              kBlockSize;
-    length = 1 + below(3 * kBlockSize);
+    length = 1 + below(chance(70) ? 3 * kBlockSize : 30 * kBlockSize);
   }
   log("pin {} at {} + {}{}{}", handle->node, offset, length, write ? " write" : "",
       may_allocate ? " allocate" : "");

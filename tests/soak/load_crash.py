@@ -2,9 +2,9 @@
 
 import copy
 import json
+import mmap
 import os
 import random
-import shutil
 import signal
 import stat
 import subprocess
@@ -160,6 +160,30 @@ def interrupted_mount(place, dice):
         wait_until(place.umount_once, 60, lambda: place.umount_error)
 
 
+def check_orphaned_mapping(place):
+    """Nobody may be told that bytes are safe which the daemon never got."""
+    fd = os.open(place.inside("mapped"), os.O_RDWR | os.O_CREAT)
+    try:
+        os.pwrite(fd, bytes(BLOCK), 0)
+        os.fsync(fd)
+        view = mmap.mmap(fd, BLOCK)
+        view[0] = 1
+        place.kill_daemon()
+        place.daemon.wait(120)
+        for what, sync in ("msync", view.flush), ("fsync", lambda: os.fsync(fd)):
+            try:
+                sync()
+            except OSError:
+                continue
+            raise Failure(f"{what} acknowledged a page that nobody could write any more")
+        view.close()
+    finally:
+        os.close(fd)
+    place.bury_daemon()
+    place.mount()
+    os.unlink(place.inside("mapped"))
+
+
 def check_space(place, empty):
     least, most = expected_use(place.mountpoint)
     used = empty - place.free()
@@ -175,6 +199,8 @@ def run(place):
     place.format(POOL_MIB)
     place.mount()
     empty = place.free()
+    with place.report.step("crash: no acknowledgement without a daemon"):
+        check_orphaned_mapping(place)
     for number in range(rounds):
         load = "metadata" if number % 2 else "fio"
         with place.report.step(f"crash: kill -9 under {load}, round {number + 1} of {rounds} (seed {seed})"):
@@ -208,5 +234,5 @@ def keep_evidence(place, kept):
     where = f"{place.directory}.evidence"
     os.mkdir(where)
     for path in [place.pool, place.path("daemon.log"), *(writer.log for writer in kept)]:
-        shutil.copy(path, where)
+        place.run(["cp", "--sparse=always", path, where])
     print(f"      pool and logs are kept in {where}", flush=True)

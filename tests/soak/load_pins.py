@@ -130,14 +130,15 @@ def run(place):
     for number in range(rounds):
         policy = ("refuse", "defer")[number % 2]
         place.format(POOL_MIB)
-        counts = "no detach"
+        counts = None
         with place.report.step(f"pins: {policy}, round {number + 1} of {rounds} (seed {seed + number})"):
             try:
                 counts = storm(place, policy, seed + number, ROUND_SECONDS)
             except BaseException:
                 place.abandon()
                 raise
-        print("      {} detaches, {} refused, {} holders killed".format(*counts), flush=True)
+        if counts:
+            print("      {} detaches, {} refused, {} holders killed".format(*counts), flush=True)
         if place.report.failed:
             break
     place.format(POOL_MIB)

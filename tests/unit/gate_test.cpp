@@ -220,6 +220,24 @@ TEST_CASE("gate: pins are found, listed and counted") {
   CHECK(f.gate.totals().pinned_bytes == ByteCount(0));
 }
 
+TEST_CASE("gate: pins of many holders are listed in pages") {
+  GateFixture f;
+  std::vector<HolderId> holders;
+  for (int i = 0; i < 20; ++i) holders.push_back(f.gate.new_holder());
+  std::vector<PinId> all;
+  for (std::uint64_t i = 0; i < 400; ++i) {
+    all.push_back(f.pinned(holders[i * 7 % 20], {blocks(i, 1)}, 2));
+  }
+  std::vector<PinId> listed;
+  while (true) {
+    const auto page = ids(f.gate.pins_after(listed.empty() ? PinId{0} : listed.back(), 7));
+    if (page.empty()) break;
+    CHECK(page.size() <= 7);
+    listed.insert(listed.end(), page.begin(), page.end());
+  }
+  CHECK(listed == all);
+}
+
 TEST_CASE("gate: a holder with thousands of pins is dropped whole") {
   GateFixture f({.pin_policy = PinPolicy::defer});
   const HolderId holder = f.gate.new_holder();

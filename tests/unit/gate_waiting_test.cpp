@@ -186,6 +186,48 @@ TEST_CASE("gate: a policy's wait ends like on_timeout") {
   }
 }
 
+TEST_CASE("gate: a parked detach is not woken while an older request's pin is in its way") {
+  for (const std::uint64_t second : {11u, 20u}) {  // in the same piece as the first, in another
+    GateFixture f;
+    const HolderId holder = f.gate.new_holder();
+    const TicketRef older = f.begin(1);
+    const PinId a = f.pinned(holder, {blocks(10, 1)}, 2, PinKind::short_term);
+    const PinId b = f.pinned(holder, {blocks(second, 1)}, 2, PinKind::short_term);
+    const TicketRef detach = f.begin(2);
+    REQUIRE(f.judge(detach, {blocks(0, 30)}) == Verdict::parked);
+    CHECK(f.gate.unpin(holder, a));
+    const auto again = f.pin(older, holder, {blocks(10, 1)}, 2, PinKind::short_term);
+    REQUIRE(granted(again));
+    f.gate.end(older);
+    CHECK(f.gate.unpin(holder, b));
+    f.settle();
+    CHECK(f.woken.none());
+    CHECK(f.gate.unpin(holder, **again));
+    CHECK(f.woken.next() == 2);
+    f.gate.end(detach);
+  }
+}
+
+TEST_CASE("gate: a parked request that tries again unasked still waits once") {
+  GateFixture f;
+  const HolderId holder = f.gate.new_holder();
+  const PinId pinned = f.pinned(holder, {blocks(10, 1)}, 2, PinKind::short_term);
+  const TicketRef detach = f.begin(1);
+  const TicketRef pin = f.begin(2);
+  for (int i = 0; i < 2; ++i) {
+    CHECK(f.judge(detach, {blocks(10, 1)}) == Verdict::parked);
+    CHECK(parked(f.pin(pin, holder, {blocks(10, 1)}, 3)));
+    CHECK(f.gate.totals().waiting == 2);
+  }
+  CHECK(f.gate.unpin(holder, pinned));
+  CHECK(f.woken.next() == 1);
+  f.gate.end(detach);
+  CHECK(f.woken.next() == 2);
+  f.gate.end(pin);
+  f.settle();
+  CHECK(f.woken.none());
+}
+
 TEST_CASE("gate: cancelling a parked request wakes it, and it fails with EINTR") {
   GateFixture f;
   const HolderId holder = f.gate.new_holder();
