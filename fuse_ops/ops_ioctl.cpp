@@ -152,7 +152,10 @@ void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* 
       break;
   }
   if (opened == nullptr) {
-    fuse_reply_err(req, ENOTTY);
+    // A directory: it has no extents, and holds no pins.
+    const bool asks_for_extents = command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS;
+    const bool names_a_pin = command == DAXFS_IOC_UNPIN || command == DAXFS_IOC_PIN_EXTENTS;
+    fuse_reply_err(req, asks_for_extents ? EINVAL : names_a_pin ? ENOENT : ENOTTY);
     return;
   }
   switch (command) {

@@ -44,7 +44,7 @@ InTheWay in_the_way(const PinCountMap& counts, const DetachRequest& request, Awa
 
 Result<Verdict> Gate::judge(const TicketRef& ticket, const DetachRequest& request) {
   const std::lock_guard lock(impl_->mutex);
-  const Result<Verdict> verdict = impl_->judge(ticket, request);
+  Result<Verdict> verdict = impl_->judge(ticket, request);
   impl_->notify();
   return verdict;
 }

@@ -276,10 +276,13 @@ class Filesystem {
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
   void zero_behind_end(Inode& inode, std::uint64_t size);
   static void apply(Inode& inode, const AttributeChange& change, std::int64_t now);
-  // New blocks for the holes of `range`, unwritten or zeroed, all or nothing (ENOSPC). Commits.
+  // New blocks for the holes of `range`, unwritten or zeroed, all or nothing (ENOSPC). Commits, and
+  // if there were holes, the last commit also makes the file at least `size` bytes long.
+  // `spare_slots` more records can then be placed without fail.
   enum class Fill : std::uint8_t { unwritten, zeroed };
-  Status fill_holes(Inode& inode, FileRange range, Fill fill);
-  void grow_to(Inode& inode, std::uint64_t size);  // commits size and times
+  Status fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size = 0,
+                    std::size_t spare_slots = 0);
+  void grow_to(Inode& inode, std::uint64_t size);  // commits size (if larger) and times
 
   // write.cpp
   // As much of the beginning as lies in written blocks (so that a short count is true if there is
@@ -292,7 +295,9 @@ class Filesystem {
   // pins.cpp
   Result<std::optional<PinId>> pin_once(OpenFile& file, const PinRange& range,
                                         const Requester& requester, const TicketRef& ticket);
-  Status populate(Inode& inode, FileRange range);  // lock held exclusively
+  // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC); `size`
+  // as in fill_holes().
+  Status populate(Inode& inode, FileRange range, std::uint64_t size);
   void write_unpinned(Inode& inode, std::uint32_t pins);  // so many write pins are gone: the times
   // reports.cpp
   nlohmann::json status_report() const;

@@ -42,7 +42,8 @@ void Filesystem::release(std::unique_ptr<OpenFile> file) {
     if (write_pins > 0) {
       write_unpinned(inode, write_pins);
       inode.cache_stale = true;
-      // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its pages.
+      // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write
+      // its pages.
       if (kernel_cache_ != nullptr) kernel_cache_->invalidate_data(inode.number, [] {});
     }
   }
@@ -71,30 +72,33 @@ void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
   drop_cached_pages(*file.inode, std::move(done));
 }
 
-Status Filesystem::populate(Inode& inode, FileRange range) {
-  if (const Status filled = fill_holes(inode, range, Fill::zeroed); !filled) return filled;
-  // Preallocated blocks: zeroed first, shown as written afterwards; a few at a time, as a
-  // transaction holds.
+Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
+  // Preallocated blocks: zeroed first, shown as written afterwards.
+  std::vector<FileRange> unwritten;
+  for (FileBlock at = range.start; at < range.end();) {
+    const auto run = inode.extents->run_at(at, range.end() - at);
+    if (run.pool && run.unwritten) {
+      volume_.medium().zero(offset_of(*run.pool), bytes(run.range.count));
+      unwritten.push_back(run.range);
+    }
+    at = run.range.end();
+  }
+  const std::size_t slots = 2 * unwritten.size();
+  if (const Status filled = fill_holes(inode, range, Fill::zeroed, size, slots); !filled)
+    return filled;
+  if (unwritten.empty()) return {};
+  volume_.medium().fence();
+  Transaction tx;
+  if (const Status room = inode.extents->reserve(tx, inode.record, slots); !room) return room;
+  // A few at a time, as a transaction holds.
   const std::size_t per_commit =
       (volume_.journal().capacity() - 1024) / (4 * ExtentMap::kStagedBytesPerSlot);
-  for (FileBlock at = range.start; at < range.end();) {
-    Transaction tx;
-    std::vector<FileRange> unwritten;
-    while (at < range.end() && unwritten.size() < per_commit) {
-      const auto run = inode.extents->run_at(at, range.end() - at);
-      if (run.pool && run.unwritten) {
-        volume_.medium().zero(offset_of(*run.pool), bytes(run.range.count));
-        unwritten.push_back(run.range);
-      }
-      at = run.range.end();
-    }
-    if (unwritten.empty()) continue;
-    volume_.medium().fence();
-    if (const Status room = inode.extents->reserve(tx, inode.record, 2 * unwritten.size()); !room)
-      return room;
-    for (const FileRange& run : unwritten) inode.extents->mark_written(tx, run);
+  for (std::size_t i = 0; i < unwritten.size(); ++i) {
+    inode.extents->mark_written(tx, unwritten[i]);
+    if ((i + 1) % per_commit != 0 && i + 1 < unwritten.size()) continue;
     stage(tx, inode);
     volume_.journal().commit(tx);
+    tx.clear();
   }
   return {};
 }
@@ -149,9 +153,11 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
   if (inode.disposed) return fail(ESTALE);
   look();
   if (hole && !may_allocate) return fail(ENXIO);
-  if (const Status ready = populate(inode, blocks); !ready) return std::unexpected(ready.error());
-  if (may_allocate && end > inode.record.size) {
-    grow_to(inode, end);
+  const bool grows = may_allocate && end > inode.record.size;
+  if (const Status ready = populate(inode, blocks, grows ? end : 0); !ready)
+    return std::unexpected(ready.error());
+  if (grows) {
+    if (end > inode.record.size) grow_to(inode, end);
     if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
   }
   return take();

@@ -207,7 +207,8 @@ void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
   });
 }
 
-Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill) {
+Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size,
+                              std::size_t spare_slots) {
   std::vector<FileRange> holes;
   BlockCount missing;
   for (FileBlock at = range.start; at < range.end();) {
@@ -228,30 +229,26 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill) {
       !got) {
     return got;
   }
+  // Pieces: where holes and runs of new blocks overlap. An insert takes at most one slot each; all
+  // of them now, so that nothing can fail once the first piece is committed.
+  Transaction tx;
+  const std::size_t pieces = holes.size() + blocks.size() - 1;
+  if (const Status room = inode.extents->reserve(tx, inode.record, pieces + spare_slots); !room) {
+    for (const PoolRange& unused : blocks) (void)volume_.allocator().free(unused);
+    return room;
+  }
   if (fill == Fill::zeroed) {
     for (const PoolRange& range_to_zero : blocks) {
       volume_.medium().zero(offset_of(range_to_zero.start), bytes(range_to_zero.count));
     }
     volume_.medium().fence();
   }
-  // Pieces: where holes and runs of new blocks overlap. A transaction holds only so many.
   const std::size_t per_commit =
       (volume_.journal().capacity() - 1024) / (2 * ExtentMap::kStagedBytesPerSlot);
-  Transaction tx;
   std::size_t in_transaction = 0;
   std::size_t hole = 0;
   std::size_t run = 0;
   while (hole < holes.size()) {
-    if (in_transaction == 0) {
-      // An insert takes at most one slot, and there are at most so many pieces left.
-      const std::size_t pieces = (holes.size() - hole) + (blocks.size() - run);
-      if (const Status room =
-              inode.extents->reserve(tx, inode.record, std::min(per_commit, pieces));
-          !room) {
-        for (; run < blocks.size(); ++run) (void)volume_.allocator().free(blocks[run]);
-        return room;
-      }
-    }
     const BlockCount count = std::min(holes[hole].count, blocks[run].count);
     inode.extents->insert(tx, {.file = holes[hole].start,
                                .pool = blocks[run].start,
@@ -261,14 +258,20 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill) {
     blocks[run] = {blocks[run].start + count, blocks[run].count - count};
     if (holes[hole].empty()) ++hole;
     if (blocks[run].empty()) ++run;
-    if (++in_transaction == per_commit || hole == holes.size()) {
-      inode.record.blocks = inode.extents->mapped().value;
-      inode.ctime = file_time_now();
-      stage(tx, inode);
-      volume_.journal().commit(tx);
-      tx.clear();
-      in_transaction = 0;
+    if (++in_transaction < per_commit && hole < holes.size()) continue;
+
+    inode.record.blocks = inode.extents->mapped().value;
+    inode.ctime = file_time_now();
+    if (hole == holes.size() && size > inode.record.size) {
+      zero_behind_end(inode, size);
+      volume_.medium().fence();
+      inode.record.size = size;
+      inode.mtime.store(inode.ctime);
     }
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+    tx.clear();
+    in_transaction = 0;
   }
   return {};
 }
@@ -280,10 +283,12 @@ Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length,
   Inode& inode = *file.inode;
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
   const std::unique_lock guard(inode.lock);
-  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten); !filled)
+  const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
+  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten, end);
+      !filled) {
     return filled;
-  const std::uint64_t end = offset.value + length.value;
-  if (!keep_size && end > inode.record.size) grow_to(inode, end);
+  }
+  if (end > inode.record.size) grow_to(inode, end);
   return {};
 }
 
@@ -296,11 +301,13 @@ Status Filesystem::zero_range(OpenFile& file, FileOffset offset, ByteCount lengt
   const std::unique_lock guard(inode.lock);
   // Written blocks are zeroed in place, so that no pin ever stands in the way; holes become
   // preallocated.
-  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten); !filled)
+  const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
+  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten, end);
+      !filled) {
     return filled;
+  }
   zero_in_place(inode, offset, length);
-  const std::uint64_t end = offset.value + length.value;
-  grow_to(inode, keep_size ? inode.record.size : end);
+  grow_to(inode, end);
   return {};
 }
 

@@ -21,6 +21,7 @@
 #include "fuse_ops/session.h"
 #include "src/mountpoint.h"
 #include "src/options.h"
+#include "tools/usage.h"
 
 namespace {
 
@@ -141,7 +142,9 @@ int main(int argc, char** argv) {
   // spdlog's own default is standard output, which is for the one line that says what was mounted.
   spdlog::set_default_logger(spdlog::stderr_color_mt("stderr"));
   CLI::App app{
-      "Mounts a daxfs pool: a file on a DAX filesystem, a device-DAX node, or any plain file."};
+      "Mounts a daxfs pool: a file on a DAX filesystem, a device-DAX node, or any plain file.",
+      "daxfs"};
+  app.failure_message(daxfs::usage_message);
   Arguments arguments;
   std::vector<std::string> option_lists;
   app.add_option("POOL", arguments.pool, "The pool, as made by mkfs.daxfs")->required();

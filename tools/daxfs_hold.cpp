@@ -25,6 +25,7 @@
 #include "tools/hold_pin.h"
 #include "tools/hold_report.h"
 #include "tools/hold_worker.h"
+#include "tools/usage.h"
 
 namespace daxfs::hold {
 namespace {
@@ -175,6 +176,7 @@ int command(int argc, char** argv) {
   std::int64_t interval = options.interval.count();
 
   CLI::App app(kAbout, "daxfs-hold");
+  app.failure_message(usage_message);
   app.footer(kFooter);
   app.add_option("FILE", options.path, "a regular file on a daxfs mount")->required();
   app.add_option("--offset", offset, "where the range begins")

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tools/ctl_views.h"
+#include "tools/usage.h"
 
 namespace {
 
@@ -37,6 +38,7 @@ constexpr Command kCommands[] = {
 
 int command(int argc, char** argv) {
   CLI::App app("Shows what a mounted daxfs is doing.", "daxfsctl");
+  app.failure_message(daxfs::usage_message);
   app.footer(
       "Root and the user who mounted see all pins, others their own.\n"
       "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage.");

@@ -280,7 +280,7 @@ int run(int argc, char** argv) {
   app.add_flag("--quiet", request.quiet, "Print nothing but warnings and errors");
   app.footer("Exit status: 0 done, 1 failed, 2 wrong usage.");
   const auto usage = [&](std::string_view text) {
-    fmt::print(stderr, "mkfs.daxfs: {}\nRun with --help for more information.\n", text);
+    fmt::print(stderr, "mkfs.daxfs: {}; see mkfs.daxfs --help\n", text);
     return kUsage;
   };
   try {

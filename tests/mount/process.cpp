@@ -39,8 +39,9 @@ bool become(uid_t user) {
          setresuid(user, user, user) == 0;
 }
 
-// A child must not outlive a test program that was killed.
-void die_with_parent(pid_t parent) {
+// A child must not outlive a test program that was killed, nor report its signals as a test does.
+void become_child(pid_t parent) {
+  for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGTERM, SIGINT}) signal(number, SIG_DFL);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
 }
@@ -69,7 +70,7 @@ Process::Process(const std::vector<std::string>& command, uid_t user)
   pid_ = fork();
   REQUIRE(pid_ >= 0);
   if (pid_ != 0) return;
-  die_with_parent(parent);
+  become_child(parent);
   const int null = open("/dev/null", O_RDONLY);
   if (null < 0 || dup2(null, 0) < 0 || dup2(out_.get(), 1) < 0 || dup2(err_.get(), 2) < 0 ||
       !become(user)) {
@@ -142,7 +143,7 @@ int in_child(const std::function<int()>& body, uid_t user) {
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    die_with_parent(parent);
+    become_child(parent);
     if (!become(user)) _exit(255);
     _exit(body() & 0xff);
   }
@@ -160,7 +161,7 @@ ReadyChild::ReadyChild(const std::function<int()>& body, uid_t user) {
   pid_ = fork();
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
-    die_with_parent(parent);
+    become_child(parent);
     close(stay[1]);
     const char answer = become(user) ? static_cast<char>(body()) : static_cast<char>(255);
     if (write(ready[1], &answer, 1) != 1) _exit(127);

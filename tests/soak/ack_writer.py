@@ -52,7 +52,9 @@ def change_of_names(model, dice):
     path = any_of("file", "directory", "symlink")
     node = model[path]
     is_leaf = not any(name.startswith(path + "/") for name in model)
-    kind = dice.choice(["rename", "rename", "over", "exchange", "remove", "remove", "link", "chmod", "setxattr", "data"])
+    kind = dice.choice(
+        ["rename", "rename", "over", "exchange", "remove", "remove", "link", "chmod", "setxattr", "data"]
+    )
     if kind == "remove" and is_leaf:
         return ["rmdir" if node.kind == "directory" else "unlink", path]
     if kind == "rename":

@@ -158,7 +158,10 @@ class Place:
         with open(self.path("daemon.log"), "ab") as log:
             command = [self.program("daxfs"), self.pool, self.mountpoint, "-f"]
             self.daemon = self.processes.start(
-                command + (["-o", options] if options else []), stdout=log, stderr=log, env={**os.environ, "LC_ALL": "C"}
+                command + (["-o", options] if options else []),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "LC_ALL": "C"},
             )
         daemon = self.daemon
         wait_until(lambda: self.mounted() or daemon.poll() is not None, START_SECONDS, "the mount")

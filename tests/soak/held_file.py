@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import random
 import select
@@ -252,11 +251,3 @@ class HeldFile:
                 if self.write_block(fd, block, byte):
                     self.content[block] = byte
         self.verify_some(fd)
-
-
-def foreign_of(line):
-    """The event in a line that a holder has said on its standard error, or None."""
-    try:
-        return json.loads(line) if '"foreign"' in line else None
-    except ValueError:
-        return None

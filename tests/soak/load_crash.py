@@ -6,20 +6,18 @@ import mmap
 import os
 import random
 import signal
-import stat
 import subprocess
 import sys
 import time
 
 import ack_ops
 from harness import BLOCK, Failure, check, wait_until
+from pool_reader import PoolReader
 
 POOL_MIB = 1024
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROUNDS, QUICK_ROUNDS = 50, 6
 ROUNDS_KEPT = 5
-SLOTS_PER_EXTENT_BLOCK = 127
-SLOTS_IN_INODE = 4
 
 
 class Writer:
@@ -102,25 +100,14 @@ def start_fio(place, direct):
     )
 
 
-def expected_use(root):
-    """The fewest and the most blocks that the files can take, with what their maps and attributes need."""
-    least = most = 0
-    seen = set()
+def blocks_of_files(root):
+    """What stat says that they take, directories included."""
+    blocks = {}
     for where, directories, files in os.walk(root):
-        for name in ["."] + files + [d for d in directories if os.path.islink(os.path.join(where, d))]:
-            path = os.path.join(where, name)
-            status = os.lstat(path)
-            if where == root and name == "." or status.st_ino in seen:
-                continue
-            seen.add(status.st_ino)
-            blocks = status.st_blocks * 512 // BLOCK
-            is_link = stat.S_ISLNK(status.st_mode)
-            attributes = 1 if not is_link and os.listxattr(path) else 0
-            least += blocks + attributes
-            # A file that was longer once, or in more pieces, may have more extent blocks than it needs now.
-            extents = max(blocks, status.st_size // BLOCK, (4 << 20) // BLOCK if "file" in name else 16)
-            most += blocks + attributes + (0 if is_link else -(-(extents - SLOTS_IN_INODE) // SLOTS_PER_EXTENT_BLOCK))
-    return least, most
+        for name in [".", *directories, *files]:
+            status = os.lstat(os.path.join(where, name))
+            blocks[status.st_ino] = status.st_blocks * 512 // BLOCK
+    return sum(blocks.values())
 
 
 def load_and_kill(place, number, dice):
@@ -185,9 +172,19 @@ def check_orphaned_mapping(place):
 
 
 def check_space(place, empty):
-    least, most = expected_use(place.mountpoint)
-    used = empty - place.free()
-    check(least <= used <= most, f"{used} blocks are in use, the files make it {least} to {most}")
+    """Three ways of counting must agree: statfs, the files' own numbers, and what the pool says to another reader."""
+    reader = PoolReader(place.pool)
+    in_pool, used = reader.count(), empty - place.free()
+    check(used == in_pool, f"{used} blocks are not free, in the pool {in_pool} belong to somebody")
+    of_files = blocks_of_files(place.mountpoint)
+    check(of_files == reader.file_blocks, f"files take {of_files} blocks, in the pool {reader.file_blocks}")
+
+
+def check_pool(place):
+    """What fsck.daxfs says about a pool that was unmounted in good order."""
+    fsck = place.program("fsck.daxfs")
+    if os.path.exists(fsck):
+        place.run([fsck, "-n", place.pool])
 
 
 def run(place):
@@ -213,10 +210,16 @@ def run(place):
                 writer.verify()
             acknowledged += sum(writer.acknowledged() for writer in fresh)
             check_space(place, empty)
+            if dice.random() < 0.2:
+                place.unmount()
+                check_pool(place)
+                place.mount()
+                check_space(place, empty)
             if number % ROUNDS_KEPT == ROUNDS_KEPT - 1:
                 place.empty()
                 place.check_free(empty)
                 place.unmount()
+                check_pool(place)
                 place.mount()
                 check(place.free() == empty, f"{place.free()} blocks are free after a remount, not {empty}")
                 kept = []

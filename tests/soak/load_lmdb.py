@@ -9,7 +9,7 @@ def run(place):
     program = place.path("lmdb_writer")
     source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lmdb_writer.c")
     place.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source, "-llmdb"])
-    transactions = 2000 if place.quick else 20000
+    transactions = 2000 if place.quick else 10000
     with place.mounting(POOL_MIB):
         empty = place.free()
         for mode in "write", "map", "map-async":

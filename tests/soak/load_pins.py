@@ -25,9 +25,7 @@ def start_filler(place, name, seed):
     directory = place.inside(name)
     os.mkdir(directory)
     words = [os.path.join(HERE, "filler.py"), directory, str(seed)]
-    return place.processes.start(
-        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    return place.processes.start([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def end_filler(place, filler):

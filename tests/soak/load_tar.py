@@ -69,7 +69,9 @@ def check_links(path, links):
     status = os.lstat(path)
     if stat.S_ISDIR(status.st_mode):
         subdirectories = sum(entry.is_dir(follow_symlinks=False) for entry in os.scandir(path))
-        check(status.st_nlink == 2 + subdirectories, f"{path}: {status.st_nlink} links, {subdirectories} subdirectories")
+        check(
+            status.st_nlink == 2 + subdirectories, f"{path}: {status.st_nlink} links, {subdirectories} subdirectories"
+        )
     else:
         expected = links[(status.st_dev, status.st_ino)]
         check(status.st_nlink == expected, f"{path}: {status.st_nlink} links, {expected} names")
