@@ -53,8 +53,11 @@ void Filesystem::release(std::unique_ptr<OpenFile> file) {
 
 void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
   // The holder wrote behind our back: only now we know.
-  touch(inode, true);
-  volume_.medium().fence();
+  {
+    const std::shared_lock guard(inode.lock);
+    touch(inode, true);
+    volume_.medium().fence();
+  }
   inode.write_pins -= pins;
 }
 

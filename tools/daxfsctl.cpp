@@ -42,7 +42,7 @@ int command(int argc, char** argv) {
   app.footer(
       "Root and the user who mounted see all pins, others their own.\n"
       "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage.");
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // none: see below; a wrong one is to be named
   std::string path;
   bool json = false;
   for (const Command& command : kCommands) {
@@ -55,6 +55,10 @@ int command(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  if (app.get_subcommands().empty()) {
+    fmt::print(stderr, "daxfsctl: what is to be shown? See daxfsctl --help\n");
+    return kUsage;
   }
 
   daxfs::Outcome<void> shown;

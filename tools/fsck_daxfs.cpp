@@ -14,6 +14,7 @@
 #include "blockmap/pool.h"
 #include "blockmap/size_text.h"
 #include "blockmap/volume.h"
+#include "tools/usage.h"
 
 namespace {
 
@@ -76,7 +77,9 @@ int check(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  CLI::App app{"Checks a daxfs pool that is not mounted, and finishes what a crash interrupted."};
+  CLI::App app{"Checks a daxfs pool that is not mounted, and finishes what a crash interrupted.",
+               "fsck.daxfs"};
+  app.failure_message(daxfs::usage_message);
   Arguments arguments;
   app.add_option("POOL", arguments.pool, "The pool: a file or a device-DAX node")->required();
   auto* const no = app.add_flag("-n", arguments.change_nothing, "Change nothing, only look");

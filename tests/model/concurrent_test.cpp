@@ -5,7 +5,7 @@
 // bytes) the test orders itself, with a lock for each file's content; everything else is left to
 // race.
 //
-// DAXFS_MODEL_THREADS_OPS: operations for each thread.
+// DAXFS_MODEL_THREADS_OPS: operations for each thread; DAXFS_MODEL_SEED: other random numbers.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
@@ -372,9 +372,9 @@ class Worker {
   std::vector<File> files_;
 };
 
-std::size_t operations() {
-  const char* const text = std::getenv("DAXFS_MODEL_THREADS_OPS");
-  return text == nullptr ? 4000 : std::strtoull(text, nullptr, 10);
+std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
 void run_threads(PinPolicy policy, Findings& findings) {
@@ -385,11 +385,13 @@ void run_threads(PinPolicy policy, Findings& findings) {
   for (const char* name : {"A", "B"}) {
     REQUIRE(number_of(fs, fs.make_directory(kRootInode, name, 0755, {})));
   }
+  const std::size_t operations = from_environment("DAXFS_MODEL_THREADS_OPS", 10000);
+  const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 1);
   ContentLocks locks;
   {
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&, i] { Worker(fs, locks, findings, 100 + i).run(operations()); });
+      threads.emplace_back([&, i] { Worker(fs, locks, findings, seed * 100 + i).run(operations); });
     }
   }
   const GateCounts gate = fs.gate().totals();

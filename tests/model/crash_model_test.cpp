@@ -1,6 +1,7 @@
 // Crashes at every moment of short stories of whole-filesystem operations.
 //
-// DAXFS_CRASH_WORDS: random subsets of single words at each moment, besides the systematic ones.
+// DAXFS_CRASH_WORDS: random subsets of single words at each moment, besides the systematic ones;
+// DAXFS_CRASH_STORIES: how many random stories.
 #include <linux/fs.h>
 
 #include <array>
@@ -20,6 +21,11 @@ namespace {
 
 constexpr auto kInPlace = CrashStory::InFlight::in_place;
 
+std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
+  const char* const set = std::getenv(name);
+  return set == nullptr ? otherwise : std::strtoull(set, nullptr, 10);
+}
+
 std::string text(char c, std::size_t length) { return std::string(length, c); }
 
 daxfs::AttributeChange mode(mode_t bits) {
@@ -36,10 +42,9 @@ daxfs::AttributeChange owner(uid_t uid, gid_t gid) {
 }
 
 void explore(CrashStory& story, std::size_t stride = 1, std::uint64_t seed = 1) {
-  const char* const words = std::getenv("DAXFS_CRASH_WORDS");
   RecordingMedium::Options options;
   options.subset_limit = 3;
-  options.random_words = words == nullptr ? 2 : std::strtoull(words, nullptr, 10);
+  options.random_words = from_environment("DAXFS_CRASH_WORDS", 2);
   options.seed = seed;
   options.stride = stride;
   std::size_t states = 0;
@@ -222,7 +227,8 @@ TEST_CASE("crash: a truncation of more extents than one transaction holds", "[cr
 }
 
 TEST_CASE("crash: random stories", "[crash]") {
-  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+  const std::uint64_t stories = from_environment("DAXFS_CRASH_STORIES", 12);
+  for (std::uint64_t seed = 1; seed <= stories; ++seed) {
     std::mt19937_64 random(seed);
     const auto below = [&](std::uint64_t n) { return random() % n; };
     CrashStory story;

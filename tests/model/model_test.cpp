@@ -24,7 +24,7 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
 // Runs the setup with each seed and says what they met, added up.
 ModelRun::Seen run(ModelRun::Setup setup, std::vector<std::uint64_t> seeds) {
   if (const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 0)) seeds = {seed};
-  const std::uint64_t operations = from_environment("DAXFS_MODEL_OPS", 8000);
+  const std::uint64_t operations = from_environment("DAXFS_MODEL_OPS", 6000);
   ModelRun::Seen all;
   for (const std::uint64_t seed : seeds) {
     setup.seed = seed;

@@ -144,10 +144,13 @@ TEST_CASE("what changes a file moves its times, what reads it does not") {
   CHECK(moved([&] { REQUIRE(ftruncate(fd.get(), 5) == 0); }) == "mc");
   CHECK(moved([&] { REQUIRE(chmod(file.c_str(), 0600) == 0); }) == "c");
   CHECK(moved([&] { REQUIRE(link(file.c_str(), mount.path("l").c_str()) == 0); }) == "c");
-  CHECK(moved([&] { REQUIRE(rename(file.c_str(), mount.path("t").c_str()) == 0);
-                    REQUIRE(rename(mount.path("t").c_str(), file.c_str()) == 0); }) == "c");
-  CHECK(moved([&] { REQUIRE(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                                      4096) == 0); }) == "mc");
+  CHECK(moved([&] {
+          REQUIRE(rename(file.c_str(), mount.path("t").c_str()) == 0);
+          REQUIRE(rename(mount.path("t").c_str(), file.c_str()) == 0);
+        }) == "c");
+  CHECK(moved([&] {
+          REQUIRE(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0);
+        }) == "mc");
 
   const timespec directory_before = status_of(mount.path()).st_mtim;
   next_tick();

@@ -16,7 +16,8 @@ std::string pattern(std::size_t size, unsigned seed) {
   std::string data(size, '\0');
   std::uint32_t state = 0;
   for (std::size_t i = 0; i < size; ++i) {
-    if (i % kBlock == 0) state = static_cast<std::uint32_t>(seed * 2654435761u + i / kBlock * 97 + 1);
+    if (i % kBlock == 0)
+      state = static_cast<std::uint32_t>(seed * 2654435761u + i / kBlock * 97 + 1);
     state = state * 1664525u + 1013904223u;
     data[i] = static_cast<char>(1 + (state >> 24) % 255);
   }

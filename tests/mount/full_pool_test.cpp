@@ -23,8 +23,8 @@ struct SmallPool : Mount {
     const std::string data = pattern(16 << 20, 7);
     std::size_t written = 0;
     for (;;) {
-      const ssize_t done = pwrite(fd.get(), data.data() + written, kPiece,
-                                  static_cast<off_t>(written));
+      const ssize_t done =
+          pwrite(fd.get(), data.data() + written, kPiece, static_cast<off_t>(written));
       if (done < 0) {
         CHECK(errno == ENOSPC);
         break;

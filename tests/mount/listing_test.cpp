@@ -116,9 +116,8 @@ TEST_CASE("listing tells types and inode numbers") {
   REQUIRE(symlink("x", mount.path("link").c_str()) == 0);
   REQUIRE(mkfifo(mount.path("fifo").c_str(), 0600) == 0);
   write_file(mount.path("file"), "");
-  const std::map<std::string, int> types{
-      {".", DT_DIR}, {"..", DT_DIR}, {"dir", DT_DIR}, {"link", DT_LNK}, {"fifo", DT_FIFO},
-      {"file", DT_REG}};
+  const std::map<std::string, int> types{{".", DT_DIR},    {"..", DT_DIR},    {"dir", DT_DIR},
+                                         {"link", DT_LNK}, {"fifo", DT_FIFO}, {"file", DT_REG}};
   mount.remount();
   std::size_t count = 0;
   const Directory directory = open_directory(mount.path());

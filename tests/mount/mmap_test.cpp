@@ -27,7 +27,9 @@ class Mapping {
   Mapping& operator=(const Mapping&) = delete;
   int code() const { return code_; }
   char* data() { return data_; }
-  std::string text(std::size_t offset, std::size_t length) const { return {data_ + offset, length}; }
+  std::string text(std::size_t offset, std::size_t length) const {
+    return {data_ + offset, length};
+  }
   void put(std::size_t offset, std::string_view text) { text.copy(data_ + offset, text.size()); }
   int sync() { return error_of(msync(data_, kSize, MS_SYNC)); }
 
@@ -152,7 +154,8 @@ TEST_CASE_METHOD(MappedFile, "a mapping fills holes, and follows truncate and pu
   CHECK(mapping.sync() == 0);
   CHECK(free() == before - kBlock);
   CHECK(data_parts(path("sparse")) == Parts{{10 * kBlock, 11 * kBlock}});
-  REQUIRE(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10 * kBlock, kBlock) == 0);
+  REQUIRE(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10 * kBlock, kBlock) ==
+          0);
   CHECK(mapping.text(10 * kBlock, kBlock) == std::string(kBlock, '\0'));
   CHECK(free() == before);
   mapping.put(0, "again");

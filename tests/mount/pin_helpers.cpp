@@ -12,9 +12,8 @@ namespace {
 
 std::vector<std::string> hold_command(const std::string& path, std::uint64_t offset,
                                       std::uint64_t length, const std::vector<std::string>& more) {
-  std::vector<std::string> command{tool("daxfs-hold"),      path,
-                                   "--offset",              std::to_string(offset),
-                                   "--length",              std::to_string(length)};
+  std::vector<std::string> command{tool("daxfs-hold"),     path,       "--offset",
+                                   std::to_string(offset), "--length", std::to_string(length)};
   command.insert(command.end(), more.begin(), more.end());
   return command;
 }
@@ -111,9 +110,7 @@ const std::array<Detach, 5> kDetaches{{
      },
      false, false},
     {"rename over",
-     [](const Mount& m) {
-       return error_of(rename(m.path("source").c_str(), m.path("f").c_str()));
-     },
+     [](const Mount& m) { return error_of(rename(m.path("source").c_str(), m.path("f").c_str())); },
      false, true},
 }};
 

@@ -33,7 +33,8 @@ struct Ignoring : Mount {
 
 TEST_CASE_METHOD(Ignoring, "the freed blocks are reused under the holder, who sees it") {
   for (const Detach& detach : kDetaches) {
-    if (detach.replaces) continue;  // the holder has that file open: nothing is freed before it goes
+    if (detach.replaces)
+      continue;  // the holder has that file open: nothing is freed before it goes
     INFO(detach.name);
     write_file(path("f"), pattern(kBlocks * kBlock, 1));
     HoldProcess holder(path("f"), 0, kBlocks * kBlock, {"--read-only"});

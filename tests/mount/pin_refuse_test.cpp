@@ -15,7 +15,8 @@ struct Range {
   std::uint64_t first;
   std::uint64_t count;  // blocks
 };
-constexpr std::array kRanges{Range{"all", 0, kBlocks}, Range{"part", 5, 4}, Range{"one block", 23, 1}};
+constexpr std::array kRanges{Range{"all", 0, kBlocks}, Range{"part", 5, 4},
+                             Range{"one block", 23, 1}};
 
 struct Refusing : Mount {
   Refusing() {

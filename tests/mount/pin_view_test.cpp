@@ -126,12 +126,12 @@ TEST_CASE_METHOD(Views, "ranges of extents are listed as asked for") {
     }
     return parts;
   };
-  CHECK(list(0, 100 * kBlock) == Parts{{2 * kBlock, 4 * kBlock}, {7 * kBlock, 8 * kBlock},
-                                       {9 * kBlock, 10 * kBlock}});
+  CHECK(list(0, 100 * kBlock) ==
+        Parts{{2 * kBlock, 4 * kBlock}, {7 * kBlock, 8 * kBlock}, {9 * kBlock, 10 * kBlock}});
   CHECK(list(0, 2 * kBlock).empty());
   CHECK(list(3 * kBlock + 1, 1) == Parts{{3 * kBlock, 4 * kBlock}});
-  CHECK(list(7 * kBlock + 5, 2 * kBlock) == Parts{{7 * kBlock, 8 * kBlock},
-                                                  {9 * kBlock, 10 * kBlock}});
+  CHECK(list(7 * kBlock + 5, 2 * kBlock) ==
+        Parts{{7 * kBlock, 8 * kBlock}, {9 * kBlock, 10 * kBlock}});
   CHECK(list(1ull << 50, 1).empty());
 }
 
@@ -173,7 +173,8 @@ TEST_CASE_METHOD(Views, "what a holder wrote is the file, for old and new descri
   CHECK(munmap(mapped, kSize) == 0);
 }
 
-TEST_CASE_METHOD(Views, "pages cached by a mapping of a direct descriptor go stale no more than others") {
+TEST_CASE_METHOD(Views,
+                 "pages cached by a mapping of a direct descriptor go stale no more than others") {
   const daxfs::UniqueFd direct = open_file(file, O_RDONLY | O_DIRECT);
   void* const mapped = mmap(nullptr, kSize, PROT_READ, MAP_PRIVATE, direct.get(), 0);
   REQUIRE(mapped != MAP_FAILED);

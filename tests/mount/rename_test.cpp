@@ -14,8 +14,7 @@ namespace {
 
 struct Names : Mount {
   int move(const std::string& from, const std::string& to, unsigned flags = 0) {
-    return error_of(
-        renameat2(AT_FDCWD, path(from).c_str(), AT_FDCWD, path(to).c_str(), flags));
+    return error_of(renameat2(AT_FDCWD, path(from).c_str(), AT_FDCWD, path(to).c_str(), flags));
   }
   void directory(const std::string& name) { REQUIRE(mkdir(path(name).c_str(), 0755) == 0); }
   void file(const std::string& name) { write_file(path(name), name); }

@@ -185,7 +185,8 @@ TEST_CASE_METHOD(OneFile, "what truncate cut off never comes back") {
   CHECK(space_becomes(before, 0));
 }
 
-TEST_CASE_METHOD(OneFile, "the tail of a block that a holder wrote does not show when the file grows") {
+TEST_CASE_METHOD(OneFile,
+                 "the tail of a block that a holder wrote does not show when the file grows") {
   write_at(fd.get(), 0, "short");
   std::uint64_t pin = 0;
   REQUIRE(daxfs_pin(fd.get(), 0, 5, DAXFS_PIN_WRITE, &pin) == 0);

@@ -13,8 +13,7 @@ using namespace daxfs::test;
 
 namespace {
 
-int set(const std::string& path, const std::string& name, const std::string& value,
-        int flags = 0) {
+int set(const std::string& path, const std::string& name, const std::string& value, int flags = 0) {
   return error_of(lsetxattr(path.c_str(), name.c_str(), value.data(), value.size(), flags));
 }
 
