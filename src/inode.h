@@ -36,6 +36,7 @@ class Inode {
   Inode(InodeNumber inode_number, PoolOffset inode_slot, const pmem::InodeRecord& from)
       : number(inode_number),
         slot(inode_slot),
+        type(from.mode & S_IFMT),
         record(from),
         atime(from.atime_ns),
         mtime(from.mtime_ns),
@@ -43,6 +44,7 @@ class Inode {
 
   const InodeNumber number;
   const PoolOffset slot;
+  const mode_t type;  // the part of the mode that never changes: no lock needed
 
   FairSharedMutex lock;  // protects record, extents, directory and disposed
 
@@ -69,8 +71,8 @@ class Inode {
   // What the kernel has cached is older than the medium: the next open must drop it.
   std::atomic<bool> cache_stale{false};
 
-  bool is_directory() const { return S_ISDIR(record.mode); }
-  bool is_regular() const { return S_ISREG(record.mode); }
+  bool is_directory() const { return S_ISDIR(type); }
+  bool is_regular() const { return S_ISREG(type); }
 
  private:
   friend class InodeTableCache;

@@ -39,6 +39,8 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     if (name == "..") {
       number = InodeNumber{(*parent)->record.parent};
     } else if (name != ".") {
+      // A directory that was removed since it was loaded has no index any more.
+      if ((*parent)->record.links == 0) return fail(ENOENT);
       const auto entry = (*parent)->directory->find(name);
       if (!entry) return fail(ENOENT);
       number = entry->inode;
@@ -211,6 +213,7 @@ Status Filesystem::unlink(InodeNumber parent_number, std::string_view name) {
   InodeRef victim;
   {
     const std::unique_lock parent_guard(directory.lock);
+    if (directory.record.links == 0) return fail(ENOENT);
     const auto entry = directory.directory->find(name);
     if (!entry) return fail(ENOENT);
     auto ref = cache_.get(entry->inode);
@@ -249,6 +252,7 @@ Status Filesystem::remove_directory(InodeNumber parent_number, std::string_view 
     // No rename may give the victim a child, or move it, between the look and the removal: its own
     // lock and the parent's see to that.
     std::unique_lock parent_guard(directory.lock);
+    if (directory.record.links == 0) return fail(ENOENT);
     auto entry = directory.directory->find(name);
     if (!entry) return fail(ENOENT);
     auto ref = cache_.get(entry->inode);

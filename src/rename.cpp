@@ -56,6 +56,7 @@ Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& pla
 
   const auto find = [this](Inode& in, const std::string& name, InodeRef& out) -> Status {
     const std::shared_lock guard(in.lock);
+    if (in.record.links == 0) return fail(ENOENT);
     const auto entry = in.directory->find(name);
     if (!entry) return {};
     auto ref = cache_.get(entry->inode);

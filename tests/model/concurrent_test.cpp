@@ -112,7 +112,7 @@ class Worker {
   }
 
   void step() {
-    switch (below(24)) {
+    switch (below(27)) {
       case 0:
       case 1:
       case 2:
@@ -150,6 +150,11 @@ class Worker {
         return punch();
       case 21:
         return allocate();
+      case 22:
+      case 23:
+        return attributes();
+      case 24:
+        return look_around();
       default:
         return pin();
     }
@@ -202,6 +207,36 @@ class Worker {
         });
     expect("list", code_of(done), {ESTALE, ENOTDIR});
     for (const InodeNumber inode : taken) fs_.forget(inode, 1);
+  }
+
+  void attributes() {
+    if (files_.empty()) return open();
+    const InodeNumber inode = below(4) == 0 ? any_directory() : any_file().inode();
+    AttributeChange change;
+    change.mode = 0600 | static_cast<mode_t>(below(0200));
+    expect("chmod", code_of(testing::set_attributes(fs_, inode, change)), {ESTALE});
+    expect("getattr", code_of(fs_.attributes(inode)), {ESTALE});
+    const std::string name = "user." + any_name();
+    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0)),
+           {ENOSPC, ESTALE});
+    expect("getxattr", code_of(fs_.get_xattr(inode, name)), {ENODATA, ESTALE});
+    expect("listxattr", code_of(fs_.list_xattrs(inode)), {ESTALE});
+    expect("removexattr", code_of(fs_.remove_xattr(inode, name)), {ENODATA, ENOSPC, ESTALE});
+  }
+
+  // What daxfsctl asks for, and statfs.
+  void look_around() {
+    if (fs_.statistics().f_bfree > fs_.statistics().f_blocks) findings_.report("too much is free");
+    OpenFile* const file = files_.empty() ? nullptr : any_file().file.get();
+    const std::array queries{DAXFS_QUERY_STATUS, DAXFS_QUERY_PINS, DAXFS_QUERY_LIMBO,
+                             DAXFS_QUERY_EXTENTS};
+    const std::uint32_t what = queries[below(file == nullptr ? 3 : queries.size())];
+    for (std::uint64_t cursor = 0; cursor != DAXFS_QUERY_END;) {
+      std::string lines;
+      const Status done = fs_.report(what, cursor, 4000, lines, file, {});
+      expect("report", code_of(done), {});
+      if (!done) return;
+    }
   }
 
   File& any_file() { return files_[below(files_.size())]; }

@@ -145,7 +145,7 @@ std::string NamesLoad::expected() const {
 }
 
 DataLoad::Operation DataLoad::next() {
-  const unsigned dice = random_() % 20;
+  const auto dice = random_() % 20;
   Operation operation{Kind::write, random_() % kFileBlocks, 1 + random_() % 8, ++generation_};
   if (dice == 0) {
     operation.kind = Kind::truncate;
@@ -210,7 +210,7 @@ std::string DataLoad::check(const std::string& path, const Operation& pending) c
   after.done(pending);
   // A write of several blocks may have come half-way, and so made the file a part of it longer.
   const std::size_t size = data.size() / kBlock;
-  const auto [least, most] = std::minmax(blocks_.size(), after.blocks_.size());
+  const auto [least, most] = std::minmax({blocks_.size(), after.blocks_.size()});
   if (data.size() % kBlock != 0 || size < least || size > most) {
     return "the file has " + std::to_string(data.size()) + " bytes";
   }

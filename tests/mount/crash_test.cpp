@@ -149,7 +149,7 @@ TEST_CASE_METHOD(Crash, "what was acknowledged survives kill -9 of the daemon") 
     Worker syncing(steps(synced, [&](DataLoad& load, const DataLoad::Operation& operation) {
       return load.perform(synced_file, operation);
     }));
-    const unsigned enough = 50 + random() % 1000;
+    const auto enough = 50 + random() % 1000;
     REQUIRE(
         eventually([&] { return naming.count() + writing.count() + syncing.count() >= enough; }));
     CHECK(naming.running());

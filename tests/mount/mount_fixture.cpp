@@ -18,7 +18,7 @@
 namespace daxfs::test {
 namespace {
 
-// 77 as in other test harnesses; the text is what ctest looks for.
+// The text is what ctest looks for (tests/CMakeLists.txt).
 [[noreturn]] void skip(const char* reason) {
   std::printf("SKIPPED: %s\n", reason);
   std::fflush(stdout);
