@@ -27,13 +27,35 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
 }
 
-void hand_over(std::unique_ptr<OpenFile> opened, fuse_file_info& info) {
+OpenFile* OpenFiles::keep(std::unique_ptr<OpenFile> file) {
+  const std::lock_guard guard(mutex_);
+  files_.insert(file.get());
+  return file.release();
+}
+
+std::unique_ptr<OpenFile> OpenFiles::take(OpenFile* file) {
+  const std::lock_guard guard(mutex_);
+  files_.erase(file);
+  return std::unique_ptr<OpenFile>(file);
+}
+
+std::unique_ptr<OpenFile> OpenFiles::take_any() {
+  const std::lock_guard guard(mutex_);
+  if (files_.empty()) return nullptr;
+  return std::unique_ptr<OpenFile>(files_.extract(files_.begin()).value());
+}
+
+void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_info& info) {
   info.direct_io = opened->direct ? 1 : 0;
   info.keep_cache = opened->keep_cache ? 1 : 0;
   // Nothing is left to flush at close; and on kernels before 6.16 a close would queue behind a
   // waiting truncate.
   info.noflush = 1;
-  info.fh = reinterpret_cast<std::uint64_t>(opened.release());
+  info.fh = reinterpret_cast<std::uint64_t>(context.open_files.keep(std::move(opened)));
+}
+
+void release(Context& context, const fuse_file_info& info) {
+  context.filesystem.release(context.open_files.take(&file(&info)));
 }
 
 std::shared_ptr<Waiting> Waiting::watch(fuse_req_t req) {

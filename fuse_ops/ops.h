@@ -2,9 +2,11 @@
 // their own. Shared helpers of the ops_*.cpp files.
 #pragma once
 
+#include <absl/container/flat_hash_set.h>
 #include <fuse_lowlevel.h>
 
 #include <memory>
+#include <mutex>
 
 #include "src/filesystem.h"
 
@@ -14,13 +16,32 @@ namespace daxfs::ops {
 // (Notifier).
 inline constexpr double kForever = 86400;
 
+// The open files that the kernel has, by address. An unmount can come before the kernel has sent
+// the last releases. Thread-safe.
+class OpenFiles {
+ public:
+  OpenFile* keep(std::unique_ptr<OpenFile> file);
+  std::unique_ptr<OpenFile> take(OpenFile* file);
+  // One that is still there, or null.
+  std::unique_ptr<OpenFile> take_any();
+
+ private:
+  std::mutex mutex_;  // protects files_; nothing else is locked while it is held
+  absl::flat_hash_set<OpenFile*> files_;
+};
+
 // What the session gives libfuse to hand back with every request.
 struct Context {
   Filesystem& filesystem;
   const std::function<void()>& on_ready;
+  OpenFiles open_files{};
 };
 
-inline Filesystem& fs(fuse_req_t req) { return static_cast<Context*>(fuse_req_userdata(req))->filesystem; }
+inline Context& context(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
+
+inline Filesystem& fs(fuse_req_t req) {
+  return static_cast<Context*>(fuse_req_userdata(req))->filesystem;
+}
 
 inline Caller caller(fuse_req_t req) {
   const fuse_ctx* context = fuse_req_ctx(req);
@@ -34,7 +55,9 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry);
 fuse_entry_param to_param(const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
-void hand_over(std::unique_ptr<OpenFile> opened, fuse_file_info& info);
+void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_info& info);
+// The kernel has no more use for it.
+void release(Context& context, const fuse_file_info& info);
 
 // A request that may wait at the gate: an INTERRUPT for it reaches the filesystem, also if it comes
 // first. The completion calls finish() before it replies.

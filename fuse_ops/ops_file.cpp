@@ -16,15 +16,14 @@ void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
     fuse_reply_err(req, opened.error().code);
     return;
   }
-  hand_over(std::move(*opened), *info);
-  Filesystem& filesystem = fs(req);
+  Context& session = context(req);
+  hand_over(session, std::move(*opened), *info);
   // The caller was interrupted: the kernel will send no release.
-  if (fuse_reply_open(req, info) == -ENOENT)
-    filesystem.release(std::unique_ptr<OpenFile>(&file(info)));
+  if (fuse_reply_open(req, info) == -ENOENT) ops::release(session, *info);
 }
 
 void release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  fs(req).release(std::unique_ptr<OpenFile>(&file(info)));
+  ops::release(context(req), *info);
   fuse_reply_err(req, 0);
 }
 

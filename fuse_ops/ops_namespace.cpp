@@ -80,12 +80,12 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     fuse_reply_err(req, opened.error().code);
     return;
   }
-  hand_over(std::move(*opened), *info);
+  Context& session = context(req);
+  hand_over(session, std::move(*opened), *info);
   const fuse_entry_param param = to_param(*entry);
-  Filesystem& filesystem = fs(req);
   if (fuse_reply_create(req, &param, info) == -ENOENT) {
-    filesystem.release(std::unique_ptr<OpenFile>(&file(info)));
-    filesystem.forget(entry->inode, 1);
+    ops::release(session, *info);
+    session.filesystem.forget(entry->inode, 1);
   }
 }
 

@@ -127,6 +127,7 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
       .stop();  // answers whoever still waits, while there is a connection to answer on
   notifier.reset();
   filesystem.set_kernel_cache(nullptr);
+  while (auto file = context.open_files.take_any()) filesystem.release(std::move(file));
   fuse_session_unmount(session.get());
   fuse_remove_signal_handlers(session.get());
   filesystem.unmount();

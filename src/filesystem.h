@@ -241,6 +241,7 @@ class Filesystem {
 
   // namespace.cpp, rename.cpp
   Entry entry_for(Inode& inode);  // takes a lookup reference
+  Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
   struct RenameArguments {
@@ -282,6 +283,8 @@ class Filesystem {
   enum class Fill : std::uint8_t { unwritten, zeroed };
   Status fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size = 0,
                     std::size_t spare_slots = 0);
+  // allocate() and zero_range(); takes the lock itself.
+  Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero);
   void grow_to(Inode& inode, std::uint64_t size);  // commits size (if larger) and times
 
   // write.cpp
@@ -295,8 +298,8 @@ class Filesystem {
   // pins.cpp
   Result<std::optional<PinId>> pin_once(OpenFile& file, const PinRange& range,
                                         const Requester& requester, const TicketRef& ticket);
-  // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC); `size`
-  // as in fill_holes().
+  // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC);
+  // `size` as in fill_holes().
   Status populate(Inode& inode, FileRange range, std::uint64_t size);
   void write_unpinned(Inode& inode, std::uint32_t pins);  // so many write pins are gone: the times
   // reports.cpp

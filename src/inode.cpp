@@ -20,6 +20,8 @@ Result<InodeRef> InodeTableCache::get(InodeNumber number) {
   if (it == shard.inodes.end()) {
     auto record = volume_.inodes().load(number);
     if (!record) return fail(record.error().code == ENOENT ? ESTALE : record.error().code);
+    // Being freed: whoever knew it has let go of it.
+    if (record->links == 0) return fail(ESTALE);
     it = shard.inodes
              .emplace(number.value,
                       std::make_unique<Inode>(number, volume_.inodes().slot(number), *record))

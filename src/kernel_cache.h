@@ -14,7 +14,8 @@ class KernelCache {
   virtual ~KernelCache() = default;
   // Attributes (size, times) changed without the kernel's doing.
   virtual void invalidate_attributes(InodeNumber inode) = 0;
-  // Cached pages, and attributes, are stale. `done` is called, on another thread, once they are gone.
+  // Cached pages, and attributes, are stale. `done` is called, on another thread, once they are
+  // gone.
   virtual void invalidate_data(InodeNumber inode, std::function<void()> done) = 0;
 };
 

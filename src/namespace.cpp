@@ -203,45 +203,19 @@ Result<Entry> Filesystem::link(InodeNumber number, InodeNumber parent_number,
   return entry_for(inode);
 }
 
-Status Filesystem::unlink(InodeNumber parent_number, std::string_view name) {
-  if (const Status ok = writable(); !ok) return ok;
-  const auto parent = cache_.get(parent_number);
-  if (!parent) return std::unexpected(parent.error());
-  Inode& directory = **parent;
-  if (const Status loaded = load_directory(directory); !loaded) return loaded;
-  std::vector<PoolRange> released;
-  InodeRef victim;
-  {
-    const std::unique_lock parent_guard(directory.lock);
-    if (directory.record.links == 0) return fail(ENOENT);
-    const auto entry = directory.directory->find(name);
-    if (!entry) return fail(ENOENT);
-    auto ref = cache_.get(entry->inode);
-    if (!ref) return std::unexpected(ref.error());
-    victim = std::move(*ref);
-    const std::unique_lock guard(victim->lock);
-    if (victim->is_directory()) return fail(EISDIR);
-    Transaction tx;
-    directory.directory->remove(tx, directory.record, name, released);
-    const std::int64_t now = file_time_now();
-    directory.mtime = now;
-    directory.ctime = now;
-    victim->ctime = now;
-    victim->record.links -= 1;
-    stage(tx, directory);
-    stage(tx, *victim);
-    volume_.journal().commit(tx);
-    cache_.clear_name_hint(*victim, parent_number, name);
-  }
-  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
-  dispose_if_dead(*victim);
-  return {};
+Status Filesystem::unlink(InodeNumber parent, std::string_view name) {
+  return remove_name(parent, name, false);
 }
 
-Status Filesystem::remove_directory(InodeNumber parent_number, std::string_view name) {
-  if (const Status ok = writable(); !ok) return ok;
+Status Filesystem::remove_directory(InodeNumber parent, std::string_view name) {
   if (name == ".") return fail(EINVAL);
   if (name == "..") return fail(ENOTEMPTY);
+  return remove_name(parent, name, true);
+}
+
+Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
+                               bool of_directory) {
+  if (const Status ok = writable(); !ok) return ok;
   const auto parent = cache_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
   Inode& directory = **parent;
@@ -251,25 +225,27 @@ Status Filesystem::remove_directory(InodeNumber parent_number, std::string_view 
   {
     // No rename may give the victim a child, or move it, between the look and the removal: its own
     // lock and the parent's see to that.
-    std::unique_lock parent_guard(directory.lock);
+    const std::unique_lock parent_guard(directory.lock);
     if (directory.record.links == 0) return fail(ENOENT);
-    auto entry = directory.directory->find(name);
+    const auto entry = directory.directory->find(name);
     if (!entry) return fail(ENOENT);
     auto ref = cache_.get(entry->inode);
     if (!ref) return std::unexpected(ref.error());
     victim = std::move(*ref);
-    if (!victim->is_directory()) return fail(ENOTDIR);
-    if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+    if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);
+    if (of_directory) {
+      if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+    }
     const std::unique_lock guard(victim->lock);
-    if (!victim->directory->empty()) return fail(ENOTEMPTY);
+    if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
     Transaction tx;
     directory.directory->remove(tx, directory.record, name, released);
     const std::int64_t now = file_time_now();
     directory.mtime = now;
     directory.ctime = now;
-    directory.record.links -= 1;
     victim->ctime = now;
-    victim->record.links = 0;
+    victim->record.links = of_directory ? 0 : victim->record.links - 1;
+    if (of_directory) directory.record.links -= 1;
     stage(tx, directory);
     stage(tx, *victim);
     volume_.journal().commit(tx);

@@ -277,37 +277,29 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
 }
 
 Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
-  if (const Status ok = writable(); !ok) return ok;
-  if (!file.writable) return fail(EBADF);
-  if (const Status ok = check_range(offset, length); !ok) return ok;
-  Inode& inode = *file.inode;
-  if (const Status loaded = load_extents(inode); !loaded) return loaded;
-  const std::unique_lock guard(inode.lock);
-  const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
-  if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten, end);
-      !filled) {
-    return filled;
-  }
-  if (end > inode.record.size) grow_to(inode, end);
-  return {};
+  return fill_range(file, offset, length, keep_size, false);
 }
 
 Status Filesystem::zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
+  return fill_range(file, offset, length, keep_size, true);
+}
+
+Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
+                              bool zero) {
   if (const Status ok = writable(); !ok) return ok;
   if (!file.writable) return fail(EBADF);
   if (const Status ok = check_range(offset, length); !ok) return ok;
   Inode& inode = *file.inode;
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
   const std::unique_lock guard(inode.lock);
-  // Written blocks are zeroed in place, so that no pin ever stands in the way; holes become
-  // preallocated.
   const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
   if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten, end);
       !filled) {
     return filled;
   }
-  zero_in_place(inode, offset, length);
-  grow_to(inode, end);
+  // Written blocks are zeroed in place, so that no pin ever stands in the way.
+  if (zero) zero_in_place(inode, offset, length);
+  if (zero || end > inode.record.size) grow_to(inode, end);
   return {};
 }
 

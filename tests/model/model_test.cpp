@@ -21,16 +21,19 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
+std::uint64_t operations() { return from_environment("DAXFS_MODEL_OPS", 6000); }
+// Too few operations to be sure that everything was met.
+bool is_short() { return operations() < 3000 || std::getenv("DAXFS_MODEL_SEED") != nullptr; }
+
 // Runs the setup with each seed and says what they met, added up.
 ModelRun::Seen run(ModelRun::Setup setup, std::vector<std::uint64_t> seeds) {
   if (const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 0)) seeds = {seed};
-  const std::uint64_t operations = from_environment("DAXFS_MODEL_OPS", 6000);
   ModelRun::Seen all;
   for (const std::uint64_t seed : seeds) {
     setup.seed = seed;
     ModelRun model(setup);
     try {
-      model.run(operations);
+      model.run(operations());
     } catch (const Mismatch& mismatch) {
       FAIL(fmt::format("seed {}, operation {}: {}\nthe last operations:\n{}", seed, model.steps(),
                        mismatch.what(), model.history()));
@@ -49,17 +52,20 @@ ModelRun::Seen run(ModelRun::Setup setup, std::vector<std::uint64_t> seeds) {
 
 TEST_CASE("random operations agree with the reference; pins refuse", "[model]") {
   const auto seen = run({.pool_bytes = 64 << 20, .policy = PinPolicy::refuse}, {1, 2, 3});
+  if (is_short()) return;
   CHECK(seen.refused > 0);
   CHECK(seen.remounts > 0);
 }
 
 TEST_CASE("random operations agree with the reference; pins defer", "[model]") {
   const auto seen = run({.pool_bytes = 64 << 20, .policy = PinPolicy::defer}, {11, 12, 13});
+  if (is_short()) return;
   CHECK(seen.limbo > 0);
 }
 
 TEST_CASE("random operations agree with the reference in a pool that is nearly full", "[model]") {
   const auto seen = run({.pool_bytes = 4 << 20, .policy = PinPolicy::refuse}, {21, 22, 23});
+  if (is_short()) return;
   CHECK(seen.no_space > 0);
   CHECK(seen.short_writes > 0);
 }
@@ -67,6 +73,7 @@ TEST_CASE("random operations agree with the reference in a pool that is nearly f
 TEST_CASE("limbo in a pool that is nearly full", "[model]") {
   const auto seen =
       run({.pool_bytes = 5 << 20, .policy = PinPolicy::defer, .limbo_percent = 1}, {31, 32, 33});
+  if (is_short()) return;
   CHECK(seen.no_space > 0);
   CHECK(seen.limbo > 0);
   CHECK(seen.refused > 0);  // past the limbo limit

@@ -23,8 +23,9 @@ namespace {
 // acknowledged, until one fails.
 class Worker {
  public:
-  // `step` does the next operation: an errno.
-  explicit Worker(const std::function<int()>& step) {
+  // `step` does the next operation, in `directory` as its working directory: by its absolute path
+  // it would find what lies below, once the dead mount is away. An errno.
+  Worker(const std::string& directory, const std::function<int()>& step) {
     int ends[2];
     REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
     REQUIRE(fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
@@ -33,6 +34,7 @@ class Worker {
     pid_ = fork();
     REQUIRE(pid_ >= 0);
     if (pid_ != 0) return;
+    if (chdir(directory.c_str()) != 0) _exit(errno);
     for (;;) {
       const int code = step();
       const char byte = 1;
@@ -135,23 +137,25 @@ TEST_CASE_METHOD(Crash, "what was acknowledged survives kill -9 of the daemon") 
   NamesLoad names(1);
   DataLoad direct(2, DataLoad::Way::direct);
   DataLoad synced(3, DataLoad::Way::fsync);
-  const std::string direct_file = path("direct");
-  const std::string synced_file = path("synced");
   std::mt19937 random(4);
   for (int round = 0; round < rounds(); ++round) {
     INFO("round " << round);
-    Worker naming(steps(names, [&](NamesLoad&, const NamesLoad::Operation& operation) {
-      return NamesLoad::perform(names_directory, operation);
-    }));
-    Worker writing(steps(direct, [&](DataLoad& load, const DataLoad::Operation& operation) {
-      return load.perform(direct_file, operation);
-    }));
-    Worker syncing(steps(synced, [&](DataLoad& load, const DataLoad::Operation& operation) {
-      return load.perform(synced_file, operation);
-    }));
+    Worker naming(names_directory, steps(names, [](const auto&, const auto& operation) {
+                    return NamesLoad::perform(".", operation);
+                  }));
+    Worker writing(path(), steps(direct, [](const auto& load, const auto& operation) {
+                     return load.perform("direct", operation);
+                   }));
+    Worker syncing(path(), steps(synced, [](const auto& load, const auto& operation) {
+                     return load.perform("synced", operation);
+                   }));
     const auto enough = 50 + random() % 1000;
-    REQUIRE(
-        eventually([&] { return naming.count() + writing.count() + syncing.count() >= enough; }));
+    // Each has begun, or it would begin with what lies below the mount.
+    REQUIRE(eventually([&] {
+      const unsigned counts[] = {naming.count(), writing.count(), syncing.count()};
+      return counts[0] > 0 && counts[1] > 0 && counts[2] > 0 &&
+             counts[0] + counts[1] + counts[2] >= enough;
+    }));
     CHECK(naming.running());
     CHECK(writing.running());
     CHECK(syncing.running());
@@ -162,8 +166,8 @@ TEST_CASE_METHOD(Crash, "what was acknowledged survives kill -9 of the daemon") 
 
     mount();
     check_names(names, naming.count());
-    check_data(direct_file, direct, writing.count());
-    check_data(synced_file, synced, syncing.count());
+    check_data(path("direct"), direct, writing.count());
+    check_data(path("synced"), synced, syncing.count());
     const std::uint64_t free_now = free();
     unmount();
     REQUIRE(check_pool() == free_now);
@@ -194,10 +198,9 @@ TEST_CASE_METHOD(Crash, "files unlinked or detached halfway are finished by the 
   for (int round = 0; round < 3; ++round) {
     write_fragmented(path("f"), 1500, 1);
     const daxfs::UniqueFd open_still = open_file(path("f"), O_RDONLY);
-    Worker removing([&] { return error_of(unlink(path("f").c_str())); });
-    Worker churning([&] {
-      const std::string file = path("g");
-      const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    Worker removing(path(), [] { return error_of(unlink("f")); });
+    Worker churning(path(), [] {
+      const int fd = open("g", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
       if (fd < 0) return errno;
       int code = error_of(fallocate(fd, 0, 0, 4 << 20));
       for (int i = 0; code == 0 && i < 40; ++i) {
@@ -205,7 +208,7 @@ TEST_CASE_METHOD(Crash, "files unlinked or detached halfway are finished by the 
       }
       if (code == 0) code = error_of(ftruncate(fd, 0));
       close(fd);
-      return code != 0 ? code : error_of(unlink(file.c_str()));
+      return code != 0 ? code : error_of(unlink("g"));
     });
     REQUIRE(eventually([&] { return removing.count() >= 1 && churning.count() >= 3; }));
     kill_daemon();
