@@ -46,12 +46,16 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                 }
               }
             }),
-      cache_(volume, [this](Inode& inode) { last_reference(inode); }) {}
+      cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
+  // If it cannot be read, every operation will say so.
+  if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
+}
 
 Filesystem::~Filesystem() { gate_.stop(); }
 
 void Filesystem::unmount() {
   gate_.stop();
+  root_ = InodeRef();
   cache_.drain([this](Inode& inode) {
     inode.opens = 0;
     dispose_if_dead(inode);

@@ -318,6 +318,7 @@ class Filesystem {
   KernelCache* kernel_cache_ = nullptr;
   Gate gate_;
   InodeTableCache cache_;
+  InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index
   ProcessTable processes_;
   std::mutex rename_mutex_;  // renames, one at a time: directory ancestry stands still
 };

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <optional>
 
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"
@@ -103,14 +102,14 @@ TEST_CASE_METHOD(Background, "umount followed at once by a mount, twenty times")
 
 TEST_CASE_METHOD(Background, "a mount waits for the daemon of a lazy unmount to finish") {
   REQUIRE(mount().code == 0);
-  std::optional<daxfs::UniqueFd> open_still(open_file(mnt + "/f", O_RDWR | O_CREAT));
-  write_at(open_still->get(), 0, "late");
+  daxfs::UniqueFd open_still = open_file(mnt + "/f", O_RDWR | O_CREAT);
+  write_at(open_still.get(), 0, "late");
   REQUIRE(umount2(mnt.c_str(), MNT_DETACH) == 0);
   Process waiting({tool("daxfs"), pool, mnt});
   CHECK(eventually([&] { return waiting.err().find("waiting") != std::string::npos; }));
   CHECK(waiting.running());
-  write_at(open_still->get(), 4, "r");
-  open_still.reset();
+  write_at(open_still.get(), 4, "r");
+  open_still = daxfs::UniqueFd();
   const Finished mounted_now = waiting.finish();
   INFO(mounted_now.err);
   REQUIRE(mounted_now.code == 0);
