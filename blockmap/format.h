@@ -40,7 +40,7 @@ inline constexpr std::uint64_t kHugeBlocks = 512;  // 2 MiB: what a huge-page ma
 struct Superblock {
   std::array<char, 8> magic;
   std::uint32_t version;
-  std::uint32_t crc;  // over the whole struct
+  std::uint32_t crc;                    // over the whole struct
   std::uint64_t compatible_features;    // unknown bits: ignore
   std::uint64_t incompatible_features;  // unknown bits: refuse to mount
   std::array<std::uint8_t, 16> uuid;
@@ -60,12 +60,12 @@ inline constexpr std::uint32_t kStateClean = 1;  // unmounted in good order
 
 struct PoolState {
   std::uint32_t crc;
-  std::uint32_t flags;                   // kState*
-  std::uint64_t inode_chunks;            // initialised chunks; inode numbers are 1 .. 1024 * this
-  std::uint64_t inode_index;             // first ChunkIndexBlock, for chunks past the region
-  std::uint64_t mounts;                  // how often it was mounted
-  std::uint64_t pin_records;             // reserved: long-term pins that outlive the daemon
-  std::uint64_t free_snapshot;           // reserved: free space as of a clean unmount
+  std::uint32_t flags;          // kState*
+  std::uint64_t inode_chunks;   // initialised chunks; inode numbers are 1 .. 1024 * this
+  std::uint64_t inode_index;    // first ChunkIndexBlock, for chunks past the region
+  std::uint64_t mounts;         // how often it was mounted
+  std::uint64_t pin_records;    // reserved: long-term pins that outlive the daemon
+  std::uint64_t free_snapshot;  // reserved: free space as of a clean unmount
   std::array<std::uint64_t, 10> reserved;
 };
 static_assert(sizeof(PoolState) == 128);
@@ -87,8 +87,8 @@ static_assert(sizeof(ChunkIndexBlock) == kBlockSize);
 struct ExtentRecord {
   std::uint64_t file_block;
   std::uint64_t pool_block;
-  std::uint32_t count;  // in blocks, never 0
-  std::uint32_t flags;  // kExtent*
+  std::uint32_t count;      // in blocks, never 0
+  std::uint32_t flags;      // kExtent*
   std::uint32_t inode_low;  // the low half of the owner's inode number
   std::uint32_t crc;
 };
@@ -97,8 +97,8 @@ inline constexpr std::uint32_t kExtentUnwritten = 1;  // allocated, reads as zer
 
 inline constexpr std::size_t kInlineExtents = 4;
 
-// mode == 0: a free slot (its generation stays). An inode with links == 0 and mode != 0 is an orphan:
-// unlinked but open; the next mount frees it.
+// mode == 0: a free slot (its generation stays). An inode with links == 0 and mode != 0 is an
+// orphan: unlinked but open; the next mount frees it.
 struct InodeRecord {
   std::uint32_t crc;  // over [4, 96)
   std::uint32_t generation;
@@ -157,7 +157,8 @@ inline constexpr std::size_t kMaxName = 255;
 
 struct DirEntryHeader {
   std::uint64_t inode;
-  std::uint32_t crc;  // over this header (crc 0), the name, and seeded with the directory's inode number
+  std::uint32_t
+      crc;  // over this header (crc 0), the name, and seeded with the directory's inode number
   std::uint8_t type;  // DT_*
   std::uint8_t name_length;
   std::uint8_t granules;

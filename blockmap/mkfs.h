@@ -18,10 +18,10 @@ struct MakeOptions {
   std::int64_t now_ns = 0;
 };
 
-// Writes superblocks, state, an empty journal and the root directory; durable on return. Does not look at
-// what was there before. Cost: a few hundred KiB written, whatever the size of the medium. The superblock comes
-// last, so that an interrupted mkfs leaves no pool behind (an old superblock is invalidated first).
-// EINVAL as a Problem if the medium is smaller than pmem::kMinPoolBytes.
+// Writes superblocks, state, an empty journal and the root directory; durable on return. Does not
+// look at what was there before. Cost: a few hundred KiB written, whatever the size of the medium.
+// The superblock comes last, so that an interrupted mkfs leaves no pool behind (an old superblock
+// is invalidated first). EINVAL as a Problem if the medium is smaller than pmem::kMinPoolBytes.
 Outcome<void> make_filesystem(Medium& medium, const MakeOptions& options);
 
 // The geometry that a medium of this size gets (for mkfs's report and for tests).

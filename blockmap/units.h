@@ -42,10 +42,10 @@ struct Position {
 
 using BlockCount = Quantity<struct BlockTag>;
 using ByteCount = Quantity<struct ByteTag>;
-using FileBlock = Position<struct FileTag, BlockCount>;    // block index within a file
-using PoolBlock = Position<struct PoolTag, BlockCount>;    // block index within the pool
-using FileOffset = Position<struct FileTag, ByteCount>;    // byte offset within a file
-using PoolOffset = Position<struct PoolTag, ByteCount>;    // byte offset within the pool
+using FileBlock = Position<struct FileTag, BlockCount>;  // block index within a file
+using PoolBlock = Position<struct PoolTag, BlockCount>;  // block index within the pool
+using FileOffset = Position<struct FileTag, ByteCount>;  // byte offset within a file
+using PoolOffset = Position<struct PoolTag, ByteCount>;  // byte offset within the pool
 
 struct InodeNumber {
   std::uint64_t value = 0;

@@ -1,4 +1,5 @@
 // Bad input to the commands: a non-zero exit, one line that names the object, and nothing changed.
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -202,6 +203,18 @@ TEST_CASE_METHOD(Bench, "mkfs.daxfs refuses sizes that make no sense, and makes 
   check_refused({tool("mkfs.daxfs"), "--size", "8M", mnt}, 1, mnt);
   check_refused({tool("mkfs.daxfs"), "/dev/null"}, 1, "/dev/null");
   CHECK(access(fresh.c_str(), F_OK) != 0);
+}
+
+TEST_CASE_METHOD(Bench, "mkfs.daxfs leaves nothing on a full disk") {
+  const std::string disk = dir.path("disk");
+  REQUIRE(mkdir(disk.c_str(), 0755) == 0);
+  REQUIRE(::mount("none", disk.c_str(), "tmpfs", 0, "size=1M") == 0);
+  write_file(disk + "/fill", std::string(1 << 20, 'x'));
+  const Finished refused = run({tool("mkfs.daxfs"), "--size", "64M", disk + "/pool"});
+  CHECK(refused.code == 1);
+  CHECK(refused.err.find("No space left on device") != std::string::npos);
+  CHECK(access((disk + "/pool").c_str(), F_OK) != 0);
+  CHECK(umount2(disk.c_str(), MNT_DETACH) == 0);
 }
 
 TEST_CASE_METHOD(Bench, "mkfs.daxfs overwrites nothing without --force") {

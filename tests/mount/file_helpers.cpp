@@ -1,7 +1,9 @@
 #include "tests/mount/file_helpers.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <ctime>
@@ -22,6 +24,22 @@ std::string pattern(std::size_t size, unsigned seed) {
     data[i] = static_cast<char>(1 + (state >> 24) % 255);
   }
   return data;
+}
+
+std::string difference(std::string_view seen, std::string_view expected) {
+  if (seen == expected) return "";
+  const auto at = static_cast<std::size_t>(
+      std::mismatch(seen.begin(), seen.end(), expected.begin(), expected.end()).first -
+      seen.begin());
+  const auto hex = [at](std::string_view bytes) {
+    std::string text;
+    for (const char c : bytes.substr(std::min(at, bytes.size()), 16)) {
+      text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    }
+    return text;
+  };
+  return fmt::format("{} bytes instead of {}; from byte {} (block {}) on {}, not {}", seen.size(),
+                     expected.size(), at, at / kBlock, hex(seen), hex(expected));
 }
 
 UniqueFd open_file(const std::string& path, int flags, mode_t mode) {

@@ -21,6 +21,9 @@ inline constexpr std::size_t kBlock = 4096;
 // Bytes that differ from block to block and from seed to seed, and are never zero.
 std::string pattern(std::size_t size, unsigned seed);
 
+// Where two contents differ, in a line; "" if they do not.
+std::string difference(std::string_view seen, std::string_view expected);
+
 // These REQUIRE success.
 UniqueFd open_file(const std::string& path, int flags, mode_t mode = 0644);
 void write_at(int fd, std::uint64_t offset, std::string_view data);

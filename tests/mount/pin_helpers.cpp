@@ -56,7 +56,7 @@ Held::~Held() {
 }
 
 void Held::check() {
-  if (view_ != nullptr) CHECK(std::string_view(view_, length_) == content_);
+  if (view_ != nullptr) CHECK(difference(std::string_view(view_, length_), content_) == "");
   if (process_) {
     CHECK(process_->process().running());
     CHECK(process_->process().err().empty());

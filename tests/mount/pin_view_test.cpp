@@ -59,7 +59,7 @@ TEST_CASE_METHOD(Views, "the view is the whole blocks of the range") {
   const daxfs::UniqueFd fd = open_file(file, O_RDONLY);
   const View view(fd.get(), kBlock + 100, 2 * kBlock, 0);
   CHECK(view.length() == 3 * kBlock);
-  CHECK(view.text(0, view.length()) == data.substr(kBlock, 3 * kBlock));
+  CHECK(difference(view.text(0, view.length()), data.substr(kBlock, 3 * kBlock)) == "");
 }
 
 TEST_CASE_METHOD(Views, "a view of many scattered extents is one") {
@@ -67,7 +67,7 @@ TEST_CASE_METHOD(Views, "a view of many scattered extents is one") {
   write_fragmented(path("scattered"), kMany, 3);
   const daxfs::UniqueFd fd = open_file(path("scattered"), O_RDWR);
   View view(fd.get(), 0, kMany * kBlock, DAXFS_PIN_WRITE);
-  CHECK(view.text(0, view.length()) == pattern(kMany * kBlock, 3));
+  CHECK(difference(view.text(0, view.length()), pattern(kMany * kBlock, 3)) == "");
   view.put(1000 * kBlock - 3, "across blocks");
   const daxfs::UniqueFd reader = open_file(path("scattered"), O_RDONLY);
   CHECK(read_at(reader.get(), 1000 * kBlock - 3, 13) == "across blocks");
@@ -97,8 +97,8 @@ TEST_CASE_METHOD(Views, "a view of many scattered extents is one") {
     REQUIRE(daxfs_map_iov(fd.get(), view.pin(), parts.data(), kMany) == kMany);
     for (std::size_t i = 0; i < kMany; ++i) {
       REQUIRE(parts[i].iov_len == kBlock);
-      REQUIRE(std::string_view(static_cast<char*>(parts[i].iov_base), kBlock) ==
-              view.text(i * kBlock, kBlock));
+      REQUIRE(difference(std::string_view(static_cast<char*>(parts[i].iov_base), kBlock),
+                         view.text(i * kBlock, kBlock)) == "");
     }
     CHECK(daxfs_unmap_iov(fd.get(), parts.data(), kMany) == 0);
   }
@@ -149,27 +149,27 @@ TEST_CASE_METHOD(Views, "the view shows what is written to the file") {
 
 TEST_CASE_METHOD(Views, "what a holder wrote is the file, for old and new descriptors") {
   const daxfs::UniqueFd early = open_file(file, O_RDONLY);
-  CHECK(read_at(early.get(), 0, kSize) == data);  // now it is cached
+  CHECK(difference(read_at(early.get(), 0, kSize), data) == "");  // now it is cached
   void* const mapped = mmap(nullptr, kSize, PROT_READ, MAP_SHARED, early.get(), 0);
   REQUIRE(mapped != MAP_FAILED);
-  CHECK(std::string_view(static_cast<char*>(mapped), kSize) == data);
+  CHECK(difference(std::string_view(static_cast<char*>(mapped), kSize), data) == "");
 
   const daxfs::UniqueFd fd = open_file(file, O_RDWR);
   View view(fd.get(), 0, kSize, DAXFS_PIN_WRITE);
   const std::string written = pattern(kSize, 77);
   view.put(0, written);
   const daxfs::UniqueFd during = open_file(file, O_RDONLY);
-  CHECK(read_at(during.get(), 0, kSize) == written);
+  CHECK(difference(read_at(during.get(), 0, kSize), written) == "");
   view.put(kBlock, "once more");
   CHECK(read_at(during.get(), kBlock, 9) == "once more");
   std::string expected = written;
   expected.replace(kBlock, 9, "once more");
 
   view.release();
-  CHECK(read_at(early.get(), 0, kSize) == expected);
-  CHECK(read_at(fd.get(), 0, kSize) == expected);
-  CHECK(read_file(file) == expected);
-  CHECK(std::string_view(static_cast<char*>(mapped), kSize) == expected);
+  CHECK(difference(read_at(early.get(), 0, kSize), expected) == "");
+  CHECK(difference(read_at(fd.get(), 0, kSize), expected) == "");
+  CHECK(difference(read_file(file), expected) == "");
+  CHECK(difference(std::string_view(static_cast<char*>(mapped), kSize), expected) == "");
   CHECK(munmap(mapped, kSize) == 0);
 }
 
@@ -184,14 +184,14 @@ TEST_CASE_METHOD(Views,
     View view(fd.get(), 0, kSize, DAXFS_PIN_WRITE);
     view.put(0, pattern(kSize, 50 + round));
     view.release();
-    CHECK(seen == pattern(kSize, 50 + round));
+    CHECK(difference(seen, pattern(kSize, 50 + round)) == "");
   }
   CHECK(munmap(mapped, kSize) == 0);
 }
 
 TEST_CASE_METHOD(Views, "a holder that dies without unpinning leaves what it wrote") {
   const daxfs::UniqueFd early = open_file(file, O_RDONLY);
-  CHECK(read_at(early.get(), 0, kSize) == data);
+  CHECK(difference(read_at(early.get(), 0, kSize), data) == "");
   const std::string written = pattern(kSize, 78);
   {
     const ReadyChild holder([&] {
@@ -208,7 +208,7 @@ TEST_CASE_METHOD(Views, "a holder that dies without unpinning leaves what it wro
   }
   CHECK(eventually([&] { return status()["pins"]["long"] == 0; }));
   CHECK(eventually([&] { return read_at(early.get(), 0, kSize) == written; }));
-  CHECK(read_file(file) == written);
+  CHECK(difference(read_file(file), written) == "");
 }
 
 TEST_CASE_METHOD(Views, "unpinning a write pin moves the times, a read pin does not") {

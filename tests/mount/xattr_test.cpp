@@ -78,7 +78,7 @@ TEST_CASE("attributes have the limits of Linux") {
   write_file(file, "");
   const std::string largest(65536, 'v');
   CHECK(set(file, "user.large", largest) == 0);
-  CHECK(get(file, "user.large") == largest);
+  CHECK(difference(get(file, "user.large"), largest) == "");
   CHECK(set(file, "user.large", largest + "v") == E2BIG);
   CHECK(set(file, "user." + std::string(250, 'n'), "x") == 0);
   CHECK(set(file, "user." + std::string(251, 'n'), "x") == ERANGE);
@@ -89,7 +89,7 @@ TEST_CASE("attributes have the limits of Linux") {
   CHECK(getxattr(file.c_str(), "user.large", nullptr, 0) == 65536);
   CHECK(error_of(listxattr(file.c_str(), small, sizeof small)) == ERANGE);
   mount.remount();
-  CHECK(get(file, "user.large") == largest);
+  CHECK(difference(get(file, "user.large"), largest) == "");
   REQUIRE(unlink(file.c_str()) == 0);
 }
 
