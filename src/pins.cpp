@@ -7,6 +7,7 @@
 
 #include "client/daxfs.h"
 #include "src/clock.h"
+#include "src/commit_batch.h"
 #include "src/filesystem.h"
 
 namespace daxfs {
@@ -68,7 +69,11 @@ void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
   kernel_cache_->invalidate_data(inode.number, std::move(done));
 }
 
-void Filesystem::note_page_cache(OpenFile& file) { file.inode->page_cached = true; }
+void Filesystem::note_page_cache(OpenFile& file) {
+  // Most reads and writes find it said already, and need not take the cache line away from others.
+  std::atomic<bool>& cached = file.inode->page_cached;
+  if (!cached.load(std::memory_order_relaxed)) cached = true;
+}
 
 void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
   if (!file.direct) return done();
@@ -94,8 +99,7 @@ Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
   Transaction tx;
   if (const Status room = inode.extents->reserve(tx, inode.record, slots); !room) return room;
   // A few at a time, as a transaction holds.
-  const std::size_t per_commit =
-      (volume_.journal().capacity() - 1024) / (4 * ExtentMap::kStagedBytesPerSlot);
+  const std::size_t per_commit = changes_per_commit(volume_.journal(), 4);
   for (std::size_t i = 0; i < unwritten.size(); ++i) {
     inode.extents->mark_written(tx, unwritten[i]);
     if ((i + 1) % per_commit != 0 && i + 1 < unwritten.size()) continue;

@@ -21,7 +21,7 @@ Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, con
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return fail(EINVAL);
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
-  if (!file.direct && !inode.page_cached.load(std::memory_order_relaxed)) inode.page_cached = true;
+  if (!file.direct) note_page_cache(file);
 
   const std::shared_lock guard(inode.lock);
   const std::uint64_t size = inode.record.size;

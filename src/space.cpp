@@ -6,6 +6,7 @@
 
 #include "blockmap/detach.h"
 #include "src/clock.h"
+#include "src/commit_batch.h"
 #include "src/filesystem.h"
 
 namespace daxfs {
@@ -243,8 +244,7 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
     }
     volume_.medium().fence();
   }
-  const std::size_t per_commit =
-      (volume_.journal().capacity() - 1024) / (2 * ExtentMap::kStagedBytesPerSlot);
+  const std::size_t per_commit = changes_per_commit(volume_.journal(), 2);
   std::size_t in_transaction = 0;
   std::size_t hole = 0;
   std::size_t run = 0;

@@ -5,6 +5,7 @@
 #include <shared_mutex>
 
 #include "src/clock.h"
+#include "src/commit_batch.h"
 #include "src/filesystem.h"
 
 namespace daxfs {
@@ -33,7 +34,7 @@ Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
   if (data.empty()) return 0;
   if (offset.value > INT64_MAX || data.size() > INT64_MAX - offset.value) return fail(EFBIG);
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
-  if (!file.direct && !inode.page_cached.load(std::memory_order_relaxed)) inode.page_cached = true;
+  if (!file.direct) note_page_cache(file);
 
   std::size_t done = write_in_place(inode, offset, data, drop_privileges);
   while (done < data.size()) {
@@ -80,8 +81,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
 
   // What is missing, and how many records the change may take; as much of it as one transaction
   // holds.
-  const std::size_t most_slots =
-      (volume_.journal().capacity() - 1024) / (2 * ExtentMap::kStagedBytesPerSlot);
+  const std::size_t most_slots = changes_per_commit(volume_.journal(), 2);
   const FileRange range = covering(offset, ByteCount(data.size()));
   BlockCount missing;
   std::size_t slots = 0;

@@ -20,15 +20,7 @@ struct Deferring : Mount {
     write_file(path("f"), "");
     empty = free();
   }
-  void make(bool fragmented) {
-    REQUIRE(unlink(path("f").c_str()) == 0);
-    if (access(path("source").c_str(), F_OK) != 0) write_file(path("source"), "");
-    if (fragmented) {
-      write_fragmented(path("f"), kBlocks, 1);
-    } else {
-      write_file(path("f"), pattern(kBlocks * kBlock, 1));
-    }
-  }
+  void make(bool fragmented) { make_victim(*this, kBlocks, fragmented); }
   // Every free block gets other bytes.
   void fill_pool() {
     const daxfs::UniqueFd fd = open_file(path("filler"), O_WRONLY | O_CREAT | O_DIRECT);

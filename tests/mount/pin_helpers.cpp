@@ -20,6 +20,18 @@ std::vector<std::string> hold_command(const std::string& path, std::uint64_t off
 
 }  // namespace
 
+void make_victim(const Mount& mount, std::size_t blocks, bool fragmented) {
+  const std::string victim = mount.path("f");
+  const std::string source = mount.path("source");
+  REQUIRE(unlink(victim.c_str()) == 0);
+  if (access(source.c_str(), F_OK) != 0) write_file(source, "");
+  if (fragmented) {
+    write_fragmented(victim, blocks, 1);
+  } else {
+    write_file(victim, pattern(blocks * kBlock, 1));
+  }
+}
+
 const char* name_of(End end) {
   constexpr std::array names{"unpin", "close", "SIGTERM", "SIGKILL"};
   return names[static_cast<std::size_t>(end)];

@@ -55,6 +55,10 @@ class Held {
   std::optional<HoldProcess> process_;
 };
 
+// Replaces the file "f" by a new one of so many blocks (in one piece, or one extent a block), and
+// makes sure of the file "source" that is to be renamed over it.
+void make_victim(const Mount& mount, std::size_t blocks, bool fragmented);
+
 // Operations that take blocks away from a file "f"; each returns an errno.
 struct Detach {
   const char* name;

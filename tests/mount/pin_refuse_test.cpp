@@ -24,15 +24,7 @@ struct Refusing : Mount {
     write_file(path("f"), "");
     empty = free();
   }
-  void make(bool fragmented) {
-    REQUIRE(unlink(path("f").c_str()) == 0);
-    if (access(path("source").c_str(), F_OK) != 0) write_file(path("source"), "");
-    if (fragmented) {
-      write_fragmented(path("f"), kBlocks, 1);
-    } else {
-      write_file(path("f"), pattern(kBlocks * kBlock, 1));
-    }
-  }
+  void make(bool fragmented) { make_victim(*this, kBlocks, fragmented); }
   // All that is promised of a refusal.
   void check_refused(const std::function<int()>& detach) {
     const Snapshot before(path("f"));
