@@ -2,6 +2,7 @@
 // their own. Shared helpers of the ops_*.cpp files.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
 #include <fuse_lowlevel.h>
 
@@ -30,10 +31,26 @@ class OpenFiles {
   absl::flat_hash_set<OpenFile*> files_;
 };
 
+// Who polls an open file, to be woken when it has news of its leases. Thread-safe.
+class Pollers {
+ public:
+  ~Pollers();
+  // Takes the handle, in place of an earlier one.
+  void keep(HolderId holder, fuse_pollhandle* handle);
+  void wake(HolderId holder);
+  void forget(HolderId holder);
+
+ private:
+  fuse_pollhandle* take(HolderId holder);
+  std::mutex mutex_;  // protects handles_; nothing else is locked while it is held
+  absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> handles_;
+};
+
 // What the session gives libfuse to hand back with every request.
 struct Context {
   Filesystem& filesystem;
   const std::function<void()>& on_ready;
+  Pollers& pollers;
   OpenFiles open_files{};
 };
 

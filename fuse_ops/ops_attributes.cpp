@@ -92,11 +92,11 @@ void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
 
 void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
               std::size_t size, int flags) {
-  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags));
+  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags, caller(req)));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {
-  reply(req, fs(req).remove_xattr({inode}, name));
+  reply(req, fs(req).remove_xattr({inode}, name, caller(req)));
 }
 
 void statfs(fuse_req_t req, fuse_ino_t) {

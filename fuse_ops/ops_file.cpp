@@ -1,6 +1,7 @@
 // Open files: reading, writing, space. FLUSH stays unimplemented: a write is durable when it
 // returns, and close must never wait for anything.
 #include <linux/falloc.h>
+#include <poll.h>
 
 #include <span>
 
@@ -107,6 +108,16 @@ void lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info*
   }
 }
 
+// A regular file can always be read and written; POLLPRI says that its leases have news.
+void poll(fuse_req_t req, fuse_ino_t, fuse_file_info* info, fuse_pollhandle* handle) {
+  OpenFile& opened = file(info);
+  // First the handle, then the look: news that come in between wake it.
+  if (handle != nullptr) context(req).pollers.keep(opened.holder, handle);
+  unsigned ready = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+  if (fs(req).has_news(opened)) ready |= POLLPRI;
+  fuse_reply_poll(req, ready);
+}
+
 }  // namespace
 
 void add_file_ops(fuse_lowlevel_ops& ops) {
@@ -117,6 +128,7 @@ void add_file_ops(fuse_lowlevel_ops& ops) {
   ops.fsync = fsync;
   ops.fallocate = fallocate;
   ops.lseek = lseek;
+  ops.poll = poll;
 }
 
 }  // namespace daxfs::ops

@@ -33,6 +33,7 @@
 #include "src/open_file.h"
 #include "src/options.h"
 #include "src/process.h"
+#include "src/survivors.h"
 
 namespace daxfs {
 
@@ -140,15 +141,21 @@ class Filesystem {
                       const CancellationRef& cancellation, Completion<struct stat> done);
   struct statvfs statistics() const;
   Result<std::string> get_xattr(InodeNumber inode, const std::string& name);
-  Status set_xattr(InodeNumber inode, const std::string& name, std::string_view value, int flags);
-  Status remove_xattr(InodeNumber inode, const std::string& name);
+  // user.daxfs.pin_policy, the policy of this file alone: EPERM unless the caller may switch
+  // policies, EINVAL for what is no policy.
+  Status set_xattr(InodeNumber inode, const std::string& name, std::string_view value, int flags,
+                   const Caller& caller);
+  Status remove_xattr(InodeNumber inode, const std::string& name, const Caller& caller);
   Result<std::vector<std::string>> list_xattrs(InodeNumber inode);
 
   // --- open files ---
   // flags as for open(2); O_TRUNC is not handled here (set_attributes is). Close with release().
   Result<std::unique_ptr<OpenFile>> open(InodeNumber inode, int flags);
-  // Drops the holder's pins; at the last close of an unlinked file, frees it.
+  // Drops the holder's pins and leases; at the last close of an unlinked file, frees it.
   void release(std::unique_ptr<OpenFile> file);
+  // For a file that is still open when the mount ends: its holder may go on using what it has
+  // mapped, so what is recorded of its pins stays for the next mount.
+  void abandon(std::unique_ptr<OpenFile> file);
 
   // --- data ---
   // Hands the bytes to `send` where they lie in the pool, while the file's blocks are held in
@@ -182,6 +189,9 @@ class Filesystem {
            const CancellationRef& cancellation, Completion<PinId> done);
   // `done` comes when nothing stale of the file is cached any more.
   void unpin(OpenFile& file, PinId pin, Done done);
+  // A long-term pin that the caller's process took under a former daemon (survivors.h) goes to this
+  // file. ENOENT, EPERM, EBADF.
+  Status adopt(OpenFile& file, PinId pin, const Caller& caller);
   struct PinnedExtent {
     FileOffset file;
     PoolOffset pool;
@@ -200,6 +210,19 @@ class Filesystem {
   // Extents of a file range from byte `offset` on, at most `limit`.
   Result<PinnedExtents> extents(OpenFile& file, FileOffset offset, ByteCount length,
                                 std::size_t limit);
+
+  // --- leases (leases.cpp) ---
+  // flags: DAXFS_LEASE_*; `lease` names the one to shrink.
+  void lease(OpenFile& file, const PinRange& range, LeaseId lease, const Caller& caller,
+             const CancellationRef& cancellation, Completion<LeaseId> done);
+  Status unlease(OpenFile& file, LeaseId lease) { return gate_.unlease(file.holder, lease); }
+  // EAGAIN: none.
+  Result<LeaseNews> next_news(OpenFile& file) { return gate_.next_news(file.holder); }
+  bool has_news(OpenFile& file) const { return gate_.has_news(file.holder); }
+
+  // --- policies (policy.cpp) ---
+  // Switches policies live: see change_policy(). EPERM unless the caller may.
+  Outcome<void> set_policy(std::string_view text, const Caller& caller);
 
   // --- reports: JSON objects, one a line (reports.cpp) ---
   // Appends up to `room` bytes of whole lines to `out` and moves `cursor` on (0: begin; UINT64_MAX:
@@ -237,7 +260,16 @@ class Filesystem {
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
 
-  Status change_xattrs(InodeNumber inode, const std::function<Status(XattrMap&)>& change);
+  // policy.cpp
+  bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
+  // The policy that the file has for itself. Lock held exclusively.
+  std::optional<PinPolicy> policy_of(Inode& inode);
+  Status check_policy_xattr(Inode& inode, const std::string& name,
+                            std::optional<std::string_view> value, const Caller& caller) const;
+  void policy_xattr_changed(Inode& inode, const std::string& name);
+
+  Status change_xattrs(InodeNumber inode, const std::string& name,
+                       const std::function<Status(Inode&, XattrMap&)>& change);
 
   // namespace.cpp, rename.cpp
   Entry entry_for(Inode& inode);  // takes a lookup reference
@@ -269,9 +301,14 @@ class Filesystem {
   // The inode's lock is held exclusively for all of these.
   // Asks the gate about `range`, and on its agreement removes the blocks, commits the inode's
   // record (which `prepare` has changed meanwhile) and hands the blocks to the gate.
-  Result<Verdict> detach_at_gate(Inode& inode, FileRange range, DetachReason reason,
-                                 const Requester& requester, const TicketRef& ticket,
-                                 const std::function<void()>& prepare);
+  struct Detach {
+    FileRange range;
+    FileOffset offset;  // as asked for, in bytes
+    ByteCount length;
+    DetachReason reason;
+  };
+  Result<Verdict> detach_at_gate(Inode& inode, const Detach& detach, const Requester& requester,
+                                 const TicketRef& ticket, const std::function<void()>& prepare);
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
@@ -301,10 +338,13 @@ class Filesystem {
   // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC);
   // `size` as in fill_holes().
   Status populate(Inode& inode, FileRange range, std::uint64_t size);
-  void write_unpinned(Inode& inode, std::uint32_t pins);  // so many write pins are gone: the times
+  // Makes a long-term pin that was just taken outlive the daemon.
+  Status record_pin(const OpenFile& file, PinId pin, const PinRequest& request);
+  // So many write pins are gone: the times, and (in the background) what the kernel has cached.
+  void write_unpinned(Inode& inode, std::uint32_t pins);
+  void note_write_unpinned(Inode& inode, std::uint32_t pins);  // the times alone
   // reports.cpp
   nlohmann::json status_report() const;
-  bool sees_everything(const Caller& caller) const;  // root and whoever mounted it
 
   void drop_cached_pages(Inode& inode, std::function<void()> done);
   // The highest counts of pins over any block of the range.
@@ -315,11 +355,13 @@ class Filesystem {
   const MountOptions options_;
   std::string mountpoint_;
   const uid_t mounter_;
+  std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   KernelCache* kernel_cache_ = nullptr;
   Gate gate_;
   InodeTableCache cache_;
   InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index
   ProcessTable processes_;
+  std::unique_ptr<Survivors> survivors_;
   std::mutex rename_mutex_;  // renames, one at a time: directory ancestry stands still
 };
 

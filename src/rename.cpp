@@ -145,7 +145,10 @@ Result<Verdict> Filesystem::commit_rename(const RenameArguments& arguments, Rena
                                               .range = all,
                                               .blocks = blocks,
                                               .requester = arguments.requester,
-                                              .reason = DetachReason::rename_over});
+                                              .reason = DetachReason::rename_over,
+                                              .policy = policy_of(*target),
+                                              .offset = FileOffset(0),
+                                              .length = ByteCount(target->record.size)});
     if (!verdict || *verdict == Verdict::parked) return verdict;
   }
 

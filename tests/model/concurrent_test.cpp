@@ -217,11 +217,11 @@ class Worker {
     expect("chmod", code_of(testing::set_attributes(fs_, inode, change)), {ESTALE});
     expect("getattr", code_of(fs_.attributes(inode)), {ESTALE});
     const std::string name = "user." + any_name();
-    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0)),
+    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0, Caller{})),
            {ENOSPC, ESTALE});
     expect("getxattr", code_of(fs_.get_xattr(inode, name)), {ENODATA, ESTALE});
     expect("listxattr", code_of(fs_.list_xattrs(inode)), {ESTALE});
-    expect("removexattr", code_of(fs_.remove_xattr(inode, name)), {ENODATA, ENOSPC, ESTALE});
+    expect("removexattr", code_of(fs_.remove_xattr(inode, name, Caller{})), {ENODATA, ENOSPC, ESTALE});
   }
 
   // What daxfsctl asks for, and statfs.
