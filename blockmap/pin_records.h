@@ -6,6 +6,7 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/inlined_vector.h>
 #include <sys/types.h>
 
 #include <array>
@@ -116,31 +117,35 @@ class PinRecords {
     PoolBlock place;
     std::uint32_t used = 1;  // a bit for each slot; slot 0 is the header
     bool spilled = false;    // lies in the data area
-    PoolBlock previous;      // in the chain of spilled blocks; 0: the region's header
-    PoolBlock next;          // 0: the last one
+    PoolBlock previous{};    // in the chain of spilled blocks; 0: the region's header
+    PoolBlock next{};        // 0: the last one
   };
   using Blocks = std::list<Block>;
 
+  using Slots = absl::InlinedVector<PinSlot, 4>;  // of one pin; nearly always one
+
   PoolBlock region_block(std::uint64_t index) const;
+  void write_records(const PinRecord& pin, std::span<const PoolRange> blocks, const Slots& slots,
+                     std::uint64_t sequence);
+  // The continuation slots of a record, as far as the medium shows them.
+  void append_continuations(PinSlot slot, Slots& slots) const;
+  void clear_unused_slots(const Block& block);
+  void stage_next(Transaction& tx, PoolBlock block, PoolBlock next) const;
+
   // These expect mutex_ to be held.
-  Result<void> take_slots(std::size_t count, std::vector<PinSlot>& slots);
+  Status take_slots(std::size_t count, Slots& slots);
   Result<PinSlot> take_slot();
+  void give_slots(const Slots& slots);
   void give_slot(PinSlot slot);
   Status grow();
   void grow_region();
   Status add_spill_block();
   void release_spill_block(Blocks::iterator block);
   void release_reserve();
-  Blocks::iterator insert(Blocks& list, const Block& block);
   Blocks& list_of(const Block& block);
-  void stage_next(Transaction& tx, PoolBlock block, PoolBlock next) const;
+  void insert(const Block& block);
+  void forget(PoolBlock place);
   void stage_region_header(Transaction& tx) const;
-  bool is_used(PinSlot slot) const;
-
-  // The continuation slots of a record, as far as the medium shows them whole.
-  void append_continuations(PinSlot slot, std::vector<PinSlot>& slots) const;
-  void write_records(const PinRecord& pin, std::span<const PoolRange> blocks,
-                     std::span<const PinSlot> slots, std::uint64_t sequence);
 
   Medium& medium_;
   Journal& journal_;
