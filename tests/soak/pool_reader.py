@@ -20,7 +20,7 @@ class PoolReader:
         with open(path, "rb") as file:
             self.view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         (magic, version, *_, self.region_start, self.region_chunks, self.data_start) = SUPERBLOCK.unpack_from(self.view)
-        check(magic == b"DAXFSPM1" and version == 1, f"{path}: magic {magic}, version {version}")
+        check(magic == b"DAXFSPM1" and version == 2, f"{path}: magic {magic}, version {version}")
         self.owners = {}
         self.file_blocks = 0
 
