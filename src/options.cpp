@@ -57,11 +57,6 @@ bool contains(const std::array<std::string_view, N>& words, std::string_view wor
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-std::unexpected<Problem> bad(std::string_view option, std::string_view why,
-                             std::string_view way_out) {
-  return problem(EINVAL, fmt::format("mount option '{}': {}; {}", option, why, way_out));
-}
-
 Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   const auto equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
