@@ -50,9 +50,8 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
 Status Gate::Impl::may_give_up(const LeaseInfo& lease, FileRange keep) const {
   if (options.longterm != LongTerm::lease) return {};
   const auto needs = [&](FileRange range) {
-    if (!overlap(range, lease.range())) return false;
-    const bool kept = keep.start <= range.start && range.end() <= keep.end();
-    return !kept && !leases.covered(lease.holder, lease.inode, range, lease.id);
+    return overlap(range, lease.range()) &&
+           !leases.covered_with(lease.holder, lease.inode, range, lease.id, keep);
   };
   return pins.any_long(lease.holder, lease.inode, needs) ? fail(EBUSY) : Status();
 }

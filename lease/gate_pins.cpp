@@ -71,7 +71,7 @@ void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks)
     all += range.count;
   }
   pinned += all;
-  pinned_by[pin.requester.uid] += all;
+  if (all.value > 0) pinned_by[pin.requester.uid] += all;
   ++(pin.kind == PinKind::long_term ? long_pins : short_pins);
   post(GateEvent::Kind::pin, about_pin(pin, options.pin_policy));
 }
@@ -126,9 +126,10 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
     all += range.count;
   }
   pinned -= all;
-  const auto user = pinned_by.find(info.requester.uid);
-  user->second -= all;
-  if (user->second.value == 0) pinned_by.erase(user);
+  if (const auto user = pinned_by.find(info.requester.uid); user != pinned_by.end()) {
+    user->second -= all;
+    if (user->second.value == 0) pinned_by.erase(user);
+  }
   // In the same hold of the lock: a block that is not pinned must not be seen in limbo, or two
   // might free it.
   const std::size_t before = freed.size();

@@ -97,17 +97,18 @@ std::vector<LeaseInfo> LeaseTable::of(HolderId holder) const {
 
 void LeaseTable::forget(HolderId holder) { holders_.erase(holder.value); }
 
-bool LeaseTable::covered(HolderId holder, InodeNumber inode, FileRange range,
-                         LeaseId except) const {
+bool LeaseTable::covered_with(HolderId holder, InodeNumber inode, FileRange range, LeaseId shorter,
+                              FileRange instead) const {
   const auto owner = holders_.find(holder.value);
   if (owner == holders_.end()) return false;
   std::vector<FileRange> parts;
   for (const auto& [id, lease] : owner->second.leases) {
-    if (id != except && lease.inode == inode) parts.push_back(lease.range());
+    if (lease.inode == inode) parts.push_back(id == shorter ? instead : lease.range());
   }
   std::sort(parts.begin(), parts.end());
   FileBlock at = range.start;
   for (const FileRange& part : parts) {
+    if (part.empty()) continue;
     if (part.start > at) break;
     at = std::max(at, part.end());
   }

@@ -73,8 +73,13 @@ class LeaseTable {
   std::vector<LeaseInfo> of(HolderId holder) const;
   void forget(HolderId holder);
 
-  // Whether the holder's leases, `except` left out, cover all of the range.
-  bool covered(HolderId holder, InodeNumber inode, FileRange range, LeaseId except = {}) const;
+  // Whether the holder's leases cover all of the range.
+  bool covered(HolderId holder, InodeNumber inode, FileRange range) const {
+    return covered_with(holder, inode, range, LeaseId{}, FileRange());
+  }
+  // The same, if `lease` were as short as `instead`.
+  bool covered_with(HolderId holder, InodeNumber inode, FileRange range, LeaseId lease,
+                    FileRange instead) const;
   // One of the holder's leases over (part of) the range.
   std::optional<LeaseId> over(HolderId holder, InodeNumber inode, FileRange range) const;
 
