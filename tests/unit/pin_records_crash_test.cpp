@@ -158,7 +158,7 @@ TEST_CASE("an acknowledged pin is there after a crash, another one wholly or not
   story.add(8);
   story.remove(2);
   CHECK(story.held() == 0);
-  CHECK(story.explore({.subset_limit = 5, .random_words = 16}) > 500);
+  CHECK(story.explore({.subset_limit = 5, .random_words = 16}) > 300);
 }
 
 TEST_CASE("a crash while the chain of records grows or shrinks loses no pin and no block",

@@ -20,6 +20,8 @@ struct Fixture {
   std::unique_ptr<Volume> volume = open_volume(*medium);
   OpenInode root = open_inode(*volume, kRootInode);
   OpenInode file = create(*volume, root, "file", S_IFREG | 0644);
+  // The root keeps its block when the file's name goes.
+  OpenInode other = create(*volume, root, "other", S_IFREG | 0644);
   std::uint64_t all_free = 0;  // without blocks of the file
   std::vector<PoolRange> blocks;
 
