@@ -8,9 +8,8 @@ using namespace daxfs::test;
 namespace {
 
 GateOptions breaking(std::uint64_t timeout_ms = kHour) {
-  return {.pin_policy = PinPolicy::breaks,
-          .short_timeout_ms = kHour,
-          .break_timeout_ms = timeout_ms};
+  return {
+      .pin_policy = PinPolicy::breaks, .short_timeout_ms = kHour, .break_timeout_ms = timeout_ms};
 }
 
 // A gate whose news for holders are recorded.
