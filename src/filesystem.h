@@ -22,6 +22,7 @@
 #include <string_view>
 #include <vector>
 
+#include "blockmap/detach.h"
 #include "blockmap/pool.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
@@ -231,8 +232,14 @@ class Filesystem {
   void touch(Inode& inode, bool modified);    // shared: mtime (if modified) and ctime, now
   void update_atime(Inode& inode);            // shared
   static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
-  void dispose_if_dead(Inode& inode);         // takes the lock
-  void last_reference(Inode& inode);          // nobody else has it
+  // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
+  // for a mount to finish; its number stays taken while the kernel knows it.
+  bool is_dead(const Inode& inode) const;  // shared: unlinked, closed, and not yet disposed of
+  // Exclusive. Precondition: is_dead(). Stages it; the caller commits, lets go, and gives back.
+  InodeRemains dispose(Transaction& tx, Inode& inode);
+  void give_back(const InodeRemains& remains);
+  void dispose_if_dead(Inode& inode);  // takes the lock; all of the above
+  void last_reference(Inode& inode);   // nobody else has it
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped

@@ -49,7 +49,9 @@ class Inode {
   FairSharedMutex lock;  // protects record, extents, directory and disposed
 
   pmem::InodeRecord record;  // its three times are stale: see below
-  bool disposed = false;     // unlinked, closed, blocks gone: only the number is still taken
+  // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
+  // stored to the slot any more.
+  bool disposed = false;
 
   // Built on first use: Filesystem::load_extents(), load_directory().
   std::optional<ExtentMap> extents;

@@ -28,6 +28,7 @@ struct Filesystem::RenamePlan {
   bool same_directory = false;
   std::vector<std::unique_lock<FairSharedMutex>> locks;
   std::vector<PoolRange> released;  // directory blocks that became empty
+  InodeRemains remains;             // of a replaced inode that nobody has open
 };
 
 Result<bool> Filesystem::is_above(InodeNumber ancestor, InodeNumber of) {
@@ -197,7 +198,11 @@ Result<Verdict> Filesystem::commit_rename(const RenameArguments& arguments, Rena
   stage(tx, from);
   if (&to != &from) stage(tx, to);
   stage(tx, source);
-  if (target != nullptr) stage(tx, *target);
+  if (target != nullptr && is_dead(*target)) {
+    plan.remains = dispose(tx, *target);
+  } else if (target != nullptr) {
+    stage(tx, *target);
+  }
   volume_.journal().commit(tx);
 
   if (target != nullptr) cache_.clear_name_hint(*target, arguments.new_parent, arguments.new_name);
@@ -228,6 +233,8 @@ Result<Verdict> Filesystem::rename_once(const RenameArguments& arguments, const 
     if (!verdict && verdict.error().code == EAGAIN) continue;
     if (!verdict || *verdict == Verdict::parked) return verdict;
     for (const PoolRange& range : plan.released) (void)volume_.allocator().free(range);
+    give_back(plan.remains);
+    // What could not be looked at under the locks of the plan.
     if (plan.target) dispose_if_dead(*plan.target);
     return verdict;
   }
