@@ -116,9 +116,17 @@ class Filesystem {
   Status unlink(InodeNumber parent, std::string_view name);
   Status remove_directory(InodeNumber parent, std::string_view name);
   // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0. Replacing a file's last name asks the gate.
-  void rename(InodeNumber parent, std::string_view name, InodeNumber new_parent,
-              std::string_view new_name, unsigned flags, const Caller& caller,
-              const CancellationRef& cancellation, Done done);
+  struct Renaming {
+    InodeNumber parent;
+    std::string_view name;
+    InodeNumber new_parent;
+    std::string_view new_name;
+    unsigned flags = 0;
+  };
+  // false: it has to ask the gate and nothing was done yet; use rename().
+  Result<bool> rename_without_gate(const Renaming& renaming);
+  void rename(const Renaming& renaming, const Caller& caller, const CancellationRef& cancellation,
+              Done done);
 
   // --- directories ---
   // Calls `visit` for the entries behind `cookie` ("." is 1, ".." is 2) until it returns false.
@@ -251,20 +259,15 @@ class Filesystem {
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
-  struct RenameArguments {
-    InodeNumber parent;
-    std::string name;
-    InodeNumber new_parent;
-    std::string new_name;
-    unsigned flags;
-    Requester requester;
-  };
   struct RenamePlan;
-  Result<Verdict> rename_once(const RenameArguments& arguments, const TicketRef& ticket);
+  static Status check_renaming(const Renaming& renaming);
+  // Without a ticket it returns `parked` instead of asking the gate.
+  Result<Verdict> rename_once(const Renaming& renaming, const Requester& requester,
+                              const TicketRef& ticket);
   // Fills in who is involved and checks all that needs no lock but rename_mutex_.
-  Status plan_rename(const RenameArguments& arguments, RenamePlan& plan);
-  Result<Verdict> commit_rename(const RenameArguments& arguments, RenamePlan& plan,
-                                const TicketRef& ticket);
+  Status plan_rename(const Renaming& renaming, RenamePlan& plan);
+  Result<Verdict> commit_rename(const Renaming& renaming, RenamePlan& plan,
+                                const Requester& requester, const TicketRef& ticket);
   // Whether `ancestor` is `of` or above it. Precondition: rename_mutex_ held.
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of);
 
