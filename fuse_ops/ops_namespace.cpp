@@ -61,9 +61,14 @@ void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
 
 void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
             const char* new_name, unsigned flags) {
+  const Filesystem::Renaming renaming{{parent}, name, {new_parent}, new_name, flags};
+  const auto renamed = fs(req).rename_without_gate(renaming);
+  if (!renamed || *renamed) {
+    reply(req, renamed ? Status() : std::unexpected(renamed.error()));
+    return;
+  }
   const auto waiting = Waiting::watch(req);
-  fs(req).rename({parent}, name, {new_parent}, new_name, flags, caller(req),
-                 waiting->cancellation(),
+  fs(req).rename(renaming, caller(req), waiting->cancellation(),
                  [waiting](const Status& status) { reply(waiting->finish(), status); });
 }
 

@@ -126,8 +126,10 @@ class Gate {
   // limbo.
   void detached(const TicketRef& ticket, std::span<const PoolRange> blocks);
   // For blocks that leave where nobody can be refused (last close, mount-time recovery): whatever
-  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed.
-  void detached_unasked(std::span<const PoolRange> blocks);
+  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed. `policy`
+  // is the file's own, else the mount's.
+  void detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode = {},
+                        std::optional<PinPolicy> policy = {});
 
   // --- pinning ---
   HolderId new_holder();

@@ -204,14 +204,18 @@ void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) 
   if (!freed.empty()) impl_->hooks.free_blocks(freed);
 }
 
-void Gate::detached_unasked(std::span<const PoolRange> blocks) {
+void Gate::detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode,
+                            std::optional<PinPolicy> policy) {
+  if (blocks.empty()) return;
   std::vector<PoolRange> freed;
   {
     const std::lock_guard lock(impl_->mutex);
-    if (impl_->options.pin_policy == PinPolicy::ignore) {
+    const PinPolicy word = policy.value_or(impl_->options.pin_policy);
+    if (word == PinPolicy::ignore) {
       freed.assign(blocks.begin(), blocks.end());
-    } else {
-      impl_->sort_out(blocks, freed);
+    } else if (const BlockCount kept = impl_->sort_out(blocks, freed); kept.value > 0) {
+      impl_->post(GateEvent::Kind::deferred,
+                  {.inode = inode, .length = bytes(kept).value, .policy = word});
     }
   }
   if (!freed.empty()) impl_->hooks.free_blocks(freed);

@@ -8,7 +8,7 @@
 namespace daxfs {
 namespace {
 
-void give_back(Volume& volume, std::span<const PoolRange> ranges) {
+void free_in_pool(Volume& volume, std::span<const PoolRange> ranges) {
   for (const PoolRange& range : ranges) {
     if (!volume.allocator().free(range)) {
       spdlog::critical("pool block {}: freed twice; run fsck.daxfs after unmounting",
@@ -45,7 +45,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       options_(options),
       mounter_(getuid()),
       gate_(resolve(options, bytes(volume.data_area().count)),
-            {.free_blocks = [&volume](std::span<const PoolRange> r) { give_back(volume, r); },
+            {.free_blocks = [&volume](std::span<const PoolRange> r) { free_in_pool(volume, r); },
              .forget_records =
                  [&volume](std::span<const std::uint64_t> r) { forget_records(volume, r); },
              .tell_holder =

@@ -22,6 +22,7 @@
 #include <string_view>
 #include <vector>
 
+#include "blockmap/detach.h"
 #include "blockmap/pool.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
@@ -116,9 +117,17 @@ class Filesystem {
   Status unlink(InodeNumber parent, std::string_view name);
   Status remove_directory(InodeNumber parent, std::string_view name);
   // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0. Replacing a file's last name asks the gate.
-  void rename(InodeNumber parent, std::string_view name, InodeNumber new_parent,
-              std::string_view new_name, unsigned flags, const Caller& caller,
-              const CancellationRef& cancellation, Done done);
+  struct Renaming {
+    InodeNumber parent;
+    std::string_view name;
+    InodeNumber new_parent;
+    std::string_view new_name;
+    unsigned flags = 0;
+  };
+  // false: it has to ask the gate and nothing was done yet; use rename().
+  Result<bool> rename_without_gate(const Renaming& renaming);
+  void rename(const Renaming& renaming, const Caller& caller, const CancellationRef& cancellation,
+              Done done);
 
   // --- directories ---
   // Calls `visit` for the entries behind `cookie` ("." is 1, ".." is 2) until it returns false.
@@ -254,8 +263,20 @@ class Filesystem {
   void touch(Inode& inode, bool modified);    // shared: mtime (if modified) and ctime, now
   void update_atime(Inode& inode);            // shared
   static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
-  void dispose_if_dead(Inode& inode);         // takes the lock
-  void last_reference(Inode& inode);          // nobody else has it
+  // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
+  // for a mount to finish; its number stays taken while the kernel knows it.
+  // What is left of an inode that has no name any more and that nobody has open.
+  struct Remains {
+    InodeNumber inode;
+    InodeRemains blocks;
+    std::optional<PinPolicy> policy;  // the file's own
+  };
+  bool is_dead(const Inode& inode) const;  // shared: unlinked, closed, and not yet disposed of
+  // Exclusive. Precondition: is_dead(). Stages it; the caller commits, lets go, and gives back.
+  Remains dispose(Transaction& tx, Inode& inode);
+  void give_back(const Remains& remains);
+  void dispose_if_dead(Inode& inode);  // takes the lock; all of the above
+  void last_reference(Inode& inode);   // nobody else has it
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
@@ -276,20 +297,15 @@ class Filesystem {
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
-  struct RenameArguments {
-    InodeNumber parent;
-    std::string name;
-    InodeNumber new_parent;
-    std::string new_name;
-    unsigned flags;
-    Requester requester;
-  };
   struct RenamePlan;
-  Result<Verdict> rename_once(const RenameArguments& arguments, const TicketRef& ticket);
+  static Status check_renaming(const Renaming& renaming);
+  // Without a ticket it returns `parked` instead of asking the gate.
+  Result<Verdict> rename_once(const Renaming& renaming, const Requester& requester,
+                              const TicketRef& ticket);
   // Fills in who is involved and checks all that needs no lock but rename_mutex_.
-  Status plan_rename(const RenameArguments& arguments, RenamePlan& plan);
-  Result<Verdict> commit_rename(const RenameArguments& arguments, RenamePlan& plan,
-                                const TicketRef& ticket);
+  Status plan_rename(const Renaming& renaming, RenamePlan& plan);
+  Result<Verdict> commit_rename(const Renaming& renaming, RenamePlan& plan,
+                                const Requester& requester, const TicketRef& ticket);
   // Whether `ancestor` is `of` or above it. Precondition: rename_mutex_ held.
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of);
 

@@ -52,7 +52,9 @@ class Inode {
   pmem::InodeRecord record;  // its three times are stale: see below
   // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
   std::optional<std::optional<PinPolicy>> pin_policy;
-  bool disposed = false;  // unlinked, closed, blocks gone: only the number is still taken
+  // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
+  // stored to the slot any more.
+  bool disposed = false;
 
   // Built on first use: Filesystem::load_extents(), load_directory().
   std::optional<ExtentMap> extents;

@@ -65,8 +65,11 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   // The holder wrote behind our back: only now we know.
   {
     const std::shared_lock guard(inode.lock);
-    touch(inode, true);
-    volume_.medium().fence();
+    // A survivor's pin can outlive its file.
+    if (!inode.disposed) {
+      touch(inode, true);
+      volume_.medium().fence();
+    }
   }
   inode.write_pins -= pins;
 }

@@ -59,6 +59,7 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
   std::vector<PoolRange> released;
   {
     const std::unique_lock guard(inode.lock);
+    if (inode.disposed) return fail(ESTALE);
     auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
     if (!attributes) return std::unexpected(attributes.error());
     if (const Status changed = change(inode, *attributes); !changed) return changed;

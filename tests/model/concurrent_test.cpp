@@ -172,12 +172,17 @@ class Worker {
     const unsigned flags = std::array{0, 0, RENAME_EXCHANGE, RENAME_NOREPLACE}[below(4)];
     const InodeNumber from = any_directory();
     const InodeNumber to = any_directory();
-    const auto cancellation = std::make_shared<Cancellation>();
-    const Status done = wait_for<Status>(
-        [&](auto answer) {
-          fs_.rename(from, any_name(), to, any_name(), flags, {}, cancellation, std::move(answer));
-        },
-        cancellation, std::chrono::milliseconds(below(20)));
+    const std::string name = any_name();
+    const std::string new_name = any_name();
+    const Filesystem::Renaming renaming{from, name, to, new_name, flags};
+    const auto renamed = fs_.rename_without_gate(renaming);
+    Status done = renamed ? Status() : std::unexpected(renamed.error());
+    if (renamed && !*renamed) {
+      const auto cancellation = std::make_shared<Cancellation>();
+      done = wait_for<Status>(
+          [&](auto answer) { fs_.rename(renaming, {}, cancellation, std::move(answer)); },
+          cancellation, std::chrono::milliseconds(below(20)));
+    }
     expect("rename", code_of(done),
            {ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, ETXTBSY, EINVAL, ENOSPC, EINTR, ESTALE});
     if (code_of(done) == EINTR) ++findings_.cancelled;
