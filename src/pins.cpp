@@ -20,8 +20,9 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
   if (mode != O_RDONLY) {
     if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   }
-  auto file = std::make_unique<OpenFile>();
   Inode& inode = **ref;
+  if (inode.is_directory()) return fail(EISDIR);
+  auto file = std::make_unique<OpenFile>();
   {
     const std::shared_lock guard(inode.lock);
     if (inode.disposed) return fail(ESTALE);
