@@ -161,13 +161,14 @@ void EventLog::stop() {
 
 void EventLog::run() {
   std::unique_lock lock(mutex_);
-  while (!stopping_) {
+  for (;;) {
     attention_.wait(lock, [this] { return due_; });
     due_ = false;
+    const bool last = stopping_;
     std::vector<ReaderRef> polled;
     std::vector<std::pair<ReaderRef, Parked>> reads;
     for (const ReaderRef& reader : readers_) {
-      const bool all = stopping_ || reader->next_ != next_;
+      const bool all = last || reader->next_ != next_;
       if (reader->polled_ && all) {
         reader->polled_ = false;
         --waiting_;
@@ -185,6 +186,7 @@ void EventLog::run() {
     for (const ReaderRef& reader : polled) reader->has_news_();
     for (auto& [reader, read] : reads) answer(reader, std::move(read), true);
     lock.lock();
+    if (last) return;
   }
 }
 
