@@ -27,6 +27,14 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
 }
 
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes) {
+  if (attributes) {
+    fuse_reply_attr(req, &*attributes, kForever);
+  } else {
+    fuse_reply_err(req, attributes.error().code);
+  }
+}
+
 OpenFile* OpenFiles::keep(std::unique_ptr<OpenFile> file) {
   const std::lock_guard guard(mutex_);
   files_.insert(file.get());

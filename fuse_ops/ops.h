@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 
+#include "src/control_directory.h"
 #include "src/filesystem.h"
 
 namespace daxfs::ops {
@@ -52,6 +53,7 @@ struct Context {
   const std::function<void()>& on_ready;
   Pollers& pollers;
   OpenFiles open_files{};
+  ControlDirectory control{filesystem};
 };
 
 inline Context& context(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
@@ -69,6 +71,7 @@ inline OpenFile& file(const fuse_file_info* info) { return *reinterpret_cast<Ope
 
 void reply(fuse_req_t req, const Status& status);
 void reply_entry(fuse_req_t req, const Result<Entry>& entry);
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes);
 fuse_entry_param to_param(const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "client/daxfs.h"
-#include "fuse_ops/ops.h"
+#include "fuse_ops/ops_control.h"
 
 namespace daxfs::ops {
 namespace {
@@ -215,9 +215,10 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
   answer(req, args);
 }
 
-void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* info,
+void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
-  OpenFile* const opened = (flags & FUSE_IOCTL_DIR) != 0 ? nullptr : &file(info);
+  const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
+  OpenFile* const opened = no_file ? nullptr : &file(info);
   if (in_size < ((_IOC_DIR(command) & _IOC_WRITE) != 0 ? _IOC_SIZE(command) : 0) ||
       out_size < ((_IOC_DIR(command) & _IOC_READ) != 0 ? _IOC_SIZE(command) : 0)) {
     fuse_reply_err(req, ENOTTY);
@@ -234,7 +235,7 @@ void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* 
       break;
   }
   if (opened == nullptr) {
-    // A directory: it has no extents, and holds no pins.
+    // A directory, or what is told as a file: it has no extents, and holds no pins.
     const bool asks_for_range =
         command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS || command == DAXFS_IOC_LEASE;
     const bool names_one = command == DAXFS_IOC_UNPIN || command == DAXFS_IOC_PIN_EXTENTS ||

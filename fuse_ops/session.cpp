@@ -124,8 +124,7 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
   filesystem.set_mountpoint(options.mountpoint);
   run_loop(session.get());
 
-  filesystem.gate()
-      .stop();  // answers whoever still waits, while there is a connection to answer on
+  filesystem.stop_waiting();  // while there is a connection to answer on
   notifier.reset();
   filesystem.set_kernel_cache(nullptr);
   while (auto file = context.open_files.take_any()) filesystem.abandon(std::move(file));

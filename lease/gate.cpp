@@ -94,6 +94,7 @@ void Gate::Impl::finish(const Aftermath& aftermath) const {
 }
 
 void Gate::Impl::post(GateEvent::Kind kind, GateEvent about) const {
+  ++happened[static_cast<std::size_t>(kind)];
   if (hooks.events == nullptr || !hooks.events->wanted()) return;
   about.kind = kind;
   hooks.events->post(about);

@@ -190,6 +190,7 @@ class Gate {
   // meanwhile).
   void counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const;
   GateCounts totals() const;
+  GateEventCounts event_counts() const;
 
  private:
   struct Impl;

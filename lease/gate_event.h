@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -29,6 +31,7 @@ struct GateEvent {
     policy,       // the options changed
     quarantine,   // at the mount: a process that lives on holds pins of a former daemon
   };
+  static constexpr std::size_t kKinds = 14;
   Kind kind = Kind::pin;
   InodeNumber inode;  // 0: none in particular
   std::uint64_t offset = 0;
@@ -38,6 +41,9 @@ struct GateEvent {
 };
 
 std::string_view to_string(GateEvent::Kind kind);
+
+// How often each kind has happened, whether anybody listened or not.
+using GateEventCounts = std::array<std::uint64_t, GateEvent::kKinds>;
 
 // Thread-safe. post() is called with the gate's lock held, so that events come in the order in
 // which things happened: it must be quick, and call nothing of the gate.

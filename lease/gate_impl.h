@@ -45,6 +45,7 @@ struct Gate::Impl {
   std::uint64_t short_pins = 0;
   BlockCount pinned;
   absl::flat_hash_map<uid_t, BlockCount> pinned_by;  // only users who have pinned something
+  mutable GateEventCounts happened{};
   bool stopping = false;
   std::vector<PoolRange> unpinned;  // scratch of release()
 

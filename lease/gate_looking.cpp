@@ -68,4 +68,9 @@ GateCounts Gate::totals() const {
           .waiting = impl_->parked.waiting()};
 }
 
+GateEventCounts Gate::event_counts() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->happened;
+}
+
 }  // namespace daxfs

@@ -44,6 +44,9 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       pool_(pool),
       options_(options),
       mounter_(getuid()),
+      events_([this](const EventLog::Event& event, std::uint64_t lost) {
+        return event_line(event, lost);
+      }),
       gate_(resolve(options, bytes(volume.data_area().count)),
             {.free_blocks = [&volume](std::span<const PoolRange> r) { free_in_pool(volume, r); },
              .forget_records =
@@ -52,6 +55,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                  [this](HolderId holder) {
                    if (kernel_cache_ != nullptr) kernel_cache_->wake_poller(holder);
                  },
+             .events = &events_,
              .last_pin = last_surviving_pin(volume)}),
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
   // If it cannot be read, every operation will say so.
@@ -68,12 +72,17 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
 
 Filesystem::~Filesystem() {
   survivors_.reset();
+  stop_waiting();
+}
+
+void Filesystem::stop_waiting() {
   gate_.stop();
+  events_.stop();
 }
 
 void Filesystem::unmount() {
   survivors_.reset();
-  gate_.stop();
+  stop_waiting();
   root_ = InodeRef();
   cache_.drain([this](Inode& inode) {
     inode.opens = 0;

@@ -29,6 +29,7 @@
 #include "blockmap/volume.h"
 #include "blockmap/xattr.h"
 #include "lease/gate.h"
+#include "src/event_log.h"
 #include "src/inode.h"
 #include "src/kernel_cache.h"
 #include "src/open_file.h"
@@ -97,6 +98,9 @@ class Filesystem {
   // (tests).
   void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
   void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
+
+  // Answers whoever waits, at the gate or for events; nobody waits from now on.
+  void stop_waiting();
 
   // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
   // operation may follow.
@@ -232,12 +236,21 @@ class Filesystem {
   // --- policies (policy.cpp) ---
   // Switches policies live: see change_policy(). EPERM unless the caller may.
   Outcome<void> set_policy(std::string_view text, const Caller& caller);
+  bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
+  uid_t mounter() const { return mounter_; }
+
+  // --- events (events.cpp) ---
+  // The survivors of a former mount come first, as `quarantine`. `has_news`: see EventLog.
+  EventLog::ReaderRef listen(std::function<void()> has_news);
+  EventLog& events() { return events_; }
 
   // --- reports: JSON objects, one a line (reports.cpp) ---
   // Appends up to `room` bytes of whole lines to `out` and moves `cursor` on (0: begin; UINT64_MAX:
   // the end). `file` is what the descriptor is open on, or null (a directory).
   Status report(std::uint32_t what, std::uint64_t& cursor, std::size_t room, std::string& out,
                 OpenFile* file, const Caller& caller);
+  // Everything that can be counted, in Prometheus' text format (metrics.cpp).
+  std::string metrics() const;
 
   Volume& volume() { return volume_; }
   Pool* pool() { return pool_; }
@@ -282,7 +295,6 @@ class Filesystem {
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
 
   // policy.cpp
-  bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
   // The policy that the file has for itself. Lock held exclusively.
   std::optional<PinPolicy> policy_of(Inode& inode);
   Status check_policy_xattr(Inode& inode, const std::string& name,
@@ -361,6 +373,8 @@ class Filesystem {
   void note_write_unpinned(Inode& inode, std::uint32_t pins);  // the times alone
   // reports.cpp
   nlohmann::json status_report() const;
+  // events.cpp
+  std::string event_line(const EventLog::Event& event, std::uint64_t lost);
 
   void drop_cached_pages(Inode& inode, std::function<void()> done);
   // The highest counts of pins over any block of the range.
@@ -373,6 +387,7 @@ class Filesystem {
   const uid_t mounter_;
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   KernelCache* kernel_cache_ = nullptr;
+  EventLog events_;
   Gate gate_;
   InodeTableCache cache_;
   InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index

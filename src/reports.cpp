@@ -38,6 +38,25 @@ bool append(const json& object, std::size_t room, std::string& out) {
   return true;
 }
 
+// A process with a million pins is looked up once, not a million times.
+class CommandNames {
+ public:
+  const std::string& of(pid_t process) {
+    if (process != last_ || name_.empty()) name_ = command_of(process);
+    last_ = process;
+    return name_;
+  }
+
+ private:
+  pid_t last_ = 0;
+  std::string name_;
+};
+
+bool holds(const std::vector<Survivors::Survivor>& survivors, HolderId holder) {
+  return std::any_of(survivors.begin(), survivors.end(),
+                     [&](const Survivors::Survivor& one) { return one.holder == holder; });
+}
+
 }  // namespace
 
 std::string Filesystem::path_of(InodeNumber inode) {
@@ -93,7 +112,9 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
       if (!append(status_report(), room, out)) return fail(EMSGSIZE);
       cursor = DAXFS_QUERY_END;
       return {};
-    case DAXFS_QUERY_PINS:
+    case DAXFS_QUERY_PINS: {
+      const auto survivors = survivors_->list();
+      CommandNames commands;
       for (;;) {
         const auto pins = gate_.pins_after(PinId{cursor}, kBatch);
         for (const PinInfo& pin : pins) {
@@ -106,10 +127,11 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                                {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
                                {"write", pin.write},
                                {"pid", pin.requester.process},
-                               {"command", command_of(pin.requester.process)},
+                               {"command", commands.of(pin.requester.process)},
                                {"uid", pin.requester.uid},
                                {"since", seconds(pin.since)},
-                               {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)}};
+                               {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
+                               {"survivor", holds(survivors, pin.holder)}};
             if (!append(line, room, out)) return out.empty() ? fail(EMSGSIZE) : Status();
           }
           cursor = pin.id.value;
@@ -118,6 +140,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
       }
       cursor = DAXFS_QUERY_END;
       return {};
+    }
     case DAXFS_QUERY_LEASES:
       for (;;) {
         const auto leases = gate_.leases_after(LeaseId{cursor}, kBatch);

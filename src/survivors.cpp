@@ -148,6 +148,17 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
   return fail(ENOENT);
 }
 
+std::vector<Survivors::Survivor> Survivors::list() const {
+  std::vector<Survivor> out;
+  const std::lock_guard guard(mutex_);
+  for (const auto& process : processes_) {
+    if (process->pins.empty()) continue;
+    out.push_back(
+        {process->owner, process->holder, process->pins.begin()->first, process->pins.size()});
+  }
+  return out;
+}
+
 void Survivors::watch() {
   for (;;) {
     epoll_event event{};

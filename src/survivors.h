@@ -45,6 +45,15 @@ class Survivors {
   // process's, or of another file; EBADF: a write pin, and the file is not open for writing.
   Status give(PinId pin, const PinOwner& to, OpenFile& file);
 
+  // Those who still hold something of a former mount.
+  struct Survivor {
+    PinOwner owner;
+    HolderId holder;
+    PinId first;  // of its pins
+    std::size_t pins = 0;
+  };
+  std::vector<Survivor> list() const;
+
  private:
   struct Pin {
     InodeNumber inode;
@@ -65,7 +74,7 @@ class Survivors {
 
   Gate& gate_;
   const WriteUnpinned write_unpinned_;
-  std::mutex mutex_;  // protects processes_; taken before the gate's
+  mutable std::mutex mutex_;  // protects processes_; taken before the gate's
   std::vector<std::unique_ptr<Process>> processes_;
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd

@@ -95,6 +95,10 @@ void Mount::mount(const std::string& options) {
 void Mount::unmount() {
   // An own descriptor's release may still be on its way.
   REQUIRE(eventually([this] { return umount2(path().c_str(), 0) == 0; }));
+  end_of_daemon();
+}
+
+void Mount::end_of_daemon() {
   const Finished ended = daemon_->finish(kPatience);
   daemon_.reset();
   INFO(ended.out << ended.err);

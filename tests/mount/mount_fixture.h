@@ -56,6 +56,8 @@ class Mount {
   void remount(const std::string& options = {});
   // kill -9, and the dead mount away.
   void kill_daemon();
+  // It has been told to end, and unmounts itself: waits for that.
+  void end_of_daemon();
   pid_t daemon() const { return daemon_->pid(); }
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
