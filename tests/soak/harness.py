@@ -120,11 +120,12 @@ class Processes:
 class Place:
     """A temporary directory in memory, the programs, and a pool that can be mounted again and again."""
 
-    def __init__(self, build, quick, rounds):
+    def __init__(self, build, quick, rounds, minutes=None):
         self.build = build
         self.source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self.quick = quick
         self.rounds = rounds
+        self.minutes = minutes
         self.report = Report()
         self.processes = Processes()
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
