@@ -57,6 +57,8 @@ class Mount {
   // kill -9, and the dead mount away.
   void kill_daemon();
   pid_t daemon() const { return daemon_->pid(); }
+  // Waits for the daemon's end, and takes away what is left of the mount.
+  Finished daemon_ends();
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
 
