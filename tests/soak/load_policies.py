@@ -98,8 +98,8 @@ def make_files(place):
 
 def storm(place, seconds, dice):
     place.mount("short_timeout=50ms")
-    make_files(place)
     empty = place.free()
+    make_files(place)
     fillers = [start_filler(place, f"fill{i}", dice.randrange(1 << 30)) for i in range(FILLERS)]
     actors = Actors(place, dice)
     switches = 0
