@@ -37,10 +37,9 @@ std::uint64_t number_in(const std::string& file, const std::string& key = {}) {
 std::size_t affordable() {
   rlimit processes{};
   getrlimit(RLIMIT_NPROC, &processes);
-  const std::uint64_t most = std::min({std::uint64_t(processes.rlim_cur),
-                                       number_in("/sys/fs/cgroup/pids.max"),
-                                       number_in("/proc/sys/kernel/threads-max"),
-                                       number_in("/proc/sys/kernel/pid_max")});
+  const std::uint64_t most =
+      std::min({std::uint64_t(processes.rlim_cur), number_in("/sys/fs/cgroup/pids.max"),
+                number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")});
   const std::uint64_t spare = most > 4000 ? (most - 4000) * 3 / 4 : 0;
   return std::min<std::uint64_t>(kMany, spare / kProcesses * kProcesses);
 }
