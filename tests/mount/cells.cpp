@@ -43,18 +43,15 @@ Outcome meets_lease(const Cell& cell, const Holding& held) {
 // Long-term pins are in the way, or short ones past their time (which were waited for).
 Outcome meets_pins(const Cell& cell, const Holding& held, Waits waits) {
   const Told if_done = held.lease && !held.own ? Told::changed : Told::nothing;
-  const Outcome limbo{.waits = waits,
-                      .told = if_done,
-                      .blocks = detached_while_pinned(cell, held, false)};
+  const Outcome limbo{
+      .waits = waits, .told = if_done, .blocks = detached_while_pinned(cell, held, false)};
   switch (cell.rule) {
     case Rule::refuse:
       return refused(waits);
     case Rule::defer:
       return limbo;
     case Rule::ignore:
-      return {.waits = waits,
-              .told = if_done,
-              .blocks = detached_while_pinned(cell, held, true)};
+      return {.waits = waits, .told = if_done, .blocks = detached_while_pinned(cell, held, true)};
     case Rule::wait:
     case Rule::breaks:
       break;
@@ -86,8 +83,8 @@ Holding holding(Scene scene, Longterm longterm) {
   held.keeps_it_open = scene != Scene::none && scene != Scene::crash;
   held.own = scene == Scene::own || scene == Scene::own_short;
   held.exclusive = scene == Scene::exclusive;
-  held.lease = scene == Scene::leased || scene == Scene::lease_only || scene == Scene::own ||
-               held.exclusive;
+  held.lease =
+      scene == Scene::leased || scene == Scene::lease_only || scene == Scene::own || held.exclusive;
   switch (scene) {
     case Scene::none:
     case Scene::lease_only:
@@ -175,7 +172,8 @@ const char* name_of(Scene scene) {
 }
 
 const char* name_of(Action action) {
-  constexpr std::array names{"truncate", "O_TRUNC", "punch", "zero", "rename over", "unlink, close"};
+  constexpr std::array names{"truncate", "O_TRUNC",     "punch",
+                             "zero",     "rename over", "unlink, close"};
   return names[static_cast<std::size_t>(action)];
 }
 

@@ -2,8 +2,8 @@
 // docs/gate.md and from nothing in the program. docs/cells.md shows it, cells_test.cpp checks it on
 // real mounts.
 //
-// A cell: a file of six blocks, of which the third and fourth are held in some way (Scene), meets an
-// operation of another process, on a mount with some policy.
+// A cell: a file of six blocks, of which the third and fourth are held in some way (Scene), meets
+// an operation of another process, on a mount with some policy.
 #pragma once
 
 #include <array>
@@ -39,9 +39,9 @@ inline constexpr std::array kRules{Rule::refuse, Rule::defer, Rule::wait, Rule::
                                    Rule::ignore};
 inline constexpr std::array kEndings{Ending::refuse, Ending::defer, Ending::gives_way};
 inline constexpr std::array kLongterms{Longterm::allow, Longterm::lease, Longterm::forbid};
-inline constexpr std::array kScenes{Scene::none,       Scene::short_pin, Scene::long_pin,
-                                    Scene::leased,     Scene::lease_only, Scene::exclusive,
-                                    Scene::own,        Scene::own_short, Scene::crash};
+inline constexpr std::array kScenes{Scene::none,   Scene::short_pin,  Scene::long_pin,
+                                    Scene::leased, Scene::lease_only, Scene::exclusive,
+                                    Scene::own,    Scene::own_short,  Scene::crash};
 inline constexpr std::array kActions{Action::truncate, Action::o_trunc, Action::punch,
                                      Action::zero,     Action::rename,  Action::unlink};
 
@@ -60,8 +60,8 @@ struct Holding {
   bool short_term = false;
   bool lease = false;
   bool exclusive = false;
-  bool own = false;           // the requester's process has it
-  bool keeps_it_open = false; // an open descriptor on the file
+  bool own = false;            // the requester's process has it
+  bool keeps_it_open = false;  // an open descriptor on the file
 };
 Holding holding(Scene scene, Longterm longterm);
 
@@ -73,11 +73,11 @@ struct Waits {
 };
 enum class Told : std::uint8_t { nothing, asked, changed, revoked };
 enum class Blocks : std::uint8_t {
-  untouched,      // the file has them all
-  freed,          // those that were detached are free
-  limbo,          // those that were pinned are in limbo, the others free
-  with_holder,    // the file has lost its name; it keeps its blocks until the holder closes it
-  freed_pinned,   // free although pinned
+  untouched,     // the file has them all
+  freed,         // those that were detached are free
+  limbo,         // those that were pinned are in limbo, the others free
+  with_holder,   // the file has lost its name; it keeps its blocks until the holder closes it
+  freed_pinned,  // free although pinned
 };
 
 struct Outcome {

@@ -1,5 +1,7 @@
 // Every cell of docs/cells.md on a real mount: the answer, whether it waited, what the holder was
 // told, the file, the free space and limbo to the block, and what is in the held blocks.
+#include "tests/mount/cells.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -11,7 +13,6 @@
 #include <iterator>
 #include <memory>
 
-#include "tests/mount/cells.h"
 #include "tests/mount/gate_helpers.h"
 #include "tests/unit/catch.h"
 
@@ -127,7 +128,8 @@ class CellHolder {
   Told told(pid_t requester) {
     Told result = was_asked_ ? Told::asked : Told::nothing;
     if (!fd_) return result;
-    CHECK(event_within(Seconds(0)) == has_event(requester, result));
+    const bool ready = event_within(Seconds(0));
+    CHECK(ready == has_event(requester, result));
     return result;
   }
 
