@@ -50,7 +50,7 @@ void Gate::set_options(const GateOptions& options, pid_t process) {
   about.policy = options.pin_policy;
   about.process = process;
   impl_->post(GateEvent::Kind::policy, about);
-  impl_->parked.wake_detaches();
+  impl_->parked.wake_all();  // longterm= and pin_limit= are about pins
   impl_->notify();
 }
 

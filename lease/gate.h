@@ -102,7 +102,7 @@ class Gate {
   void stop();
 
   GateOptions options() const;
-  // Takes effect at once: every parked detach is judged anew. `process` is who asked for it.
+  // Takes effect at once: every parked request is judged anew. `process` is who asked for it.
   void set_options(const GateOptions& options, pid_t process = 0);
   // The policy of this file has changed: its parked detaches are judged anew.
   void rejudge(InodeNumber inode);

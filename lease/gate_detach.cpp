@@ -86,13 +86,13 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
 
   // From here on every pin in the way counts as long-term.
   InTheWay pinned = in_the_way(counts, request, Awaited::any);
-  if (pinned.blocks.value == 0 && leased.shared.empty()) {
+  if (pinned.blocks.value == 0 && leased.leases.empty()) {
     note_resumed(*ticket);
     return Verdict::proceed;
   }
 
   const Conflict conflict{.long_pinned = pinned.blocks,
-                          .leases = leased.shared.size(),
+                          .leases = leased.leases.size(),
                           .limbo_now = limbo.total() + limbo_reserved,
                           .limbo_limit = BlockCount(options.limbo_limit.value >> kBlockShift)};
   const DetachPolicy& policy = hooks.policies(word);
@@ -106,8 +106,8 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
         ruling.timeout_ms == 0 ? kNever : after(ticket->waits_since, ruling.timeout_ms);
     if (now < limit) {
       if (ruling.breaks) {
-        break_leases(*ticket, request, leased.shared, limit, aftermath);
-        pinned.obstacles.leases = !leased.shared.empty();
+        break_leases(*ticket, request, leased.leases, limit, aftermath);
+        pinned.obstacles.leases = !leased.leases.empty();
       } else {
         end_breaks(*ticket);
       }
@@ -117,18 +117,18 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     const bool broken = ruling.breaks;
     ruling = on_timeout(conflict);
     if (broken && ruling.kind == Ruling::Kind::to_limbo) {
-      revoke_leases(request, leased.shared, aftermath);
+      revoke_leases(request, leased.leases, aftermath);
       note_resumed(*ticket);
       return reserve_limbo(*ticket, pinned.blocks);
     }
   }
   switch (ruling.kind) {
     case Ruling::Kind::to_limbo:
-      tell_leases(request, leased.shared, aftermath);
+      tell_leases(request, leased.leases, aftermath);
       note_resumed(*ticket);
       return reserve_limbo(*ticket, pinned.blocks);
     case Ruling::Kind::free_all:
-      tell_leases(request, leased.shared, aftermath);
+      tell_leases(request, leased.leases, aftermath);
       note_resumed(*ticket);
       ticket->free_all = true;
       return Verdict::proceed;

@@ -132,11 +132,8 @@ LeaseTable::InTheWay LeaseTable::in_the_way(InodeNumber inode, FileRange range,
     const LeaseInfo& lease = *find(it->second, it->first.second);
     if (process != 0 && lease.requester.process == process) continue;
     if (!overlap(lease.range(), range)) continue;
-    if (lease.exclusive) {
-      result.exclusive = true;
-    } else {
-      result.shared.push_back(lease);
-    }
+    result.exclusive = result.exclusive || lease.exclusive;
+    result.leases.push_back(lease);
   }
   return result;
 }

@@ -85,8 +85,7 @@ class LeaseTable {
 
   struct InTheWay {
     bool exclusive = false;  // one of them is
-    std::vector<LeaseInfo> shared;
-    bool none() const { return !exclusive && shared.empty(); }
+    std::vector<LeaseInfo> leases;
   };
   // Leases of other processes. (Process 0 is nobody, and never one's own.)
   InTheWay in_the_way(InodeNumber inode, FileRange range, pid_t process) const;

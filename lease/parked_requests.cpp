@@ -113,14 +113,6 @@ void ParkedRequests::wake_due(SteadyTime now) {
   }
 }
 
-void ParkedRequests::wake_detaches() {
-  std::vector<Arrival> detaches;
-  for (const auto& [arrival, ticket] : parked_) {
-    if (ticket->state == Ticket::State::parked_detach) detaches.push_back(arrival);
-  }
-  for (const Arrival arrival : detaches) wake(arrival);
-}
-
 void ParkedRequests::wake_all() {
   while (!parked_.empty()) wake(*parked_.begin()->second);
 }

@@ -31,7 +31,6 @@ class ParkedRequests {
   void wake(Arrival arrival);
   void wake_behind(Arrival fence);
   void wake_due(SteadyTime now);
-  void wake_detaches();
   void wake_all();
   // Pins of `range` have gone: wakes the detaches that have nobody else's pin in their way now.
   void unpinned(PoolRange range, const PinCountMap& counts);

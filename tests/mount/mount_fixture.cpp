@@ -147,6 +147,13 @@ void Mount::kill_daemon() {
   REQUIRE(umount2(path().c_str(), MNT_DETACH) == 0);
 }
 
+Finished Mount::daemon_ends() {
+  Finished ended = daemon_->finish(kPatience);
+  daemon_.reset();
+  umount2(path().c_str(), MNT_DETACH);
+  return ended;
+}
+
 std::uint64_t Mount::check_pool() const {
   const auto opened = Pool::open(pool(), {.read_only = true, .lock_timeout_seconds = 30});
   if (!opened) {

@@ -70,6 +70,8 @@ class Mount {
   // It has been told to end, and unmounts itself: waits for that.
   void end_of_daemon();
   pid_t daemon() const { return daemon_->pid(); }
+  // Waits for the daemon's end, and takes away what is left of the mount.
+  Finished daemon_ends();
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
 

@@ -126,11 +126,12 @@ class Place:
     """A temporary directory in memory, the programs, and a pool that can be mounted again and again. The pool lies in
     the directory, or is the file or device that is named."""
 
-    def __init__(self, build, quick=False, rounds=None, pool=None):
+    def __init__(self, build, quick=False, rounds=None, pool=None, minutes=None):
         self.build = build
         self.source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self.quick = quick
         self.rounds = rounds
+        self.minutes = minutes
         self.report = Report()
         self.processes = Processes()
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
