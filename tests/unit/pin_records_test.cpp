@@ -2,6 +2,7 @@
 
 #include <map>
 #include <random>
+#include <thread>
 
 #include "blockmap/check.h"
 #include "tests/unit/catch.h"
@@ -23,6 +24,16 @@ std::vector<PinSlot> add_pins(Volume& volume, std::uint64_t count) {
     slots.push_back(*slot);
   }
   return slots;
+}
+
+// What was given back belongs to others now.
+void overwrite_free_blocks(Volume& volume) {
+  const std::vector<std::byte> garbage(kBlockSize, std::byte{0xa5});
+  for (const PoolRange& run : volume.allocator().snapshot()) {
+    for (PoolBlock block = run.start; block < run.end(); block += BlockCount(1)) {
+      volume.medium().write(offset_of(block), garbage);
+    }
+  }
 }
 
 void require_sound(Medium& medium) {
@@ -115,12 +126,18 @@ TEST_CASE("a full region goes on in the data area, which is given back to the bl
   std::mt19937_64 random(GENERATE(1u, 2u, 3u));
   std::shuffle(slots.begin(), slots.end(), random);
   SECTION("one by one") {
+    std::size_t left = slots.size();
     for (const PinSlot slot : slots) {
       records.remove(slot);
       CHECK(free_blocks(*volume) + records.spill_blocks().value == before);
+      overwrite_free_blocks(*volume);
+      CHECK(open_with(*medium, everybody, true)->survivors().size() == --left);
     }
   }
-  SECTION("at once") { records.remove_many(slots); }
+  SECTION("at once") {
+    records.remove_many(slots);
+    overwrite_free_blocks(*volume);
+  }
   SECTION("in two mounts") {
     records.remove_many(std::span(slots).first(100));
     const auto again = open_with(*medium, everybody);
@@ -161,6 +178,11 @@ TEST_CASE("a region grows in steps, and shrinks at the next mount") {
   open_with(*medium, nobody);
   CHECK(header().ready_blocks == 1);
   CHECK(open_with(*medium, everybody)->survivors().empty());
+
+  // The dead do not rise with the blocks that they lay in.
+  add_pins(*open_volume(*medium), kSlots + 1);
+  CHECK(header().ready_blocks == 17);
+  CHECK(open_with(*medium, everybody)->survivors().size() == kSlots + 1);
 }
 
 TEST_CASE("a full pool refuses what does not fit, and changes nothing") {
@@ -413,4 +435,47 @@ TEST_CASE("a block of pin records that somebody else owns is refused, and both a
   REQUIRE_FALSE(again);
   CHECK(again.error().text.find("by the pin records and by inode " +
                                 std::to_string(file.number.value)) != std::string::npos);
+}
+
+TEST_CASE("threads add and remove at the same time") {
+  const auto medium = make_pool(kSmall);
+  std::vector<std::vector<PinSlot>> left(4);
+  std::uint64_t all = 0;
+  {
+    const auto volume = open_volume(*medium);
+    all = free_blocks(*volume);
+    std::vector<std::jthread> threads;
+    for (std::size_t t = 0; t < left.size(); ++t) {
+      threads.emplace_back([&volume, &mine = left[t], t] {
+        std::mt19937_64 random(t);
+        for (std::uint64_t i = 0; i < 2000; ++i) {
+          if (random() % 100 < (i < 1000 ? 60 : 45) || mine.empty()) {
+            const std::vector<PoolRange> runs(random() % 10,
+                                              {volume->data_area().start, BlockCount(1 + t)});
+            const auto slot = volume->pin_records().add(pin_of(i, static_cast<pid_t>(t + 1)), runs);
+            if (slot) mine.push_back(*slot);
+          } else {
+            std::swap(mine[random() % mine.size()], mine.back());
+            volume->pin_records().remove(mine.back());
+            mine.pop_back();
+          }
+        }
+      });
+    }
+  }
+  std::map<PinSlot, pid_t> expected;
+  for (std::size_t t = 0; t < left.size(); ++t) {
+    for (const PinSlot slot : left[t]) {
+      REQUIRE(expected.emplace(slot, static_cast<pid_t>(t + 1)).second);
+    }
+  }
+  const auto volume = open_with(*medium, everybody);
+  REQUIRE(volume->survivors().size() == expected.size());
+  std::vector<PinSlot> slots;
+  for (const SurvivingPin& survivor : volume->survivors()) {
+    CHECK(expected.at(survivor.slot) == survivor.pin.owner.process);
+    slots.push_back(survivor.slot);
+  }
+  volume->pin_records().remove_many(slots);
+  CHECK(free_blocks(*volume) + blocks_in(volume->survivors_limbo()) == all);
 }
