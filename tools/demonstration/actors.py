@@ -46,7 +46,8 @@ def duration(seconds):
     if seconds >= 1:
         return f"{seconds:.2f} s"
     milliseconds = seconds * 1000
-    return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.2f} ms"
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
+    return f"{milliseconds:.{digits}f} ms"
 
 
 class Taker:
