@@ -24,8 +24,9 @@ buffers). Meanwhile somebody punches a hole there, truncates the file, and lets 
 free. The same for each pin_policy."""
 
 THREAD_INTRODUCTION = """\
-"dax: truncate vs. DMA": what the kernel developers proposed in October 2017 and later, each as mount options of
-daxfs, under the same load. """
+What the kernel developers proposed against "dax: truncate vs. DMA" in October 2017 and later, each as
+mount options of daxfs, under the same load.
+"""
 
 
 def check(options):

@@ -30,7 +30,7 @@ class Holder:
     """daxfs-hold on a range of a file."""
 
     def __init__(self, program, path, log, *options):
-        self.command = [program, path, "--json", "--interval-ms", "2", *options]
+        self.command = [program, path, "--json", *options]
         self.log = log
         self.process = None
         self.reader = None
@@ -99,7 +99,8 @@ class Holder:
     def refusal(self):
         """The errno that its pin failed with, by name."""
         number = self.complaint("failed").get("errno", 0)
-        return errno.errorcode.get(number, str(number))
+        # Python knows this number by its other name.
+        return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, str(number))
 
     def first_foreign(self):
         """Where it first met bytes that are not its own, and what they say."""

@@ -84,11 +84,13 @@ def table(all_played):
 
 
 def explanation():
-    lines = ["Five holders of 8 MiB each, and five processes that truncate their files to 0 at the same moment:"]
+    lines = ["Five holders of 8 MiB each, and five processes that truncate their files at the same moment:"]
     lines += [f"  {kind.name:18}{kind.explained}" for kind in positions.KINDS]
     lines += [
-        "blocked: how long the truncating process was. kept for: how long the space, once asked back, served nobody else.",
-        "its memory: how often the holder read bytes there that were not its own.",
+        "Other files take all free space, and whatever becomes free. The table will say how long each",
+        "truncating process was blocked; for how long the space, once asked back, was kept from everybody else;",
+        "what the holder was told, how long after the truncate began; and whether it ever read bytes in its",
+        "memory that were not its own.",
     ]
     return "\n".join(lines)
 

@@ -139,11 +139,14 @@ def play(position, binaries, pool, mountpoint, work):
     with cleaning_up() as cleanup:
         mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"))
         cleanup.callback(mount.stop)
-        mount.start(POOL, position.options)
+        mount.start(POOL, position.before or position.options)
         with mount.expected_to_live():
+            if position.before:
+                mount.switch(position.options)
             played = go_through(position, mount, work, cleanup)
         played.expect(mount.alive(), "the daemon lives to the end")
     judge(played)
+    narrate(played)
     return played
 
 
@@ -191,6 +194,17 @@ def go_through(position, mount, work, cleanup):
     played.reused = filler.taken - before
     played.damaged = filler.others.damaged_blocks()
     return played
+
+
+def narrate(played):
+    pinned = sum(outcome.pin_error is None for outcome in played.outcomes)
+    refused = sum(outcome.error is not None for outcome in played.outcomes)
+    longest = max(outcome.blocked for outcome in played.outcomes)
+    told = sum(bool(outcome.told) for outcome in played.outcomes)
+    foreign = sum(outcome.foreign > 0 for outcome in played.outcomes)
+    of = len(played.outcomes)
+    say(f"  {pinned} of {of} pins are granted; {of - refused} of {of} truncates succeed, the slowest after {actors.duration(longest)};")
+    say(f"  {told} of {pinned} holders are told; {foreign or 'none'} of them {'find' if foreign > 1 else 'finds'} foreign bytes")
 
 
 def sleep_until(when):

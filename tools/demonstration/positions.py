@@ -50,6 +50,7 @@ class Position:
     options: str
     promises: dict  # Kind -> Promise
     corrupts: bool = False
+    before: str | None = None  # what the mount was before it was switched live to these options
 
 
 def promises(long, leased, deaf, overdue, short=Promise(RELEASED)):
@@ -64,6 +65,7 @@ GIVES_WAY = Promise(told="break")
 IGNORES = Promise(BREAK_TIME, error="ETXTBSY", told="break")
 WAITS = Promise(RELEASED)
 
+FORBID_AND_WAIT = "longterm=forbid,pin_policy=wait"
 LEASE_AND_BREAK = f"longterm=lease,pin_policy=break,break_timeout={BREAK_TIMEOUT * 1000:.0f}ms"
 
 POSITIONS = (
@@ -94,14 +96,15 @@ POSITIONS = (
     Position(
         "Jan Kara, steps 1 and 2",
         "forbid long-term references, wait for short-term ones",
-        "longterm=forbid,pin_policy=wait",
+        FORBID_AND_WAIT,
         promises(FORBIDDEN, FORBIDDEN, FORBIDDEN, WAITS),
     ),
     Position(
         "Jan Kara, step 3",
-        "notify holders so that they drop references, and allow long-term ones again",
+        "notify holders, and allow long-term references again",
         LEASE_AND_BREAK,
         promises(WITHOUT_LEASE, GIVES_WAY, IGNORES, Promise(BOTH_TIMES, error="ETXTBSY")),
+        before=FORBID_AND_WAIT,
     ),
     Position(
         "the RFCs of 2019",

@@ -117,7 +117,7 @@ def play(mount, policy, work, cleanup, result):
 
 def hold(mount, policy, victim, work, cleanup):
     """Two pins, so that the holder can give one back and keep the other."""
-    options = ["--allocate", "--length", str(HELD // 2), "--count", "2", *(["--lease"] if policy.leased else [])]
+    options = ["--allocate", "--length", str(HELD // 2), "--count", "2", "--interval-ms", "2", *(["--lease"] if policy.leased else [])]
     holder = Holder(os.path.join(mount.binaries, "daxfs-hold"), victim, os.path.join(work, "hold.log"), *options)
     cleanup.callback(holder.stop)
     holder.start()

@@ -202,6 +202,12 @@ class Mount:
         if not mounted(self.mountpoint):
             raise Unable(f"daxfs did not mount: {self.trouble()}")
 
+    def switch(self, options):
+        """To other options, live."""
+        settings = options.split(",")
+        say(f"  $ daxfsctl policy {self.mountpoint} set {' '.join(settings)}")
+        self.run("daxfsctl", "policy", self.mountpoint, "set", *settings)
+
     def trouble(self):
         """What the daemon said last, and how it ended."""
         try:
