@@ -1,53 +1,102 @@
-"""Who takes part: the holder, fio beside it, those who take memory away, and those who get it next."""
+"""Who takes part beside the holder: fio, those who take memory away, and those who get it next."""
 
-import ctypes
 import errno
 import json
 import mmap
 import os
-import re
 import signal
 import subprocess
-import time
+import sys
 
 from system import MIB, Unable, interruptions, read_line, spawn, stop
 
 BLOCK = 4096
-HELD_SECONDS = 60
-FALLOC_FL_KEEP_SIZE = 1
-FALLOC_FL_PUNCH_HOLE = 2
-
-libc = ctypes.CDLL(None, use_errno=True)
-libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-libc.truncate.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+TAKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "taker.py")
+ANSWER_SECONDS = 60
 
 
 class Answer:
-    """What a libc function returned, and how long it took."""
+    """What a system call returned, and how long it took."""
 
-    def __init__(self, call, *arguments):
-        begin = time.perf_counter()
-        failed = call(*arguments) != 0
-        self.milliseconds = (time.perf_counter() - begin) * 1000
-        self.error = errno.errorcode.get(ctypes.get_errno(), str(ctypes.get_errno())) if failed else None
+    def __init__(self, error, begin, end):
+        self.error = error  # the errno's name, or None
+        self.begin = begin  # CLOCK_MONOTONIC
+        self.end = end
+
+    @property
+    def seconds(self):
+        return self.end - self.begin
+
+    @property
+    def result(self):
+        return self.error or "ok"
+
+    @property
+    def took(self):
+        return duration(self.seconds)
 
     def __str__(self):
-        return f"{self.error or 'ok'}, {self.milliseconds:.2f} ms"
+        return f"{self.result}, {self.took}"
 
     def as_json(self):
-        return {"errno": self.error, "milliseconds": round(self.milliseconds, 3)}
+        return {"errno": self.error, "milliseconds": round(self.seconds * 1000, 3)}
 
 
-def punch(path, offset, length):
-    file = os.open(path, os.O_RDWR)
-    try:
-        return Answer(libc.fallocate, file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
-    finally:
-        os.close(file)
+def duration(seconds):
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    milliseconds = seconds * 1000
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
+    return f"{milliseconds:.{digits}f} ms"
 
 
-def truncate(path, size):
-    return Answer(libc.truncate, os.fsencode(path), size)
+class Taker:
+    """Somebody who takes memory away: a process that does one system call after the other, as it is asked."""
+
+    def __init__(self, log):
+        self.log = log
+        self.process = None
+
+    def start(self):
+        command = [sys.executable, "-I", "-S", TAKER]
+        with open(self.log, "w", encoding="utf-8") as errors, interruptions.later():
+            # Bytes, unbuffered: select() must see what there is.
+            self.process = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
+        if not read_line(self.process.stdout, ANSWER_SECONDS):
+            raise Unable(self.trouble("does not start"))
+
+    def trouble(self, what):
+        with open(self.log, encoding="utf-8", errors="replace") as errors:
+            return f"the process that takes memory away {what}: {errors.read().strip()[-300:]}"
+
+    def ask(self, *request):
+        """Does not wait for the answer."""
+        self.process.stdin.write((json.dumps(request) + "\n").encode())
+
+    def answer(self):
+        answer = self.answer_within(ANSWER_SECONDS)
+        if answer:
+            return answer
+        raise Unable(self.trouble(f"has no answer after {ANSWER_SECONDS} s"))
+
+    def answer_within(self, seconds):
+        """None if there is none by then."""
+        line = read_line(self.process.stdout, seconds)
+        if not line:
+            return None
+        said = json.loads(line)
+        return Answer(said["errno"], said["begin"], said["end"])
+
+    def call(self, *request):
+        self.ask(*request)
+        return self.answer()
+
+    def stop(self):
+        # While it waits in a system call, a signal ends that.
+        stop(self.process, (signal.SIGTERM, 10), (signal.SIGKILL, 10))
+        if self.process:
+            self.process.stdin.close()
+            self.process.stdout.close()
 
 
 def reads_as_zeroes(path, offset, length):
@@ -55,63 +104,6 @@ def reads_as_zeroes(path, offset, length):
         file.seek(offset)
         data = file.read(length)
     return len(data) == length and not data.strip(b"\0")
-
-
-class Holder:
-    """daxfs-hold on the first bytes of a file that it makes."""
-
-    def __init__(self, binaries, path, length, log):
-        self.command = [os.path.join(binaries, "daxfs-hold"), path, "--length", str(length)]
-        self.command += ["--allocate", "--interval-ms", "2"]
-        self.log = log
-        self.process = None
-        self.exit_code = None
-        self.checks = 0
-        self.foreign = 0
-
-    def start(self):
-        """Returns when it holds."""
-        with open(self.log, "w", encoding="utf-8") as errors, interruptions.later():
-            self.process = spawn(self.command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        line = read_line(self.process.stdout, HELD_SECONDS)
-        if not line or not line.startswith("held "):
-            raise Unable(f"daxfs-hold does not hold: {self.complaint() or line or 'it said nothing'}")
-
-    def complaint(self):
-        """What it first said about bytes that are not its own, or why it failed."""
-        with open(self.log, encoding="utf-8", errors="replace") as errors:
-            return errors.readline().strip()
-
-    def first_foreign(self):
-        """Where it first met bytes that are not its own, and what they say."""
-        line = self.complaint()
-        match = re.search(r"offset (\d+) .*, found ((?:[0-9a-f]{2} ?)+)", line)
-        if not match:
-            return line
-        text = bytes.fromhex(match[2]).decode("latin-1")
-        return f"at offset {int(match[1]):,}, in its own memory, it read {text!r}"
-
-    def release(self):
-        """Ends the holding; it checks every block a last time."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            said, _ = self.process.communicate(timeout=HELD_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise Unable("daxfs-hold does not end after SIGTERM") from error
-        self.exit_code = self.process.returncode
-        for word in said.split():
-            name, _, value = word.partition("=")
-            if name in ("checks", "foreign"):
-                setattr(self, name, int(value))
-
-    @property
-    def intact(self):
-        return self.exit_code == 0 and self.foreign == 0
-
-    def stop(self):
-        stop(self.process, (signal.SIGTERM, 10), (signal.SIGKILL, 10))
-        if self.process:
-            self.process.stdout.close()
 
 
 class Fio:
@@ -183,7 +175,7 @@ class Others:
         return b"".join(f"{name} at {block:>10}, ".encode().ljust(64, b".") * (BLOCK // 64) for block in blocks)
 
     def fill(self):
-        os.makedirs(self.directory)
+        os.makedirs(self.directory, exist_ok=True)
         while self.fill_one(f"other-{len(self.lengths):03}"):
             pass
         return sum(self.lengths.values())

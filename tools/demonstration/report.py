@@ -10,24 +10,32 @@ WIDTH = 100
 
 def columns(results):
     """Rows of the table: what, then one cell for each policy."""
-    moment = lambda name: [str(result.space[name]) for result in results]
-    yield "pin_policy=", [result.policy for result in results]
+    each = lambda cell: [cell(result) for result in results]
+    moment = lambda name: each(lambda result: str(result.space[name]))
+    yield "pin_policy=", each(lambda result: result.policy)
     yield None, []
-    yield f"punch {PUNCHED // MIB} MiB under the pin", [str(result.punch) for result in results]
-    yield "truncate the pinned file to 0", [str(result.truncate) for result in results]
-    yield "free / limbo in MiB: before", moment("before")
+    yield f"punch {PUNCHED // MIB} MiB under the pin", each(lambda result: result.punch.result)
+    yield "    after", each(lambda result: result.punch.took)
+    yield "truncate that file to 0", each(lambda result: result.truncate.result)
+    yield "    after", each(lambda result: result.truncate.took)
+    yield "free / limbo, MiB: before", moment("before")
     yield "    punched and truncated", moment("taken")
-    yield "    other files fill it up", moment("full")
+    yield "    others fill it up", moment("full")
     yield "    holder has released", moment("released")
-    yield "truncate after the release", [str(result.again) if result.again else "-" for result in results]
+    yield "truncate after the release", each(lambda result: result.again.result if result.again else "-")
     yield None, []
-    yield "the holder saw", ["FOREIGN BYTES" if result.foreign else "intact" for result in results]
-    yield "    in so many looks at a block", [f"{result.foreign:,} of {result.holder_checks:,}" for result in results]
-    yield "damaged blocks in other files", [f"{result.damaged:,}" for result in results]
-    yield "fio's verified writes beside it", [
-        f"{result.fio_writes:,}, {'ERRORS' if result.fio_errors else 'no error'}" for result in results
-    ]
-    yield "as promised", ["NO" if result.broken else "yes" for result in results]
+    yield "the holder was told", each(lambda result: times(len(result.told)))
+    yield "the holder saw", each(lambda result: "FOREIGN BYTES" if result.foreign else "intact")
+    yield "    looks at a block", each(lambda result: f"{result.holder_checks:,}")
+    yield "    with foreign bytes", each(lambda result: f"{result.foreign:,}")
+    yield "damaged blocks elsewhere", each(lambda result: f"{result.damaged:,}")
+    yield "fio's verified writes", each(lambda result: f"{result.fio_writes:,}")
+    yield "    errors", each(lambda result: "ERRORS" if result.fio_errors else "none")
+    yield "as promised", each(lambda result: "NO" if result.broken else "yes")
+
+
+def times(count):
+    return {0: "-", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def table(results):
@@ -48,6 +56,9 @@ MEANING = {
     "refuse": "refuse (the default) answers ETXTBSY and changes nothing; once the pin is gone, the same truncate works.",
     "defer": f"defer lets both through at once, and the {HELD // MIB} MiB wait in limbo, neither free nor a file's, until "
     "the holder releases.",
+    "wait": "wait lets the punch return when the holder has released, and meanwhile the file can be read and other files "
+    "go on.",
+    "break": "break tells the holder, who has a lease, and it gives way; the blocks are free at once.",
     "ignore": "ignore is what happens without a gate: the blocks went to other files while the holder was still writing "
     "to them, and both sides lost data.",
 }
@@ -71,7 +82,7 @@ def as_json(results):
                 "truncate": result.truncate.as_json(),
                 "truncate_again": result.again.as_json() if result.again else None,
                 "space": {name: {"free": space.free, "limbo": space.limbo} for name, space in result.space.items()},
-                "holder": {"exit": result.holder_exit, "checks": result.holder_checks, "foreign": result.foreign},
+                "holder": {"exit": result.holder_exit, "checks": result.holder_checks, "foreign": result.foreign, "told": result.told},
                 "others": {"bytes": result.others, "damaged_blocks": result.damaged},
                 "fio": {"writes": result.fio_writes, "errors": result.fio_errors},
                 "broken_promises": result.broken,

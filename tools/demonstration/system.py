@@ -13,6 +13,7 @@ import time
 MIB = 1 << 20
 START_SECONDS = 30
 STOP_SECONDS = 30
+COMMAND_SECONDS = 60
 SPARE = 16 * MIB  # beside the pool: logs, and what others take meanwhile
 
 
@@ -69,7 +70,8 @@ def cleaning_up():
 
 def spawn(command, **how):
     """A child in a session of its own, so that Ctrl-C reaches it through us alone. Call it within later()."""
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **how)
+    how.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen(command, start_new_session=True, **how)
 
 
 def mounted(mountpoint):
@@ -170,7 +172,12 @@ class Mount:
 
     def run(self, *words):
         command = [os.path.join(self.binaries, words[0]), *words[1:]]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unable(f"{' '.join(words)}: no answer after {COMMAND_SECONDS} s") from error
         if done.returncode != 0:
             raise Unable(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
@@ -194,6 +201,12 @@ class Mount:
             pass
         if not mounted(self.mountpoint):
             raise Unable(f"daxfs did not mount: {self.trouble()}")
+
+    def switch(self, options):
+        """To other options, live."""
+        settings = options.split(",")
+        say(f"  $ daxfsctl policy {self.mountpoint} set {' '.join(settings)}")
+        self.run("daxfsctl", "policy", self.mountpoint, "set", *settings)
 
     def trouble(self):
         """What the daemon said last, and how it ended."""
@@ -232,6 +245,16 @@ class Mount:
 
     def extents(self, path):
         return json.loads(self.run("daxfsctl", "extents", "--json", path))
+
+    def reads(self, path, length):
+        """Whether the beginning of a file can be read, and is not empty. Another process reads: if it hangs, we do not."""
+        try:
+            done = subprocess.run(
+                ["head", "-c", str(length), path], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return len(done.stdout) == length and bool(done.stdout.strip(b"\0"))
 
     def path(self, name):
         return os.path.join(self.mountpoint, name)

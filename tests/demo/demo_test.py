@@ -1,0 +1,167 @@
+"""tools/demo as a user runs it: it ends by itself, tells when a promise is broken, and leaves nothing, however it ends.
+
+demo_test.py BUILD_DIR [unittest's arguments]"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DEMO = os.path.join(HERE, "..", "..", "tools", "demonstration")
+SECONDS = 300
+SKIPPED = 77
+
+# Stands before the real daemon and turns a safe policy into the unsafe one.
+FALSE_DAEMON = """#!/bin/sh
+exec {real} "$1" "$2" "$3" "$4" pin_policy=ignore,unsafe_demo
+"""
+
+
+def missing():
+    if os.geteuid() != 0:
+        return "root"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse"
+    return None if shutil.which("fio") else "fio"
+
+
+def processes_about(directory):
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{number}/cmdline", "rb") as line:
+            command = line.read().replace(b"\0", b" ").decode(errors="replace")
+            if directory in command and int(number) != os.getpid():
+                found.append(command)
+    return found
+
+
+class Demo(unittest.TestCase):
+    build = None
+
+    def setUp(self):
+        self.shm = tempfile.mkdtemp(prefix="daxfs-demo-test-", dir="/dev/shm")
+        self.addCleanup(shutil.rmtree, self.shm)
+        # Where the demo makes its own temporary directory.
+        self.temporary = os.path.join(self.shm, "tmp")
+        os.mkdir(self.temporary)
+        self.mountpoint = os.path.join(self.shm, "mnt")
+
+    def command(self, *arguments, build=None):
+        places = ["--pool", os.path.join(self.shm, "pool"), "--mountpoint", self.mountpoint, "--build", build or self.build]
+        return ["/usr/bin/python3", "-B", DEMO, *arguments, *places]
+
+    def start(self, *arguments, **how):
+        environment = {**os.environ, "TMPDIR": self.temporary}
+        return subprocess.Popen(
+            self.command(*arguments, **how),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def run_demo(self, *arguments, **how):
+        process = self.start(*arguments, **how)
+        said, _ = process.communicate(timeout=SECONDS)
+        self.expect_nothing_left()
+        return process.returncode, said
+
+    def expect_nothing_left(self, *files):
+        with open("/proc/self/mountinfo", encoding="utf-8") as table:
+            self.assertNotIn(self.shm, table.read())
+        self.assertEqual(processes_about(self.shm), [])
+        self.assertEqual(sorted(os.listdir(self.shm)), sorted(["tmp", *files]))
+        self.assertEqual(os.listdir(self.temporary), [])
+
+    def interrupt_after(self, words, number, *arguments):
+        process = self.start(*arguments)
+        said = ""
+        for line in process.stdout:
+            said += line
+            if words in line:
+                process.send_signal(number)
+                break
+        rest, _ = process.communicate(timeout=SECONDS)
+        self.assertIn("interrupted, cleaning up", rest, said + rest)
+        self.assertEqual(process.returncode, 128 + number, said + rest)
+        self.expect_nothing_left()
+
+    def test_all_policies_are_as_promised(self):
+        status, said = self.run_demo()
+        self.assertEqual(status, 0, said)
+        self.assertIn("left behind: no mount, no process, no file", said)
+        for policy in ("refuse", "defer", "wait", "break", "ignore"):
+            self.assertIn(f"pin_policy={policy}", said)
+        self.assertLessEqual(max(map(len, said.splitlines())), 110)
+
+    def test_the_thread_is_as_promised(self):
+        results = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, results)
+        svg, table = os.path.join(results, "thread.svg"), os.path.join(results, "thread.json")
+        status, said = self.run_demo("thread", "--svg", svg, "--json", table)
+        self.assertEqual(status, 0, said)
+        self.assertEqual(xml.etree.ElementTree.parse(svg).getroot().tag, "{http://www.w3.org/2000/svg}svg")
+        with open(table, encoding="utf-8") as file:
+            positions = json.load(file)["positions"]
+        self.assertEqual(len(positions), 8)
+        for position in positions:
+            foreign = sum(holder["foreign"] for holder in position["holders"])
+            self.assertEqual(foreign > 0, "ignore" in position["options"], position["who"])
+
+    def test_a_broken_promise_is_told(self):
+        false_build = os.path.join(tempfile.mkdtemp(), "build")
+        self.addCleanup(shutil.rmtree, os.path.dirname(false_build))
+        os.mkdir(false_build)
+        for name in ("mkfs.daxfs", "daxfsctl", "daxfs-hold"):
+            os.symlink(os.path.join(self.build, name), os.path.join(false_build, name))
+        with open(os.path.join(false_build, "daxfs"), "w", encoding="utf-8") as script:
+            script.write(FALSE_DAEMON.format(real=os.path.join(self.build, "daxfs")))
+        os.chmod(script.name, 0o755)
+        status, said = self.run_demo("--policies", "defer", build=false_build)
+        self.assertEqual(status, 1, said)
+        self.assertIn("NOT AS PROMISED under defer: a holder never sees somebody else's bytes", said)
+
+    def test_interrupted_while_a_punch_waits(self):
+        self.interrupt_after("the punch waits", signal.SIGINT, "--policies", "wait")
+
+    def test_interrupted_while_it_mounts(self):
+        self.interrupt_after("$ daxfs ", signal.SIGTERM, "--policies", "refuse")
+
+    def test_the_thread_interrupted(self):
+        self.interrupt_after("$ daxfs ", signal.SIGINT, "thread", "--svg", os.path.join(self.temporary, "never.svg"))
+
+    def test_wrong_usage_is_one_line_and_status_2(self):
+        for wrong, complaint in (
+            (["nonsense"], "invalid choice: 'nonsense'"),
+            (["--policies", "hope"], "'hope' is not one of refuse, defer, wait, break, ignore"),
+            (["--size", "1K"], "'1K' is not a size"),
+            (["--svg", "picture.svg"], "--svg does not go with policies"),
+            (["thread", "--policies", "wait"], "--policies does not go with thread"),
+        ):
+            with self.subTest(wrong):
+                status, said = self.run_demo(*wrong)
+                self.assertEqual(status, 2, said)
+                self.assertIn(complaint, said.splitlines()[-1])
+
+    def test_what_is_missing_is_named(self):
+        status, said = self.run_demo("thread", "--svg", "/nowhere/thread.svg")
+        self.assertEqual(status, 1, said)
+        self.assertEqual(said.count("\n"), 2, said)
+        self.assertIn("/nowhere must be a directory that can be written to", said)
+
+
+if __name__ == "__main__":
+    if missing():
+        print(f"SKIPPED: no {missing()}")
+        sys.exit(SKIPPED)
+    Demo.build = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)

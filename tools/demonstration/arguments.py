@@ -1,0 +1,78 @@
+"""The demo's command line."""
+
+import argparse
+import os
+import re
+
+import played
+import story
+from system import MIB
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DEFAULT_SVG = "daxfs-thread.svg"
+
+
+def size(text):
+    match = re.fullmatch(r"(\d+)([MG])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 512M or 1G")
+    value = int(match[1]) * MIB * (1024 if match[2] == "G" else 1)
+    if value < story.LEAST_POOL:
+        raise argparse.ArgumentTypeError(f"'{text}' is too small for what the demo does: at least {story.LEAST_POOL // MIB}M")
+    return value
+
+
+def policies(text):
+    names = text.split(",")
+    for name in names:
+        if name not in story.POLICIES:
+            raise argparse.ArgumentTypeError(f"'{name}' is not one of {', '.join(story.POLICIES)}")
+    return list(dict.fromkeys(names))
+
+
+def parser():
+    result = argparse.ArgumentParser(
+        prog="tools/demo",
+        allow_abbrev=False,
+        description="Shows what daxfs is for: a holder of file memory, and what each pin_policy does when somebody takes "
+        "that memory away. Makes an emulated pool, mounts it, and leaves nothing behind. Needs root.",
+        epilog="Exit status: 0 all was as promised, 1 it was not, or the demo cannot run here, 2 usage.",
+    )
+    result.add_argument(
+        "what",
+        nargs="?",
+        choices=("policies", "thread"),
+        default="policies",
+        help="policies (default): one holder under each pin_policy. thread: five holders under each position of the kernel "
+        "developers' thread, with a table, timelines, and a picture",
+    )
+    result.add_argument("--mountpoint", default="/mnt/daxfs", metavar="DIR", help="where to mount (default /mnt/daxfs)")
+    result.add_argument(
+        "--pool", metavar="FILE", help="the pool, a file that does not exist yet (default: one in /dev/shm); deleted at the end"
+    )
+    result.add_argument("--size", type=size, metavar="SIZE", help="policies: of the pool (default 512M)")
+    result.add_argument(
+        "--policies", type=policies, metavar="LIST", help="policies: of " + ",".join(story.POLICIES) + " (default: all)"
+    )
+    result.add_argument("--svg", metavar="FILE", help=f"thread: where the picture goes (default: {DEFAULT_SVG})")
+    result.add_argument("--json", metavar="FILE", help="also write the results there")
+    result.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
+    result.add_argument("--check-usage", action="store_true", help=argparse.SUPPRESS)
+    result.add_argument("--check-only", action="store_true", help=argparse.SUPPRESS)
+    return result
+
+
+def parse():
+    command_line = parser()
+    options = command_line.parse_args()
+    thread = options.what == "thread"
+    for name, belongs in (("size", not thread), ("policies", not thread), ("svg", thread)):
+        if getattr(options, name) is not None and not belongs:
+            command_line.error(f"--{name} does not go with {options.what}")
+    options.size = played.POOL if thread else options.size or 512 * MIB
+    options.policies = options.policies or list(story.POLICIES)
+    options.svg = (options.svg or DEFAULT_SVG) if thread else None
+    options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")
+    options.mountpoint = os.path.realpath(options.mountpoint)
+    options.build = os.path.abspath(options.build or os.path.join(ROOT, "build", "release"))
+    return options
