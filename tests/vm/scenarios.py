@@ -17,6 +17,9 @@ class Failed(Exception):
     """Why, in a line; the rest is in the output."""
 
 
+# Time limits end what hangs, and are long: the machine may be busy. ctest's is a little longer.
+
+
 @dataclasses.dataclass
 class Work:
     """Where a scenario finds its things."""
@@ -61,7 +64,7 @@ def counts_of_ctest(results):
 class MountTests:
     """The mount tests, whose pools lie at a place."""
 
-    seconds = 900
+    seconds = 1100
 
     def __init__(self, place, label, *ctest_options):
         self.place, self.label, self.ctest_options = place, label, ctest_options
@@ -78,7 +81,7 @@ class MountTests:
 class Properties:
     """What a mount is like on fsdax and on device DAX, and a device that writes to pinned memory."""
 
-    seconds = 400
+    seconds = 1100
 
     def run(self, work, stream):
         nvdimms = [work.nvdimm(0, 512, WITH_LABEL), work.nvdimm(1, 192)]
@@ -90,7 +93,7 @@ class Properties:
 class SafeCaches:
     """A machine whose power failure spares the CPU's caches: nothing need be flushed."""
 
-    seconds = 200
+    seconds = 1100
 
     def run(self, work, stream):
         machine = work.machine([work.nvdimm(0, 512)], persistence="cpu")
