@@ -134,6 +134,8 @@ class Fio:
         if done.returncode != 0:
             raise Unable(f"fio cannot write its file: {done.stderr.strip()[-300:]}")
         check = ["--verify=crc32c", "--verify_backlog=512", "--verify_fatal=0", "--verify_state_save=0"]
+        # Leaves the processor to the others: it is there to verify, not to be fast.
+        check.append("--rate_iops=5000")
         endless = ["--time_based", "--runtime=600", "--output-format=json", f"--output={self.output}"]
         command = [*self.common, "--rw=randwrite", "--bs=4k", *check, *endless]
         with open(self.log, "w", encoding="utf-8") as log, interruptions.later():

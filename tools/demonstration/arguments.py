@@ -50,7 +50,7 @@ def parser():
     result.add_argument(
         "--pool", metavar="FILE", help="the pool, a file that does not exist yet (default: one in /dev/shm); deleted at the end"
     )
-    result.add_argument("--size", type=size, metavar="SIZE", help="policies: of the pool (default 512M)")
+    result.add_argument("--size", type=size, metavar="SIZE", help="policies: of the pool (default 256M)")
     result.add_argument(
         "--policies", type=policies, metavar="LIST", help="policies: of " + ",".join(story.POLICIES) + " (default: all)"
     )
@@ -69,7 +69,7 @@ def parse():
     for name, belongs in (("size", not thread), ("policies", not thread), ("svg", thread)):
         if getattr(options, name) is not None and not belongs:
             command_line.error(f"--{name} does not go with {options.what}")
-    options.size = played.POOL if thread else options.size or 512 * MIB
+    options.size = played.POOL if thread else options.size or 256 * MIB
     options.policies = options.policies or list(story.POLICIES)
     options.svg = (options.svg or DEFAULT_SVG) if thread else None
     options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")

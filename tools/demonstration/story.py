@@ -8,10 +8,10 @@ import actors
 from holder import Holder
 from system import MIB, Mount, cleaning_up, say
 
-HELD = 64 * MIB
+HELD = 32 * MIB
 PUNCHED = HELD // 2
-FIO = 64 * MIB
-LEAST_POOL = 384 * MIB  # the default limbo_limit, a quarter, has to hold what is held
+FIO = 32 * MIB
+LEAST_POOL = 192 * MIB  # the default limbo_limit, a quarter, has to hold what is held
 BESIDE_SECONDS = 2.0  # the holder goes over its range several times in that
 
 
