@@ -1,27 +1,17 @@
 // Requests from begin() to end(), and the thread that retries them.
 #include "lease/gate.h"
 
-#include <pthread.h>
-
 #include <cerrno>
-#include <csignal>
 #include <utility>
 
+#include "lease/background_thread.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {
 
 Gate::Gate(const GateOptions& options, GateHooks hooks)
     : impl_(std::make_unique<Impl>(options, std::move(hooks))) {
-  // The daemon's signals are for its main thread: one that this thread took would not end the
-  // main thread's waiting.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(impl_->thread.native_handle(), "daxfs-gate");
+  impl_->thread = background_thread("daxfs-gate", [impl = impl_.get()] { impl->run(); });
 }
 
 Gate::~Gate() { stop(); }

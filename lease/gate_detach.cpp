@@ -57,11 +57,7 @@ Result<Verdict> Gate::judge(const TicketRef& ticket, const DetachRequest& reques
 Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& request,
                                   Aftermath& aftermath) {
   const PinPolicy word = request.policy.value_or(options.pin_policy);
-  ticket->about = {.inode = request.inode,
-                   .offset = request.offset.value,
-                   .length = request.length.value,
-                   .policy = word,
-                   .process = request.requester.process};
+  ticket->about = about(request, word);
   parked.forget(*ticket);
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;

@@ -24,6 +24,16 @@
 
 namespace daxfs {
 
+// What an event says of a request, a pin or a lease.
+template <class Subject>
+GateEvent about(const Subject& subject, PinPolicy policy) {
+  return {.inode = subject.inode,
+          .offset = subject.offset.value,
+          .length = subject.length.value,
+          .policy = policy,
+          .process = subject.requester.process};
+}
+
 struct Gate::Impl {
   Impl(const GateOptions& gate_options, GateHooks gate_hooks)
       : hooks(std::move(gate_hooks)), options(gate_options), pins(hooks.last_pin) {}

@@ -7,14 +7,6 @@
 namespace daxfs {
 namespace {
 
-GateEvent about_lease(const LeaseInfo& lease, PinPolicy policy) {
-  return {.inode = lease.inode,
-          .offset = lease.offset.value,
-          .length = lease.length.value,
-          .policy = policy,
-          .process = lease.requester.process};
-}
-
 LeaseNews news_of(const DetachRequest& request) {
   return {.kind = LeaseNews::Kind::asked,
           .lease = {},
@@ -29,11 +21,7 @@ LeaseNews news_of(const DetachRequest& request) {
 Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseRequest& request) {
   Impl& gate = *impl_;
   const std::lock_guard lock(gate.mutex);
-  ticket->about = {.inode = request.inode,
-                   .offset = request.offset.value,
-                   .length = request.length.value,
-                   .policy = gate.options.pin_policy,
-                   .process = request.requester.process};
+  ticket->about = about(request, gate.options.pin_policy);
   gate.parked.forget(*ticket);
   if (ticket->cancelled || gate.stopping) return gate.refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
@@ -66,7 +54,7 @@ Status Gate::shrink_lease(HolderId holder, LeaseId id, FileOffset offset, ByteCo
   }
   if (const Status may = impl_->may_give_up(*lease, range); !may) return may;
   impl_->wake_all_of(impl_->leases.shrink(holder, id, offset, length));
-  impl_->post(GateEvent::Kind::lease, about_lease(*lease, impl_->options.pin_policy));
+  impl_->post(GateEvent::Kind::lease, about(*lease, impl_->options.pin_policy));
   impl_->notify();
   return {};
 }
@@ -82,7 +70,7 @@ Status Gate::unlease(HolderId holder, LeaseId id) {
 }
 
 void Gate::Impl::give_up(const LeaseInfo& lease) {
-  post(GateEvent::Kind::unlease, about_lease(lease, options.pin_policy));
+  post(GateEvent::Kind::unlease, about(lease, options.pin_policy));
   wake_all_of(leases.remove(lease.holder, lease.id));
 }
 
@@ -108,7 +96,7 @@ void Gate::Impl::break_leases(Ticket& ticket, const DetachRequest& request,
     ticket.breaking.push_back(lease.id);
     leases.tell(lease, news);
     aftermath.told.push_back(lease.holder);
-    post(GateEvent::Kind::breaks, about_lease(lease, ticket.about.policy));
+    post(GateEvent::Kind::breaks, about(lease, ticket.about.policy));
   }
 }
 
@@ -117,7 +105,7 @@ void Gate::Impl::tell_leases(const DetachRequest& request, const std::vector<Lea
   for (const LeaseInfo& lease : told) {
     leases.tell(lease, news_of(request));
     aftermath.told.push_back(lease.holder);
-    post(GateEvent::Kind::breaks, about_lease(lease, options.pin_policy));
+    post(GateEvent::Kind::breaks, about(lease, options.pin_policy));
   }
 }
 
@@ -126,7 +114,7 @@ void Gate::Impl::revoke_leases(const DetachRequest& request, const std::vector<L
   for (const LeaseInfo& lease : revoked) {
     wake_all_of(leases.revoke(lease, news_of(request)));
     aftermath.told.push_back(lease.holder);
-    post(GateEvent::Kind::unlease, about_lease(lease, options.pin_policy));
+    post(GateEvent::Kind::unlease, about(lease, options.pin_policy));
   }
 }
 

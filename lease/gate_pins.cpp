@@ -11,14 +11,6 @@ namespace {
 // How many pins drop() takes away before it lets others to the gate's lock.
 constexpr std::size_t kDropAtOnce = 256;
 
-GateEvent about_pin(const PinInfo& pin, PinPolicy policy) {
-  return {.inode = pin.inode,
-          .offset = pin.offset.value,
-          .length = pin.length.value,
-          .policy = policy,
-          .process = pin.requester.process};
-}
-
 }  // namespace
 
 HolderId Gate::new_holder() { return HolderId{++impl_->last_holder}; }
@@ -35,11 +27,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
 }
 
 Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
-  ticket->about = {.inode = request.inode,
-                   .offset = request.offset.value,
-                   .length = request.length.value,
-                   .policy = options.pin_policy,
-                   .process = request.requester.process};
+  ticket->about = about(request, options.pin_policy);
   parked.forget(*ticket);
   if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
@@ -73,7 +61,7 @@ void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks)
   pinned += all;
   if (all.value > 0) pinned_by[pin.requester.uid] += all;
   ++(pin.kind == PinKind::long_term ? long_pins : short_pins);
-  post(GateEvent::Kind::pin, about_pin(pin, options.pin_policy));
+  post(GateEvent::Kind::pin, about(pin, options.pin_policy));
 }
 
 Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest& request) {
@@ -118,7 +106,7 @@ Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {
 PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
                             std::vector<PoolRange>& freed) {
   const PinInfo info = PinTable::info(holder, id, pin);
-  post(GateEvent::Kind::unpin, about_pin(info, options.pin_policy));
+  post(GateEvent::Kind::unpin, about(info, options.pin_policy));
   unpinned.clear();
   BlockCount all;
   for (const PoolRange& range : pin.blocks()) {

@@ -1,12 +1,11 @@
 #include "src/event_log.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <iterator>
 #include <utility>
+
+#include "lease/background_thread.h"
 
 namespace daxfs {
 namespace {
@@ -42,14 +41,7 @@ EventLog::ReaderRef EventLog::listen(const std::function<std::vector<Event>()>& 
     reader->next_ = next_;
     readers_.push_back(reader);
     if (!thread_.joinable() && !stopping_) {
-      // The daemon's signals are for its main thread.
-      sigset_t all;
-      sigset_t before;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &before);
-      thread_ = std::thread([this] { run(); });
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      pthread_setname_np(thread_.native_handle(), "daxfs-events");
+      thread_ = background_thread("daxfs-events", [this] { run(); });
     }
   }
   listening_.fetch_add(1, std::memory_order_relaxed);

@@ -1,7 +1,5 @@
 #include "src/survivors.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -14,6 +12,7 @@
 #include <cstring>
 
 #include "blockmap/process_identity.h"
+#include "lease/background_thread.h"
 
 namespace daxfs {
 namespace {
@@ -68,14 +67,7 @@ Survivors::Survivors(Gate& gate, const Volume& volume, const FindInode& find_ino
   for (Process* process : dead) gone(*process);
   if (!watching) return;
 
-  // The daemon's signals are for its main thread.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { watch(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(thread_.native_handle(), "daxfs-survivors");
+  thread_ = background_thread("daxfs-survivors", [this] { watch(); });
 }
 
 Survivors::~Survivors() {
