@@ -122,4 +122,5 @@ def lane(drawing, played, outcome, y, left, at):
     pin = f"pin: {outcome.pin_error}" if outcome.pin_error else f"{outcome.error or 'ok'}, {duration(outcome.blocked)}"
     drawing.text(left + PLOT_LEFT + PLOT_WIDTH + 8, y + 12, pin, 11)
     if outcome.foreign:
-        drawing.text(left + PLOT_LEFT + PLOT_WIDTH + 8, y + 24, f"{outcome.foreign:,} foreign blocks", 10, fill=COLOURS[outcomes.FOREIGN])
+        foreign = f"{outcome.foreign:,} foreign blocks"
+        drawing.text(left + PLOT_LEFT + PLOT_WIDTH + 8, y + 24, foreign, 10, fill=COLOURS[outcomes.FOREIGN])

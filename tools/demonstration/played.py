@@ -203,7 +203,8 @@ def narrate(played):
     told = sum(bool(outcome.told) for outcome in played.outcomes)
     foreign = sum(outcome.foreign > 0 for outcome in played.outcomes)
     of = len(played.outcomes)
-    say(f"  {pinned} of {of} pins are granted; {of - refused} of {of} truncates succeed, the slowest after {actors.duration(longest)};")
+    slowest = actors.duration(longest)
+    say(f"  {pinned} of {of} pins are granted; {of - refused} of {of} truncates succeed; the longest took {slowest};")
     say(f"  {told} of {pinned} holders are told; {foreign or 'none'} of them {'find' if foreign > 1 else 'finds'} foreign bytes")
 
 
@@ -235,11 +236,12 @@ def judge(played):
 
 def checks(promise, outcome):
     """Pairs of whether it was so, and what was promised."""
-    yield outcome.pin_error == promise.pin_error, f"the pin: {promise.pin_error or 'granted'} (it was {outcome.pin_error or 'granted'})"
+    pin, promised_pin = outcome.pin_error or "granted", promise.pin_error or "granted"
+    yield pin == promised_pin, f"the pin: {promised_pin} (it was {pin})"
     yield outcome.error == promise.error, f"the truncate: {promise.error or 'ok'} (it was {outcome.error or 'ok'})"
     yield outcome.again in (None, "ok"), f"a truncate after the release: ok (it was {outcome.again})"
-    told = [event for _, event, _ in outcome.told]
-    yield told == ([promise.told] if promise.told else []), f"is told: {promise.told or 'nothing'} (it was told: {', '.join(told) or 'nothing'})"
+    told = ", ".join(event for _, event, _ in outcome.told) or "nothing"
+    yield told == (promise.told or "nothing"), f"is told: {promise.told or 'nothing'} (it was told: {told})"
     if outcome.pin_error or outcome.let_go is None:
         return
     blocked = f"(it took {outcome.blocked:.2f} s)"
@@ -247,4 +249,5 @@ def checks(promise, outcome):
         yield outcome.answered >= outcome.let_go, f"the truncate returns when the holder releases {blocked}"
     else:
         yield outcome.answered <= outcome.let_go, f"the truncate does not wait for the release {blocked}"
-        yield outcome.blocked >= positions.LIMITS.get(promise.returns, 0) - 0.05, f"the truncate returns {promise.returns} {blocked}"
+        limit = positions.LIMITS.get(promise.returns, 0)
+        yield outcome.blocked >= limit - 0.05, f"the truncate returns {promise.returns} {blocked}"
