@@ -11,6 +11,7 @@
 
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
+#include "fuse_ops/signals.h"
 #include "fuse_ops/wire_hooks.h"
 
 namespace daxfs {
@@ -119,10 +120,12 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
     return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
   }
 
+  SignalsEndSession signals(session.get());
   std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
   filesystem.set_kernel_cache(&*notifier);
   filesystem.set_mountpoint(options.mountpoint);
   run_loop(session.get());
+  signals.ended();
 
   filesystem.stop_waiting();  // while there is a connection to answer on
   notifier.reset();

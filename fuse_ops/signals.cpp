@@ -1,0 +1,48 @@
+#include "fuse_ops/signals.h"
+
+#include <chrono>
+
+namespace daxfs {
+namespace {
+
+// Does nothing but interrupt what the main thread waits in.
+constexpr int kInterrupt = SIGUSR1;
+
+}  // namespace
+
+SignalsEndSession::SignalsEndSession(fuse_session* session)
+    : session_(session), main_(pthread_self()) {
+  struct sigaction nothing {};
+  nothing.sa_handler = [](int) {};
+  sigaction(kInterrupt, &nothing, nullptr);
+  sigemptyset(&signals_);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals_, signal);
+  pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  thread_ = std::thread([this] { run(); });
+}
+
+SignalsEndSession::~SignalsEndSession() {
+  ended();
+  // One that nobody has sent: the thread is to look at ended_.
+  pthread_kill(thread_.native_handle(), SIGTERM);
+  thread_.join();
+}
+
+void SignalsEndSession::ended() {
+  const std::lock_guard guard(mutex_);
+  ended_ = true;
+  over_.notify_one();
+}
+
+void SignalsEndSession::run() {
+  int signal = 0;
+  sigwait(&signals_, &signal);
+  std::unique_lock lock(mutex_);
+  while (!ended_) {
+    fuse_session_exit(session_);
+    pthread_kill(main_, kInterrupt);
+    over_.wait_for(lock, std::chrono::milliseconds(20));
+  }
+}
+
+}  // namespace daxfs
