@@ -6,6 +6,7 @@
 #include <memory>
 #include <thread>
 
+#include "blockmap/check_pin_records.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/volume.h"
@@ -167,6 +168,7 @@ CheckReport check_volume(Medium& medium, const std::string& name) {
     return report;
   }
   Check(**volume, report).run();
+  check_pin_records(**volume, report);
   return report;
 }
 

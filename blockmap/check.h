@@ -16,6 +16,8 @@ struct CheckReport {
   std::uint64_t data_blocks = 0;      // of files and directories
   std::uint64_t metadata_blocks = 0;  // everything else that is not free
   std::uint64_t free_blocks = 0;
+  std::uint64_t pins = 0;         // of living processes, recorded by an earlier mount
+  std::uint64_t kept_blocks = 0;  // of no file, and not free because of these pins
 
   bool ok() const { return errors.empty(); }
 };

@@ -26,6 +26,8 @@ bool has_more_than(std::size_t limit, const ExtentMap& map, FileRange range) {
   return false;
 }
 
+}  // namespace
+
 void free_metadata(Volume& volume, std::span<const PoolRange> ranges) {
   for (const PoolRange& range : ranges) {
     // The mount saw to it that nobody else owns them; what went wrong since then may leak, not
@@ -33,8 +35,6 @@ void free_metadata(Volume& volume, std::span<const PoolRange> ranges) {
     static_cast<void>(volume.allocator().free(range));
   }
 }
-
-}  // namespace
 
 Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
                       FileRange range) {
@@ -78,23 +78,24 @@ void detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record
   free_metadata(volume, chain);
 }
 
+InodeRemains stage_end(Transaction& tx, Volume& volume, InodeNumber inode,
+                       const pmem::InodeRecord& record, const ExtentMap& map) {
+  InodeRemains remains{.data = map.physical(to_end(FileBlock(0))), .metadata = {}};
+  for (const PoolBlock block : map.chain()) remains.metadata.push_back({block, BlockCount(1)});
+  if (const PoolRange run = xattr_run(record); !run.empty()) remains.metadata.push_back(run);
+  volume.inodes().stage_free(tx, inode, record);
+  return remains;
+}
+
 void free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record, ExtentMap& map,
                 std::vector<PoolRange>& removed) {
-  const std::vector<PoolRange> data = map.physical(to_end(FileBlock(0)));
-  std::vector<PoolRange> metadata;
-  for (const PoolBlock block : map.chain()) metadata.push_back({block, BlockCount(1)});
-  if (const PoolRange run = xattr_run(record); !run.empty()) metadata.push_back(run);
-
-  // Nothing but the slot leads to extents and attributes: emptying it takes them all away at once.
-  InodeTable& inodes = volume.inodes();
   Transaction tx;
-  inodes.stage_free(tx, inode, record);
+  const InodeRemains remains = stage_end(tx, volume, inode, record, map);
   volume.journal().commit(tx);
-
-  map = ExtentMap(volume.medium(), volume.allocator(), inode, inodes.slot(inode));
-  removed.insert(removed.end(), data.begin(), data.end());
-  free_metadata(volume, metadata);
-  inodes.release(inode);
+  map = ExtentMap(volume.medium(), volume.allocator(), inode, volume.inodes().slot(inode));
+  removed.insert(removed.end(), remains.data.begin(), remains.data.end());
+  free_metadata(volume, remains.metadata);
+  volume.inodes().release(inode);
 }
 
 }  // namespace daxfs

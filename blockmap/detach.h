@@ -6,6 +6,7 @@
 // The caller holds the inode's lock throughout.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "blockmap/extent_map.h"
@@ -34,8 +35,22 @@ Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& reco
 void detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
                     FileRange range, std::vector<PoolRange>& removed);
 
-// Frees an inode with all that it owns, in one transaction. Its data blocks are appended to
-// `removed`; the number may be handed out again on return. The map is empty afterwards.
+// What an inode leaves behind.
+struct InodeRemains {
+  std::vector<PoolRange> data;
+  std::vector<PoolRange> metadata;  // extent and attribute blocks
+};
+
+// Stages the end of an inode with all that it owns: nothing but its slot leads there, so that
+// emptying the slot takes everything away at once, however many extents there are. After the commit
+// the caller hands `metadata` to free_metadata(), decides about `data`, and releases the number
+// (InodeTable) when nobody knows it any more.
+InodeRemains stage_end(Transaction& tx, Volume& volume, InodeNumber inode,
+                       const pmem::InodeRecord& record, const ExtentMap& map);
+void free_metadata(Volume& volume, std::span<const PoolRange> ranges);
+
+// Frees an inode with all that it owns, in a transaction of its own. Its data blocks are appended
+// to `removed`; the number may be handed out again on return. The map is empty afterwards.
 void free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record, ExtentMap& map,
                 std::vector<PoolRange>& removed);
 

@@ -1,4 +1,4 @@
-// The on-media format, version 1. docs/format.md explains it with pictures; this file is the law.
+// The on-media format, version 2. docs/format.md explains it with pictures; this file is the law.
 //
 // All integers are little-endian. Every record carries a CRC32C of its own (so that one change
 // rewrites one record, not a block); the CRC is computed with its field as zero and the field is
@@ -8,12 +8,14 @@
 //   block 0                superblock, copy A (copy B: the pool's last block); immutable after mkfs
 //   block 1                pool state: what changes and is not an inode
 //   journal_start ..       journal lanes, lane_bytes each
+//   pin_region_start ..    pin records (32 slots of 128 bytes a block), initialised on first use
 //   inode_region_start ..  inode chunks (64 blocks = 1024 inodes each), initialised on first use
 //   data_start ..          extents of files and directories, extent blocks, xattr runs, more inode
-//                          chunks, inode chunk index blocks
+//                          chunks, inode chunk index blocks, more pin records
 //
 // What is in use between data_start and the last block is exactly what inodes (and the inode chunk
-// index) refer to; everything else is free. No free-space structure is persistent.
+// index) refer to, the blocks that hold pin records, and what pins of living processes refer to;
+// everything else is free. No free-space structure is persistent.
 #pragma once
 
 #include <array>
@@ -28,7 +30,7 @@ namespace daxfs::pmem {
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
 inline constexpr std::array<char, 8> kMagic = {'D', 'A', 'X', 'F', 'S', 'P', 'M', '1'};
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;  // 1 had no pin region and was never released
 inline constexpr std::uint64_t kMinPoolBytes = 4ull << 20;
 inline constexpr std::uint64_t kMaxPoolBytes = 1ull << 60;
 
@@ -52,7 +54,9 @@ struct Superblock {
   std::uint64_t inode_region_chunks;
   std::uint64_t data_start;
   std::int64_t created_ns;  // since the epoch
-  std::array<std::uint64_t, 19> reserved;
+  std::uint64_t pin_region_start;
+  std::uint64_t pin_region_blocks;
+  std::array<std::uint64_t, 17> reserved;
 };
 static_assert(sizeof(Superblock) == 256);
 
@@ -60,11 +64,11 @@ inline constexpr std::uint32_t kStateClean = 1;  // unmounted in good order
 
 struct PoolState {
   std::uint32_t crc;
-  std::uint32_t flags;          // kState*
-  std::uint64_t inode_chunks;   // initialised chunks; inode numbers are 1 .. 1024 * this
-  std::uint64_t inode_index;    // first ChunkIndexBlock, for chunks past the region
-  std::uint64_t mounts;         // how often it was mounted
-  std::uint64_t pin_records;    // reserved: long-term pins that outlive the daemon
+  std::uint32_t flags;         // kState*
+  std::uint64_t inode_chunks;  // initialised chunks; inode numbers are 1 .. 1024 * this
+  std::uint64_t inode_index;   // first ChunkIndexBlock, for chunks past the region
+  std::uint64_t mounts;        // how often it was mounted
+  std::uint64_t reserved_first;
   std::uint64_t free_snapshot;  // reserved: free space as of a clean unmount
   std::array<std::uint64_t, 10> reserved;
 };
@@ -178,5 +182,79 @@ struct XattrHeader {
   std::uint64_t count;
 };
 static_assert(sizeof(XattrHeader) == 32);
+
+// Pin records: what long-term pins keep, and for whom. They lie in blocks of 32 slots; slot 0 of a
+// block is its header. Each checksum is seeded with the record's position (its byte in the pool /
+// 128), so that a copy elsewhere is no record. The first word of a record decides alone: zero means
+// that the slot is free, whatever else it holds. Records do not change through the journal, headers
+// do.
+inline constexpr std::uint64_t kPinSlotBytes = 128;
+inline constexpr std::uint64_t kPinSlotsPerBlock = kBlockSize / kPinSlotBytes;
+
+// Slot 0 of the region's first block (in the others it stays zero).
+struct PinRegionHeader {
+  static constexpr std::uint32_t kMagic = 0x524e4950;  // "PINR"
+  std::uint32_t crc;
+  std::uint32_t magic;
+  std::uint64_t ready_blocks;  // of the region, that are initialised; at least 1
+  std::uint64_t spill;         // first block of the chain in the data area
+  std::array<std::uint64_t, 13> reserved;
+};
+static_assert(sizeof(PinRegionHeader) == kPinSlotBytes);
+
+// Slot 0 of a block of pin records in the data area.
+struct PinSpillHeader {
+  static constexpr std::uint32_t kMagic = 0x534e4950;  // "PINS"
+  std::uint32_t crc;
+  std::uint32_t magic;
+  std::uint64_t next;
+  std::array<std::uint64_t, 14> reserved;
+};
+static_assert(sizeof(PinSpillHeader) == kPinSlotBytes);
+
+struct PinnedRun {
+  std::uint64_t block;
+  std::uint64_t count;  // never 0
+};
+
+// A pin, with its first run of blocks. Further runs are in continuations, linked by position. All
+// records of a pin carry its sequence number. What lacks one of them was never acknowledged and
+// counts as absent; continuations without their head are free slots.
+struct PinHead {
+  static constexpr std::uint16_t kMagic = 0x4850;  // "PH"
+  std::uint32_t crc;
+  std::uint16_t magic;
+  std::uint16_t flags;  // kPin*
+  std::uint64_t sequence;
+  std::uint64_t next;  // position of the first continuation; 0: none
+  std::uint64_t pin_id;
+  std::uint32_t process;
+  std::uint32_t uid;
+  std::uint64_t start_time;  // of the process, in clock ticks since boot
+  std::array<std::uint8_t, 16> boot;
+  std::uint64_t inode;
+  std::uint32_t generation;
+  std::uint32_t runs;    // in all records of the pin
+  std::uint64_t offset;  // in bytes
+  std::uint64_t length;
+  std::int64_t since_ns;  // since the epoch
+  PinnedRun first;        // zero if there are no runs
+  std::uint64_t reserved;
+};
+static_assert(sizeof(PinHead) == kPinSlotBytes);
+inline constexpr std::uint16_t kPinWrite = 1;
+
+struct PinContinuation {
+  static constexpr std::uint16_t kMagic = 0x4350;  // "PC"
+  static constexpr std::size_t kRuns = 6;
+  std::uint32_t crc;
+  std::uint16_t magic;
+  std::uint16_t count;  // of runs; kRuns in all but the last
+  std::uint64_t sequence;
+  std::uint64_t next;
+  std::array<PinnedRun, kRuns> runs;
+  std::uint64_t reserved;
+};
+static_assert(sizeof(PinContinuation) == kPinSlotBytes);
 
 }  // namespace daxfs::pmem

@@ -28,8 +28,14 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == 16);
 
+// What the first word of an empty lane holds.
+constexpr std::uint64_t kEmptyLane = 0;
+
 // Lanes are written in whole cache lines: a partial one would be read before it is written.
 constexpr std::size_t kLineBytes = 64;
+
+// What a change of names takes: one allocation instead of one a record.
+constexpr std::size_t kUsualBytes = 1024;
 
 constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
@@ -144,6 +150,7 @@ void Transaction::write(PoolOffset to, std::span<const std::byte> data) {
   if (data.size() > UINT32_MAX / 2) die("journal: a record of more than 2 GiB (a bug)\n");
   const RecordHeader header{to.value, static_cast<std::uint32_t>(data.size()), 0};
   const auto header_bytes = std::as_bytes(std::span(&header, 1));
+  if (log_.empty()) log_.reserve(kUsualBytes);
   log_.insert(log_.end(), header_bytes.begin(), header_bytes.end());
   log_.insert(log_.end(), data.begin(), data.end());
   log_.resize(round_up(log_.size(), 8));
@@ -216,7 +223,8 @@ void Journal::commit(const Transaction& transaction) {
   medium_.fence();
   apply(medium_, records);
   medium_.fence();
-  medium_.store_u64(start, 0);
+  // Past the caches, as the lane was written: a store would have to fetch the line first.
+  medium_.write(start, std::as_bytes(std::span(&kEmptyLane, 1)));
   medium_.fence();
 }
 

@@ -8,11 +8,13 @@
 
 #include "blockmap/crc32c.h"
 #include "blockmap/journal.h"
+#include "blockmap/pin_record_scan.h"
 
 namespace daxfs {
 namespace {
 
 constexpr std::uint64_t kPoolBytesPerInode = 16 << 10;
+constexpr std::uint64_t kPoolBytesPerPinByte = 4096;
 constexpr std::uint64_t kSmallPoolBytes = 16ull << 20;
 
 // A record at the beginning of a block whose rest is zero.
@@ -49,9 +51,11 @@ pmem::Superblock plan_geometry(BlockCount total) {
   super.journal_start = 2;
   super.journal_lanes = small ? 8 : 16;
   super.lane_bytes = small ? 16 << 10 : 32 << 10;
-  super.inode_region_start =
+  super.pin_region_start =
       super.journal_start +
       blocks_for(ByteCount(std::uint64_t{super.journal_lanes} * super.lane_bytes)).value;
+  super.pin_region_blocks = blocks_for(ByteCount(pool_bytes / kPoolBytesPerPinByte)).value;
+  super.inode_region_start = super.pin_region_start + super.pin_region_blocks;
   // Set aside, not written: chunks are initialised when they are first needed.
   const std::uint64_t inodes = pool_bytes / kPoolBytesPerInode;
   super.inode_region_chunks =
@@ -97,6 +101,7 @@ Outcome<void> make_filesystem(Medium& medium, const MakeOptions& options) {
   medium.store(inodes, std::as_bytes(std::span(&root, 1)));
   Journal::format(
       medium, {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes});
+  format_pin_region(medium, super);
   medium.fence();
 
   for (const PoolBlock copy : {copy_b, copy_a}) {

@@ -124,8 +124,12 @@ bool holds(PoolRange run, PoolBlock block) { return run.start <= block && block 
 
 // Everybody who claims a block, for the message. Slow, and only reached when the pool is damaged.
 std::string claimants(Medium& medium, const InodeTable& inodes, const InodeWalk& walk,
-                      std::span<const PoolRange> index_runs, PoolBlock block) {
+                      std::span<const PoolRange> index_runs, std::span<const PoolRange> pin_records,
+                      PoolBlock block) {
   std::vector<std::string> names;
+  for (const PoolRange& run : pin_records) {
+    if (holds(run, block)) names.emplace_back("the pin records");
+  }
   for (const PoolRange& run : index_runs) {
     if (holds(run, block)) names.emplace_back("the inode table");
   }
@@ -148,7 +152,7 @@ std::unexpected<Problem> doubly_owned(PoolBlock block, const std::string& by) {
 }  // namespace
 
 Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTable& inodes,
-                                  PoolRange data_area, unsigned threads) {
+                                  PoolRange data_area, unsigned threads, PinnedSpace& pins) {
   std::vector<PoolRange> index_runs;
   if (auto opened = inodes.open(index_runs); !opened) {
     return problem(opened.error().code, opened.error().text + "; run fsck.daxfs");
@@ -157,14 +161,19 @@ Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTab
   for (const PoolRange& run : index_runs) {
     if (const auto taken = owned.mark(run)) return doubly_owned(*taken, "two inode chunks");
   }
+  for (const PoolRange& run : pins.records) {
+    if (const auto taken = owned.mark(run)) {
+      return doubly_owned(*taken, "the inode table and by the pin records");
+    }
+  }
 
   const InodeWalk walk(medium, allocator, data_area);
   Scan scan(medium, inodes, walk, owned);
   scan.run(threads);
   if (const auto& damage = scan.damage()) {
     if (damage->doubly_owned) {
-      return doubly_owned(*damage->doubly_owned,
-                          claimants(medium, inodes, walk, index_runs, *damage->doubly_owned));
+      return doubly_owned(*damage->doubly_owned, claimants(medium, inodes, walk, index_runs,
+                                                           pins.records, *damage->doubly_owned));
     }
     return problem(EUCLEAN,
                    fmt::format("inode {}: {}; run fsck.daxfs", damage->inode.value, damage->what));
@@ -176,6 +185,11 @@ Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTab
       inodes.mark_used(InodeNumber(word * 64 + bit + 1));
     }
   }
+
+  for (const PoolRange& range : pins.kept) {
+    owned.for_each_clear(range, [&](PoolRange run) { pins.unowned.push_back(run); });
+  }
+  for (const PoolRange& run : pins.unowned) owned.mark(run);
 
   std::vector<PoolRange> free_runs;
   owned.for_each_clear(data_area, [&](PoolRange run) { free_runs.push_back(run); });

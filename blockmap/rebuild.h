@@ -21,9 +21,17 @@ struct UnfinishedInodes {
   std::vector<InodeNumber> detaches;  // links > 0, but a detach was interrupted
 };
 
+// Blocks that pins of earlier mounts have to do with.
+struct PinnedSpace {
+  std::vector<PoolRange> records;  // hold pin records
+  std::vector<PoolRange> kept;     // what survivors pinned; a set (see block_ranges.h)
+  // Found by the scan, and by recover_inodes(): those of `kept` that nobody owns. Not free either.
+  std::vector<PoolRange> unowned;
+};
+
 // Fills `inodes` (which are used) and the allocator's free space from the medium, with `threads`
 // threads. Damage and doubly owned blocks are Problems.
 Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTable& inodes,
-                                  PoolRange data_area, unsigned threads);
+                                  PoolRange data_area, unsigned threads, PinnedSpace& pins);
 
 }  // namespace daxfs

@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "blockmap/block_ranges.h"
 #include "blockmap/detach.h"
 
 namespace daxfs {
 namespace {
 
-Outcome<void> finish(Volume& volume, InodeNumber inode, bool orphan) {
+Outcome<void> finish(Volume& volume, InodeNumber inode, bool orphan, PinnedSpace& pins) {
   const auto failed = [&](Errno error, const char* what) {
     return problem(error.code, fmt::format("inode {}: {}; run fsck.daxfs", inode.value, what));
   };
@@ -28,7 +29,9 @@ Outcome<void> finish(Volume& volume, InodeNumber inode, bool orphan) {
     }
     detach_extents(volume, inode, *record, *map, range, removed);
   }
-  for (const PoolRange& range : removed) {
+  std::vector<PoolRange> unpinned;
+  for (const PoolRange& range : removed) split(range, pins.kept, pins.unowned, unpinned);
+  for (const PoolRange& range : unpinned) {
     if (const auto freed = volume.allocator().free(range); !freed) {
       return failed(freed.error(), "owns blocks that are free");
     }
@@ -38,12 +41,13 @@ Outcome<void> finish(Volume& volume, InodeNumber inode, bool orphan) {
 
 }  // namespace
 
-Outcome<void> recover_inodes(Volume& volume, const UnfinishedInodes& unfinished) {
+Outcome<void> recover_inodes(Volume& volume, const UnfinishedInodes& unfinished,
+                             PinnedSpace& pins) {
   for (const InodeNumber inode : unfinished.orphans) {
-    if (auto done = finish(volume, inode, true); !done) return done;
+    if (auto done = finish(volume, inode, true, pins); !done) return done;
   }
   for (const InodeNumber inode : unfinished.detaches) {
-    if (auto done = finish(volume, inode, false); !done) return done;
+    if (auto done = finish(volume, inode, false, pins); !done) return done;
   }
   return {};
 }

@@ -9,8 +9,8 @@
 
 namespace daxfs {
 
-// To be done before the pool is used. Nobody can hold on to these blocks any more, so they become
-// free.
-Outcome<void> recover_inodes(Volume& volume, const UnfinishedInodes& unfinished);
+// To be done before the pool is used. The blocks become free, but for those that survivors of an
+// earlier mount have pinned: these become unowned.
+Outcome<void> recover_inodes(Volume& volume, const UnfinishedInodes& unfinished, PinnedSpace& pins);
 
 }  // namespace daxfs

@@ -31,8 +31,13 @@ const char* geometry_damage(const Superblock& super) {
   }
   const std::uint64_t journal_blocks =
       blocks_for(ByteCount(std::uint64_t{super.journal_lanes} * super.lane_bytes)).value;
+  if (super.pin_region_start >= total || super.pin_region_blocks == 0 ||
+      super.pin_region_blocks > total ||
+      super.journal_start + journal_blocks > super.pin_region_start) {
+    return "impossible pin region";
+  }
   if (super.inode_region_start >= total ||
-      super.journal_start + journal_blocks > super.inode_region_start ||
+      super.pin_region_start + super.pin_region_blocks > super.inode_region_start ||
       super.inode_region_chunks == 0 || super.inode_region_chunks > total / pmem::kChunkBlocks) {
     return "impossible inode region";
   }
@@ -82,6 +87,13 @@ Outcome<Superblock> Volume::read_superblock(const Medium& medium, const std::str
     return problem(EINVAL, fmt::format("{}: made by a newer version (format {}, this program knows "
                                        "{}); use a newer daxfs",
                                        name, super.version, pmem::kVersion));
+  }
+  if (super.version < pmem::kVersion && super.version != 0) {
+    return problem(EINVAL,
+                   fmt::format("{}: made by an older version (format {}, this program knows "
+                               "{}); copy its files with the daxfs that made it, then make "
+                               "it anew with mkfs.daxfs --force",
+                               name, super.version, pmem::kVersion));
   }
   if (const auto unknown = super.incompatible_features & ~kKnownIncompatibleFeatures) {
     return problem(EINVAL, fmt::format("{}: incompatible feature bits {:#x}; use a newer daxfs",

@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "blockmap/block_ranges.h"
 #include "blockmap/crc32c.h"
 #include "blockmap/rebuild.h"
 #include "blockmap/recover_inodes.h"
@@ -19,19 +20,40 @@ Journal::Geometry journal_geometry(const pmem::Superblock& super) {
   return {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes};
 }
 
+std::vector<PoolRange> blocks_of(const std::vector<SurvivingPin>& survivors) {
+  std::vector<PoolRange> blocks;
+  for (const SurvivingPin& survivor : survivors) {
+    blocks.insert(blocks.end(), survivor.blocks.begin(), survivor.blocks.end());
+  }
+  return to_set(std::move(blocks));
+}
+
+// Tells each survivor which of its blocks nobody owns.
+void tell_unowned(std::vector<SurvivingPin>& survivors, const std::vector<PoolRange>& limbo) {
+  if (limbo.empty()) return;
+  std::vector<PoolRange> owned;
+  for (SurvivingPin& survivor : survivors) {
+    owned.clear();
+    for (const PoolRange& range : to_set(survivor.blocks)) {
+      split(range, limbo, survivor.unowned, owned);
+    }
+  }
+}
+
 }  // namespace
 
 Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
     : medium_(medium), super_(super), read_only_(read_only) {}
 
 Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string& name,
-                                              bool read_only, unsigned threads) {
+                                              bool read_only, unsigned threads,
+                                              const OwnerAlive& alive) {
   auto super = read_superblock(medium, name);
   if (!super) return std::unexpected(std::move(super.error()));
   std::unique_ptr<Volume> volume(new Volume(medium, *super, read_only));
   const auto mount = [&]() -> Outcome<void> {
     try {
-      return volume->mount(threads);
+      return volume->mount(threads, alive);
     } catch (const std::bad_alloc&) {
       return problem(ENOMEM, "not enough memory to open the pool; free some and try again");
     }
@@ -42,7 +64,7 @@ Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string&
   return volume;
 }
 
-Outcome<void> Volume::mount(unsigned threads) {
+Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive) {
   if (auto replayed = replay_journal(); !replayed) return replayed;
 
   const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
@@ -54,7 +76,13 @@ Outcome<void> Volume::mount(unsigned threads) {
   journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
   allocator_ = std::make_unique<Allocator>();
   inodes_ = std::make_unique<InodeTable>(medium_, *journal_, *allocator_, super_, state);
-  const auto unfinished = rebuild(medium_, *allocator_, *inodes_, data_area(), threads);
+  pin_records_ = std::make_unique<PinRecords>(medium_, *journal_, *allocator_, super_, read_only_);
+  PinnedSpace pins;
+  auto survivors = pin_records_->open(alive, pins.records);
+  if (!survivors) return std::unexpected(survivors.error());
+  survivors_ = std::move(*survivors);
+  pins.kept = blocks_of(survivors_);
+  const auto unfinished = rebuild(medium_, *allocator_, *inodes_, data_area(), threads, pins);
   if (!unfinished) return std::unexpected(unfinished.error());
 
   const auto root = inodes_->load(kRootInode);
@@ -64,10 +92,13 @@ Outcome<void> Volume::mount(unsigned threads) {
   if (!read_only_) {
     // Not clean from here on, and that is durable before anything else changes.
     inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true);
-    if (auto recovered = recover_inodes(*this, *unfinished); !recovered) return recovered;
+    pin_records_->settle();
+    if (auto recovered = recover_inodes(*this, *unfinished, pins); !recovered) return recovered;
     report_.orphans_freed = unfinished->orphans.size();
     report_.detaches_finished = unfinished->detaches.size();
   }
+  survivors_limbo_ = to_set(std::move(pins.unowned));
+  tell_unowned(survivors_, survivors_limbo_);
   report_.inodes = inodes_->used();
   return {};
 }

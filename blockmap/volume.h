@@ -13,6 +13,8 @@
 #include "blockmap/inode_table.h"
 #include "blockmap/journal.h"
 #include "blockmap/medium.h"
+#include "blockmap/pin_records.h"
+#include "blockmap/process_identity.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
 
@@ -24,9 +26,12 @@ class Volume {
   // threads), rebuilds the free space, frees orphans and finishes interrupted detaches. Everything
   // read is bounds-checked; damage is a Problem that names the record ("inode 17: checksum does not
   // match; run fsck.daxfs"), never a crash. `name` is the pool's path, for messages. read_only:
-  // replays nothing to the medium; refuses if the journal holds something to replay.
+  // replays nothing to the medium; refuses if the journal holds something to replay. `alive`
+  // decides which recorded pins survive: the blocks of those are kept out of the free space,
+  // whatever becomes of their files.
   static Outcome<std::unique_ptr<Volume>> open(Medium& medium, const std::string& name,
-                                               bool read_only, unsigned threads);
+                                               bool read_only, unsigned threads,
+                                               const OwnerAlive& alive = is_alive);
 
   // Reads and checks a superblock (copy A, else copy B) against the size of the medium.
   static Outcome<pmem::Superblock> read_superblock(const Medium& medium, const std::string& name);
@@ -35,6 +40,7 @@ class Volume {
   Journal& journal() { return *journal_; }
   Allocator& allocator() { return *allocator_; }
   InodeTable& inodes() { return *inodes_; }
+  PinRecords& pin_records() { return *pin_records_; }
   const pmem::Superblock& superblock() const { return super_; }
   std::string uuid() const;  // 8-4-4-4-12
   // Where extents may lie: [data_start, last block).
@@ -54,9 +60,14 @@ class Volume {
   };
   const MountReport& report() const { return report_; }
 
+  // Pins of earlier mounts whose owners live, in the order of their slots.
+  const std::vector<SurvivingPin>& survivors() const { return survivors_; }
+  // What all of them keep though no file has it: the union of their `unowned`.
+  const std::vector<PoolRange>& survivors_limbo() const { return survivors_limbo_; }
+
  private:
   Volume(Medium& medium, const pmem::Superblock& super, bool read_only);
-  Outcome<void> mount(unsigned threads);
+  Outcome<void> mount(unsigned threads, const OwnerAlive& alive);
   Outcome<void> replay_journal();
 
   Medium& medium_;
@@ -65,6 +76,9 @@ class Volume {
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<InodeTable> inodes_;
+  std::unique_ptr<PinRecords> pin_records_;
+  std::vector<SurvivingPin> survivors_;
+  std::vector<PoolRange> survivors_limbo_;
   MountReport report_;
 };
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * daxfs.h: pins on files of a daxfs mount: promises that a range of a file keeps its blocks.
+ * daxfs.h: pins and layout leases on files of a daxfs mount. A pin promises that a range of a file
+ * keeps its blocks; a lease is the right to be told before they are taken away.
  *
- * A pin belongs to the open file description that took it (its holder) and goes with it at the
- * latest. Everything here is a plain ioctl on a descriptor of a file in the mount; libdaxfs only
- * wraps them. Thread-safe. All functions return 0 or a count, or -1 with errno.
+ * A pin or lease belongs to the open file description that took it (its holder) and goes with it at
+ * the latest. Everything here is a plain ioctl on a descriptor of a file in the mount; libdaxfs
+ * only wraps them. Thread-safe. All functions return 0 or a count, or -1 with errno.
  */
 #ifndef DAXFS_H
 #define DAXFS_H
@@ -93,6 +94,62 @@ int daxfs_unmap(void* address, size_t length);
 ssize_t daxfs_map_iov(int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
 int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
 
+/* Takes over a long-term pin that this process took before the daemon died (the same process, not
+ * a child of it): from now on it belongs to this descriptor, which must be open on the same file,
+ * and for writing if the pin is. ENOENT: no such pin is left over; EPERM: another process's, or
+ * another file's; EBADF. */
+int daxfs_adopt(int fd, uint64_t pin_id);
+
+/* flags of daxfs_lease() */
+/* others' requests to take the blocks away fail with ETXTBSY, instead of breaking the lease; needs
+ * a descriptor open for writing */
+#define DAXFS_LEASE_EXCLUSIVE 0x1u
+/* EAGAIN instead of queueing behind a waiting detach */
+#define DAXFS_LEASE_NOWAIT 0x2u
+/* *lease_id is a lease that you have: give up what lies outside [offset, offset + length) */
+#define DAXFS_LEASE_SHRINK 0x4u
+
+/* Takes a layout lease over [offset, offset + length) (whole blocks around it), holes and what lies
+ * behind the end included. Before somebody else's truncate, punch or rename over the file changes
+ * where the range lies, you are told: poll(2) says POLLPRI, daxfs_next_event() says the rest.
+ * EBADF: descriptor not open for reading (exclusive: for writing); EINVAL: length 0, range past
+ * 2^63 - 1, unknown flags, not a regular file, SHRINK to more than you have; EAGAIN: another
+ * holder's lease is there, and one of both is exclusive, or NOWAIT and a detach waits; ENOLCK: more
+ * than 4096 leases; EINTR; SHRINK: ENOENT, EBUSY as for daxfs_unlease(). */
+int daxfs_lease(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* lease_id);
+
+/* Gives the lease up. ENOENT: no such lease of this open file description; EBUSY: the mount is
+ * longterm=lease, and a long-term pin of yours needs it (unpin first). */
+int daxfs_unlease(int fd, uint64_t lease_id);
+
+/* daxfs_event.type */
+/* give way: unpin and give up or shrink the lease, until `deadline_ns` */
+#define DAXFS_EVENT_BREAK 1u
+/* nothing to answer: the layout changes (deadline_ns is 0), or the lease was taken away because the
+ * time was up */
+#define DAXFS_EVENT_CHANGED 2u
+#define DAXFS_EVENT_REVOKED 3u
+
+/* daxfs_event.reason */
+#define DAXFS_REASON_TRUNCATE 1u
+#define DAXFS_REASON_PUNCH 2u
+#define DAXFS_REASON_RENAME 3u
+
+struct daxfs_event {
+  uint64_t lease_id;
+  uint64_t offset; /* the part of the lease that is asked for, in bytes, whole blocks */
+  uint64_t length;
+  uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+  uint32_t type;        /* DAXFS_EVENT_* */
+  uint32_t reason;      /* DAXFS_REASON_* */
+  int32_t pid;          /* who asks; 0: unknown */
+  uint32_t reserved;
+};
+
+/* What this descriptor's leases were asked for since the last call. Several requests for one lease
+ * come as one event, whose range covers them all. EAGAIN: nothing (also without any lease). */
+int daxfs_next_event(int fd, struct daxfs_event* out);
+
 /* ---- the ioctls beneath; every struct has the same layout on all 64- and 32-bit systems ---- */
 
 struct daxfs_pin_args {
@@ -118,6 +175,18 @@ struct daxfs_extents_args {
   struct daxfs_extent extents[DAXFS_EXTENTS_PER_CALL]; /* out */
 };
 
+struct daxfs_lease_args {
+  uint64_t offset;
+  uint64_t length;
+  uint32_t flags;
+  uint32_t reserved; /* 0 */
+  uint64_t lease_id; /* out; with DAXFS_LEASE_SHRINK also in */
+};
+
+struct daxfs_unlease_args {
+  uint64_t lease_id;
+};
+
 #define DAXFS_POOL_DEVICE_DAX 0x1u /* a character device: mapping steps are map_alignment */
 struct daxfs_pool_args {
   uint64_t map_alignment; /* mmap offsets and lengths are multiples of it */
@@ -133,12 +202,21 @@ struct daxfs_pool_args {
 #define DAXFS_QUERY_PINS 2u
 #define DAXFS_QUERY_LIMBO 3u
 #define DAXFS_QUERY_EXTENTS 4u /* of the file that the descriptor is open on */
+#define DAXFS_QUERY_LEASES 5u
 #define DAXFS_QUERY_END UINT64_MAX
 struct daxfs_query_args {
   uint32_t what;
   uint32_t length; /* out: bytes of text */
   uint64_t cursor; /* in and out */
   char text[16000];
+};
+
+/* Switches policies: `text` holds `defer` or `pin_policy=defer,wait_timeout=5s`, all of it or
+ * nothing. The call fails with EPERM, or with EINVAL and a sentence for people in `text`. */
+struct daxfs_policy_args {
+  uint32_t length; /* bytes of text, in and out */
+  uint32_t reserved;
+  char text[4000];
 };
 
 #define DAXFS_IOC_MAGIC 0xDA
@@ -148,7 +226,11 @@ struct daxfs_query_args {
 #define DAXFS_IOC_EXTENTS _IOWR(DAXFS_IOC_MAGIC, 4, struct daxfs_extents_args)
 #define DAXFS_IOC_POOL _IOR(DAXFS_IOC_MAGIC, 5, struct daxfs_pool_args)
 #define DAXFS_IOC_QUERY _IOWR(DAXFS_IOC_MAGIC, 6, struct daxfs_query_args)
-/* Numbers 7 to 15 are set aside for leases and events. */
+#define DAXFS_IOC_LEASE _IOWR(DAXFS_IOC_MAGIC, 7, struct daxfs_lease_args)
+#define DAXFS_IOC_UNLEASE _IOW(DAXFS_IOC_MAGIC, 8, struct daxfs_unlease_args)
+#define DAXFS_IOC_NEXT_EVENT _IOR(DAXFS_IOC_MAGIC, 9, struct daxfs_event)
+#define DAXFS_IOC_ADOPT _IOW(DAXFS_IOC_MAGIC, 10, struct daxfs_unpin_args)
+#define DAXFS_IOC_POLICY _IOWR(DAXFS_IOC_MAGIC, 11, struct daxfs_policy_args)
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC visibility pop

@@ -46,6 +46,12 @@ int daxfs_unpin(int fd, std::uint64_t pin_id) {
   return ioctl(fd, DAXFS_IOC_UNPIN, &args) < 0 ? -1 : 0;
 }
 
+int daxfs_adopt(int fd, std::uint64_t pin_id) {
+  daxfs_unpin_args args = {};
+  args.pin_id = pin_id;
+  return ioctl(fd, DAXFS_IOC_ADOPT, &args) < 0 ? -1 : 0;
+}
+
 ssize_t daxfs_pin_extents(int fd, std::uint64_t pin_id, daxfs_extent* out, std::size_t capacity) {
   return list(fd, DAXFS_IOC_PIN_EXTENTS, pin_id, 0, 0, out, capacity);
 }

@@ -4,7 +4,8 @@
 
 namespace daxfs {
 
-Notifier::Notifier(fuse_session* session) : session_(session), thread_([this] { run(); }) {}
+Notifier::Notifier(fuse_session* session, ops::Pollers& pollers)
+    : session_(session), pollers_(pollers), thread_([this] { run(); }) {}
 
 Notifier::~Notifier() {
   {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "fuse_ops/ops.h"
 #include "src/kernel_cache.h"
 
 namespace daxfs {
@@ -18,11 +19,12 @@ namespace daxfs {
 // nothing and is done at once.
 class Notifier : public KernelCache {
  public:
-  explicit Notifier(fuse_session* session);
+  Notifier(fuse_session* session, ops::Pollers& pollers);
   ~Notifier() override;  // does what is still queued
 
   void invalidate_attributes(InodeNumber inode) override;
   void invalidate_data(InodeNumber inode, std::function<void()> done) override;
+  void wake_poller(HolderId holder) override { pollers_.wake(holder); }
 
  private:
   struct Job {
@@ -32,6 +34,7 @@ class Notifier : public KernelCache {
   void run();
 
   fuse_session* session_;
+  ops::Pollers& pollers_;
   std::mutex mutex_;  // protects jobs_ and stopping_; a leaf lock
   std::condition_variable wake_;
   std::deque<Job> jobs_;

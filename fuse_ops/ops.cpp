@@ -27,6 +27,14 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
 }
 
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes) {
+  if (attributes) {
+    fuse_reply_attr(req, &*attributes, kForever);
+  } else {
+    fuse_reply_err(req, attributes.error().code);
+  }
+}
+
 OpenFile* OpenFiles::keep(std::unique_ptr<OpenFile> file) {
   const std::lock_guard guard(mutex_);
   files_.insert(file.get());
@@ -45,6 +53,36 @@ std::unique_ptr<OpenFile> OpenFiles::take_any() {
   return std::unique_ptr<OpenFile>(files_.extract(files_.begin()).value());
 }
 
+Pollers::~Pollers() {
+  for (const auto& [holder, handle] : handles_) fuse_pollhandle_destroy(handle);
+}
+
+void Pollers::keep(HolderId holder, fuse_pollhandle* handle) {
+  {
+    const std::lock_guard guard(mutex_);
+    std::swap(handles_[holder.value], handle);
+  }
+  if (handle != nullptr) fuse_pollhandle_destroy(handle);
+}
+
+fuse_pollhandle* Pollers::take(HolderId holder) {
+  const std::lock_guard guard(mutex_);
+  auto node = handles_.extract(holder.value);
+  return node.empty() ? nullptr : node.mapped();
+}
+
+void Pollers::wake(HolderId holder) {
+  fuse_pollhandle* const handle = take(holder);
+  if (handle == nullptr) return;
+  fuse_lowlevel_notify_poll(handle);
+  fuse_pollhandle_destroy(handle);
+}
+
+void Pollers::forget(HolderId holder) {
+  fuse_pollhandle* const handle = take(holder);
+  if (handle != nullptr) fuse_pollhandle_destroy(handle);
+}
+
 void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_info& info) {
   info.direct_io = opened->direct ? 1 : 0;
   info.keep_cache = opened->keep_cache ? 1 : 0;
@@ -55,6 +93,7 @@ void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_inf
 }
 
 void release(Context& context, const fuse_file_info& info) {
+  context.pollers.forget(file(&info).holder);
   context.filesystem.release(context.open_files.take(&file(&info)));
 }
 

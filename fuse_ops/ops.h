@@ -2,12 +2,14 @@
 // their own. Shared helpers of the ops_*.cpp files.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
 #include <fuse_lowlevel.h>
 
 #include <memory>
 #include <mutex>
 
+#include "src/control_directory.h"
 #include "src/filesystem.h"
 
 namespace daxfs::ops {
@@ -30,11 +32,28 @@ class OpenFiles {
   absl::flat_hash_set<OpenFile*> files_;
 };
 
+// Who polls an open file, to be woken when it has news of its leases. Thread-safe.
+class Pollers {
+ public:
+  ~Pollers();
+  // Takes the handle, in place of an earlier one.
+  void keep(HolderId holder, fuse_pollhandle* handle);
+  void wake(HolderId holder);
+  void forget(HolderId holder);
+
+ private:
+  fuse_pollhandle* take(HolderId holder);
+  std::mutex mutex_;  // protects handles_; nothing else is locked while it is held
+  absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> handles_;
+};
+
 // What the session gives libfuse to hand back with every request.
 struct Context {
   Filesystem& filesystem;
   const std::function<void()>& on_ready;
+  Pollers& pollers;
   OpenFiles open_files{};
+  ControlDirectory control{filesystem};
 };
 
 inline Context& context(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
@@ -52,6 +71,7 @@ inline OpenFile& file(const fuse_file_info* info) { return *reinterpret_cast<Ope
 
 void reply(fuse_req_t req, const Status& status);
 void reply_entry(fuse_req_t req, const Result<Entry>& entry);
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes);
 fuse_entry_param to_param(const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.

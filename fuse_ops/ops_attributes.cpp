@@ -1,17 +1,13 @@
 // Attributes, extended attributes, statfs.
-#include "fuse_ops/ops.h"
+#include "fuse_ops/ops_control.h"
 #include "src/clock.h"
 
 namespace daxfs::ops {
 namespace {
 
 void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
-  const auto attributes = fs(req).attributes({inode});
-  if (attributes) {
-    fuse_reply_attr(req, &*attributes, kForever);
-  } else {
-    fuse_reply_err(req, attributes.error().code);
-  }
+  if (is_control(inode)) return control::getattr(req, inode);
+  reply_attributes(req, fs(req).attributes({inode}));
 }
 
 AttributeChange to_change(const struct stat& attributes, int to_set) {
@@ -42,15 +38,12 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
     fuse_reply_err(req, EINVAL);
     return;
   }
+  const AttributeChange change = to_change(*attributes, to_set);
+  if (is_control(inode)) return control::setattr(req, inode, change);
   const auto waiting = Waiting::watch(req);
-  fs(req).set_attributes({inode}, to_change(*attributes, to_set), caller(req),
-                         waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
-                           fuse_req_t answered = waiting->finish();
-                           if (changed) {
-                             fuse_reply_attr(answered, &*changed, kForever);
-                           } else {
-                             fuse_reply_err(answered, changed.error().code);
-                           }
+  fs(req).set_attributes({inode}, change, caller(req), waiting->cancellation(),
+                         [waiting](const Result<struct stat>& changed) {
+                           reply_attributes(waiting->finish(), changed);
                          });
 }
 
@@ -66,6 +59,7 @@ void reply_sized(fuse_req_t req, std::string_view value, std::size_t size) {
 }
 
 void getxattr(fuse_req_t req, fuse_ino_t inode, const char* name, std::size_t size) {
+  if (is_control(inode)) return reply(req, fail(ENODATA));
   const auto value = fs(req).get_xattr({inode}, name);
   if (value) {
     reply_sized(req, *value, size);
@@ -75,6 +69,7 @@ void getxattr(fuse_req_t req, fuse_ino_t inode, const char* name, std::size_t si
 }
 
 void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
+  if (is_control(inode)) return reply_sized(req, {}, size);
   const auto names = fs(req).list_xattrs({inode});
   if (!names) {
     fuse_reply_err(req, names.error().code);
@@ -92,11 +87,13 @@ void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
 
 void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
               std::size_t size, int flags) {
-  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags));
+  if (is_control(inode)) return reply(req, fail(EPERM));
+  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags, caller(req)));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {
-  reply(req, fs(req).remove_xattr({inode}, name));
+  if (is_control(inode)) return reply(req, fail(EPERM));
+  reply(req, fs(req).remove_xattr({inode}, name, caller(req)));
 }
 
 void statfs(fuse_req_t req, fuse_ino_t) {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "fuse_ops/ops.h"
+#include "fuse_ops/ops_control.h"
 
 namespace daxfs::ops {
 namespace {
@@ -25,22 +25,33 @@ struct CName {
 // The kernel asks for a page or a few at a time.
 constexpr std::size_t kMostBytes = 1 << 20;
 
+using Visit = std::function<bool(const Filesystem::DirectoryEntry&)>;
+
+Status list(fuse_req_t req, fuse_ino_t inode, off_t offset, const Visit& visit) {
+  const auto cookie = static_cast<std::uint64_t>(offset);
+  if (is_control(inode)) return context(req).control.list({inode}, cookie, visit);
+  if (InodeNumber{inode} != kRootInode) return fs(req).read_directory({inode}, cookie, visit);
+  return fs(req).read_directory({inode}, cookie, [&](const Filesystem::DirectoryEntry& entry) {
+    // Of an old pool: the control directory covers it.
+    return entry.name == ControlDirectory::kName || visit(entry);
+  });
+}
+
 void readdir(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info*) {
   std::vector<char> buffer(std::min(size, kMostBytes));
   std::size_t used = 0;
-  const Status status = fs(req).read_directory(
-      {inode}, static_cast<std::uint64_t>(offset), [&](const Filesystem::DirectoryEntry& entry) {
-        const CName name(entry.name);
-        struct stat attributes {};
-        attributes.st_ino = entry.inode.value;
-        attributes.st_mode = static_cast<mode_t>(DTTOIF(entry.type));
-        const std::size_t room = buffer.size() - used;
-        const std::size_t need = fuse_add_direntry(req, buffer.data() + used, room, name.text,
-                                                   &attributes, static_cast<off_t>(entry.cookie));
-        if (need > room) return false;
-        used += need;
-        return true;
-      });
+  const Status status = list(req, inode, offset, [&](const Filesystem::DirectoryEntry& entry) {
+    const CName name(entry.name);
+    struct stat attributes {};
+    attributes.st_ino = entry.inode.value;
+    attributes.st_mode = static_cast<mode_t>(DTTOIF(entry.type));
+    const std::size_t room = buffer.size() - used;
+    const std::size_t need = fuse_add_direntry(req, buffer.data() + used, room, name.text,
+                                               &attributes, static_cast<off_t>(entry.cookie));
+    if (need > room) return false;
+    used += need;
+    return true;
+  });
   if (!status) {
     fuse_reply_err(req, status.error().code);
   } else {
@@ -54,26 +65,29 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
   std::size_t used = 0;
   Filesystem& filesystem = fs(req);
   std::vector<InodeNumber> looked_up;
-  const Status status = filesystem.read_directory(
-      {inode}, static_cast<std::uint64_t>(offset), [&](const Filesystem::DirectoryEntry& entry) {
-        const CName name(entry.name);
-        const std::size_t room = buffer.size() - used;
-        if (fuse_add_direntry_plus(req, nullptr, 0, name.text, nullptr, 0) > room) return false;
-        fuse_entry_param param{};
-        param.attr.st_ino = entry.inode.value;
-        param.attr.st_mode = static_cast<mode_t>(DTTOIF(entry.type));
-        // "." and ".." count as no lookup; a child that cannot be read is listed without its
-        // attributes.
-        if (entry.cookie > 2) {
-          if (const auto child = filesystem.entry_of(entry.inode, {inode}, entry.name)) {
-            param = to_param(*child);
-            looked_up.push_back(entry.inode);
-          }
-        }
-        used += fuse_add_direntry_plus(req, buffer.data() + used, room, name.text, &param,
-                                       static_cast<off_t>(entry.cookie));
-        return true;
-      });
+  const Status status = list(req, inode, offset, [&](const Filesystem::DirectoryEntry& entry) {
+    const CName name(entry.name);
+    const std::size_t room = buffer.size() - used;
+    if (fuse_add_direntry_plus(req, nullptr, 0, name.text, nullptr, 0) > room) return false;
+    fuse_entry_param param{};
+    param.attr.st_ino = entry.inode.value;
+    param.attr.st_mode = static_cast<mode_t>(DTTOIF(entry.type));
+    // "." and ".." count as no lookup; a child that cannot be read is listed without its
+    // attributes.
+    if (entry.cookie > 2 && is_control(inode)) {
+      if (const auto child = context(req).control.lookup({inode}, entry.name)) {
+        param = to_param(*child);
+      }
+    } else if (entry.cookie > 2) {
+      if (const auto child = filesystem.entry_of(entry.inode, {inode}, entry.name)) {
+        param = to_param(*child);
+        looked_up.push_back(entry.inode);
+      }
+    }
+    used += fuse_add_direntry_plus(req, buffer.data() + used, room, name.text, &param,
+                                   static_cast<off_t>(entry.cookie));
+    return true;
+  });
   if (!status) {
     fuse_reply_err(req, status.error().code);
   } else if (fuse_reply_buf(req, buffer.data(), used) == -ENOENT) {

@@ -1,16 +1,18 @@
 // Open files: reading, writing, space. FLUSH stays unimplemented: a write is durable when it
 // returns, and close must never wait for anything.
 #include <linux/falloc.h>
+#include <poll.h>
 
 #include <span>
 
-#include "fuse_ops/ops.h"
+#include "fuse_ops/ops_control.h"
 #include "fuse_ops/wire_hooks.h"
 
 namespace daxfs::ops {
 namespace {
 
 void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
+  if (is_control(inode)) return control::open(req, inode, info);
   auto opened = fs(req).open({inode}, info->flags);
   if (!opened) {
     fuse_reply_err(req, opened.error().code);
@@ -22,12 +24,14 @@ void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (fuse_reply_open(req, info) == -ENOENT) ops::release(session, *info);
 }
 
-void release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
+  if (is_control(inode)) return control::release(req, info);
   ops::release(context(req), *info);
   fuse_reply_err(req, 0);
 }
 
-void read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* info) {
+  if (is_control(inode)) return control::read(req, size, offset, info);
   // Only what goes straight to a caller names an owner; the rest fills the page cache.
   if (info->lock_owner == 0) fs(req).note_page_cache(file(info));
   const Status status = fs(req).read(
@@ -42,8 +46,9 @@ void read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_
   if (!status) fuse_reply_err(req, status.error().code);
 }
 
-void write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size, off_t offset,
            fuse_file_info* info) {
+  if (is_control(inode)) return control::write(req, {data, size}, info);
   OpenFile& opened = file(info);
   if (info->writepage) fs(req).note_page_cache(opened);
   const auto written =
@@ -66,8 +71,9 @@ void write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t
 // msync or fsync that needs no answer from here would acknowledge them.
 void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err(req, 0); }
 
-void fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
+void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                fuse_file_info* info) {
+  if (is_control(inode)) return reply(req, fail(EOPNOTSUPP));
   if (offset < 0 || length <= 0) {
     fuse_reply_err(req, EINVAL);
     return;
@@ -93,7 +99,8 @@ void fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
   }
 }
 
-void lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
+void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file_info* info) {
+  if (is_control(inode)) return reply(req, fail(EINVAL));
   if (offset < 0) {
     fuse_reply_err(req, ENXIO);
     return;
@@ -107,6 +114,17 @@ void lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info*
   }
 }
 
+// A regular file can always be read and written; POLLPRI says that its leases have news.
+void poll(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info, fuse_pollhandle* handle) {
+  if (is_control(inode)) return control::poll(req, info, handle);
+  OpenFile& opened = file(info);
+  // First the handle, then the look: news that come in between wake it.
+  if (handle != nullptr) context(req).pollers.keep(opened.holder, handle);
+  unsigned ready = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+  if (fs(req).has_news(opened)) ready |= POLLPRI;
+  fuse_reply_poll(req, ready);
+}
+
 }  // namespace
 
 void add_file_ops(fuse_lowlevel_ops& ops) {
@@ -117,6 +135,7 @@ void add_file_ops(fuse_lowlevel_ops& ops) {
   ops.fsync = fsync;
   ops.fallocate = fallocate;
   ops.lseek = lseek;
+  ops.poll = poll;
 }
 
 }  // namespace daxfs::ops

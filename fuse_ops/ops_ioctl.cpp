@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "client/daxfs.h"
-#include "fuse_ops/ops.h"
+#include "fuse_ops/ops_control.h"
 
 namespace daxfs::ops {
 namespace {
@@ -20,6 +20,14 @@ T argument(const void* in) {
 template <class T>
 void answer(fuse_req_t req, const T& out) {
   fuse_reply_ioctl(req, 0, &out, sizeof out);
+}
+
+void reply_ioctl(fuse_req_t req, const Status& status) {
+  if (status) {
+    fuse_reply_ioctl(req, 0, nullptr, 0);
+  } else {
+    fuse_reply_err(req, status.error().code);
+  }
 }
 
 void pin(fuse_req_t req, daxfs_pin_args args, OpenFile& opened) {
@@ -42,13 +50,85 @@ void pin(fuse_req_t req, daxfs_pin_args args, OpenFile& opened) {
 }
 
 void unpin(fuse_req_t req, const daxfs_unpin_args& args, OpenFile& opened) {
-  fs(req).unpin(opened, PinId{args.pin_id}, [req](const Status& status) {
-    if (status) {
-      fuse_reply_ioctl(req, 0, nullptr, 0);
-    } else {
-      fuse_reply_err(req, status.error().code);
-    }
-  });
+  fs(req).unpin(opened, PinId{args.pin_id},
+                [req](const Status& status) { reply_ioctl(req, status); });
+}
+
+void lease(fuse_req_t req, daxfs_lease_args args, OpenFile& opened) {
+  if (args.reserved != 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const auto waiting = Waiting::watch(req);
+  fs(req).lease(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags},
+                LeaseId{args.lease_id}, caller(req), waiting->cancellation(),
+                [waiting, args](const Result<LeaseId>& taken) {
+                  fuse_req_t answered = waiting->finish();
+                  if (!taken) {
+                    fuse_reply_err(answered, taken.error().code);
+                    return;
+                  }
+                  daxfs_lease_args out = args;
+                  out.lease_id = taken->value;
+                  answer(answered, out);
+                });
+}
+
+std::uint32_t type_of(const LeaseNews& news) {
+  if (news.kind == LeaseNews::Kind::revoked) return DAXFS_EVENT_REVOKED;
+  return news.deadline ? DAXFS_EVENT_BREAK : DAXFS_EVENT_CHANGED;
+}
+
+std::uint32_t reason_of(const LeaseNews& news) {
+  switch (news.reason) {
+    case DetachReason::truncate:
+      return DAXFS_REASON_TRUNCATE;
+    case DetachReason::punch:
+      return DAXFS_REASON_PUNCH;
+    case DetachReason::rename_over:
+    case DetachReason::last_close:  // nobody is left to ask then
+      return DAXFS_REASON_RENAME;
+  }
+  return 0;
+}
+
+void next_event(fuse_req_t req, OpenFile& opened) {
+  const auto news = fs(req).next_news(opened);
+  if (!news) {
+    fuse_reply_err(req, news.error().code);
+    return;
+  }
+  daxfs_event out{};
+  out.lease_id = news->lease.value;
+  out.offset = offset_of(news->range.start).value;
+  out.length = bytes(news->range.count).value;
+  if (news->deadline) {
+    // libstdc++'s steady clock is CLOCK_MONOTONIC.
+    out.deadline_ns = static_cast<std::uint64_t>(
+        std::chrono::nanoseconds(news->deadline->time_since_epoch()).count());
+  }
+  out.type = type_of(*news);
+  out.reason = reason_of(*news);
+  out.pid = news->process;
+  answer(req, out);
+}
+
+// What is wrong comes in the text, beside the error.
+void set_policy(fuse_req_t req, daxfs_policy_args args) {
+  if (args.length > sizeof args.text || args.reserved != 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const auto set = fs(req).set_policy({args.text, args.length}, caller(req));
+  args = {};
+  if (set) {
+    answer(req, args);
+    return;
+  }
+  const std::string_view why = std::string_view(set.error().text).substr(0, sizeof args.text);
+  std::memcpy(args.text, why.data(), why.size());
+  args.length = static_cast<std::uint32_t>(why.size());
+  fuse_reply_ioctl(req, -set.error().code, &args, sizeof args);
 }
 
 void answer_extents(fuse_req_t req, daxfs_extents_args args,
@@ -135,9 +215,10 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
   answer(req, args);
 }
 
-void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* info,
+void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
-  OpenFile* const opened = (flags & FUSE_IOCTL_DIR) != 0 ? nullptr : &file(info);
+  const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
+  OpenFile* const opened = no_file ? nullptr : &file(info);
   if (in_size < ((_IOC_DIR(command) & _IOC_WRITE) != 0 ? _IOC_SIZE(command) : 0) ||
       out_size < ((_IOC_DIR(command) & _IOC_READ) != 0 ? _IOC_SIZE(command) : 0)) {
     fuse_reply_err(req, ENOTTY);
@@ -148,14 +229,22 @@ void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* 
       return pool(req);
     case DAXFS_IOC_QUERY:
       return query(req, argument<daxfs_query_args>(in), opened);
+    case DAXFS_IOC_POLICY:
+      return set_policy(req, argument<daxfs_policy_args>(in));
     default:
       break;
   }
   if (opened == nullptr) {
-    // A directory: it has no extents, and holds no pins.
-    const bool asks_for_extents = command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS;
-    const bool names_a_pin = command == DAXFS_IOC_UNPIN || command == DAXFS_IOC_PIN_EXTENTS;
-    fuse_reply_err(req, asks_for_extents ? EINVAL : names_a_pin ? ENOENT : ENOTTY);
+    // A directory, or what is told as a file: it has no extents, and holds no pins.
+    const bool asks_for_range =
+        command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS || command == DAXFS_IOC_LEASE;
+    const bool names_one = command == DAXFS_IOC_UNPIN || command == DAXFS_IOC_PIN_EXTENTS ||
+                           command == DAXFS_IOC_UNLEASE || command == DAXFS_IOC_ADOPT;
+    if (command == DAXFS_IOC_NEXT_EVENT) {
+      fuse_reply_err(req, EAGAIN);
+    } else {
+      fuse_reply_err(req, asks_for_range ? EINVAL : names_one ? ENOENT : ENOTTY);
+    }
     return;
   }
   switch (command) {
@@ -167,6 +256,16 @@ void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* 
       return pin_extents(req, argument<daxfs_extents_args>(in), *opened);
     case DAXFS_IOC_EXTENTS:
       return extents(req, argument<daxfs_extents_args>(in), *opened);
+    case DAXFS_IOC_LEASE:
+      return lease(req, argument<daxfs_lease_args>(in), *opened);
+    case DAXFS_IOC_UNLEASE:
+      return reply_ioctl(
+          req, fs(req).unlease(*opened, LeaseId{argument<daxfs_unlease_args>(in).lease_id}));
+    case DAXFS_IOC_NEXT_EVENT:
+      return next_event(req, *opened);
+    case DAXFS_IOC_ADOPT:
+      return reply_ioctl(
+          req, fs(req).adopt(*opened, PinId{argument<daxfs_unpin_args>(in).pin_id}, caller(req)));
     default:
       fuse_reply_err(req, ENOTTY);
   }

@@ -91,7 +91,8 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
                             debug_word.data()};
   fuse_args args = FUSE_ARGS_INIT(options.debug ? 4 : 3, argv.data());
 
-  ops::Context context{filesystem, on_ready};
+  ops::Pollers pollers;
+  ops::Context context{filesystem, on_ready, pollers};
   const fuse_lowlevel_ops all = make_ops();
   const SessionPtr session(fuse_session_new(&args, &all, sizeof all, &context),
                            fuse_session_destroy);
@@ -118,16 +119,15 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
     return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
   }
 
-  std::optional<Notifier> notifier(std::in_place, session.get());
+  std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
   filesystem.set_kernel_cache(&*notifier);
   filesystem.set_mountpoint(options.mountpoint);
   run_loop(session.get());
 
-  filesystem.gate()
-      .stop();  // answers whoever still waits, while there is a connection to answer on
+  filesystem.stop_waiting();  // while there is a connection to answer on
   notifier.reset();
   filesystem.set_kernel_cache(nullptr);
-  while (auto file = context.open_files.take_any()) filesystem.release(std::move(file));
+  while (auto file = context.open_files.take_any()) filesystem.abandon(std::move(file));
   fuse_session_unmount(session.get());
   fuse_remove_signal_handlers(session.get());
   filesystem.unmount();

@@ -3,16 +3,6 @@
 #include <iterator>
 
 namespace daxfs {
-namespace {
-
-// A truncate's range may reach to the end of all numbers: no ends are computed here.
-bool overlap(const FileRange& a, const FileRange& b) {
-  if (a.empty() || b.empty()) return false;
-  return a.start <= b.start ? b.start - a.start < a.count : a.start - b.start < b.count;
-}
-
-}  // namespace
-
 void Fences::raise(Arrival arrival, const Fence& fence) {
   fences_.insert({{fence.inode, arrival}, fence.range});
 }
@@ -27,6 +17,15 @@ std::optional<Arrival> Fences::newest_before(Arrival arrival, const Fence& range
     if (overlap(it->second, range.range)) return it->first.second;
   }
   return std::nullopt;
+}
+
+std::vector<Arrival> Fences::in(InodeNumber inode) const {
+  std::vector<Arrival> result;
+  for (auto it = fences_.lower_bound({inode, 0}); it != fences_.end() && it->first.first == inode;
+       ++it) {
+    result.push_back(it->first.second);
+  }
+  return result;
 }
 
 }  // namespace daxfs

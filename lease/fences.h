@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "blockmap/units.h"
 
@@ -13,6 +14,12 @@ namespace daxfs {
 
 // A request's place in the order of arrival; never repeats.
 using Arrival = std::uint64_t;
+
+// A truncate's range may reach to the end of all numbers: no ends are computed here.
+constexpr bool overlap(const FileRange& a, const FileRange& b) {
+  if (a.empty() || b.empty()) return false;
+  return a.start <= b.start ? b.start - a.start < a.count : a.start - b.start < b.count;
+}
 
 // Not thread-safe (the gate's lock guards it).
 class Fences {
@@ -29,6 +36,8 @@ class Fences {
   // The newest fence over the range that is older than `arrival`. The newest, because the others
   // have then probably gone when it goes.
   std::optional<Arrival> newest_before(Arrival arrival, const Fence& range) const;
+  // The requests that have a fence in this file.
+  std::vector<Arrival> in(InodeNumber inode) const;
   bool empty() const { return fences_.empty(); }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <cerrno>
 #include <csignal>
 #include <utility>
 
@@ -10,8 +11,8 @@
 
 namespace daxfs {
 
-Gate::Gate(const GateOptions& options, FreeBlocks free_blocks, PolicyLookup policies)
-    : impl_(std::make_unique<Impl>(options, std::move(free_blocks), std::move(policies))) {
+Gate::Gate(const GateOptions& options, GateHooks hooks)
+    : impl_(std::make_unique<Impl>(options, std::move(hooks))) {
   // The daemon's signals are for its main thread: one that this thread took would not end the
   // main thread's waiting.
   sigset_t all;
@@ -42,10 +43,20 @@ GateOptions Gate::options() const {
   return impl_->options;
 }
 
-void Gate::set_options(const GateOptions& options) {
+void Gate::set_options(const GateOptions& options, pid_t process) {
   const std::lock_guard lock(impl_->mutex);
   impl_->options = options;
-  impl_->parked.wake_detaches();
+  GateEvent about;
+  about.policy = options.pin_policy;
+  about.process = process;
+  impl_->post(GateEvent::Kind::policy, about);
+  impl_->parked.wake_all();  // longterm= and pin_limit= are about pins
+  impl_->notify();
+}
+
+void Gate::rejudge(InodeNumber inode) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->wake_all_of(impl_->fences.in(inode));
   impl_->notify();
 }
 
@@ -58,6 +69,7 @@ void Gate::end(const TicketRef& ticket) {
   const std::lock_guard lock(impl_->mutex);
   impl_->parked.forget(*ticket);
   impl_->lift_fence(*ticket);
+  impl_->end_breaks(*ticket);
   impl_->release_reservation(*ticket, ticket->limbo_reserved);
   ticket->state = Ticket::State::ended;
   retry.swap(ticket->retry);
@@ -73,6 +85,38 @@ void Gate::cancel(const TicketRef& ticket) {
 
 void Gate::Impl::notify() {
   if (parked.any_ready() || parked.next_deadline() < sleeps_until) attention.notify_one();
+}
+
+void Gate::Impl::finish(const Aftermath& aftermath) const {
+  if (!aftermath.freed.empty()) hooks.free_blocks(aftermath.freed);
+  if (!hooks.tell_holder) return;
+  for (const HolderId holder : aftermath.told) hooks.tell_holder(holder);
+}
+
+void Gate::Impl::post(GateEvent::Kind kind, GateEvent about) const {
+  ++happened[static_cast<std::size_t>(kind)];
+  if (hooks.events == nullptr || !hooks.events->wanted()) return;
+  about.kind = kind;
+  hooks.events->post(about);
+}
+
+std::unexpected<Errno> Gate::Impl::refuse(Ticket& ticket, int error) const {
+  if (error != EINTR) {
+    post(GateEvent::Kind::refused, ticket.about);
+  } else if (ticket.has_waited) {
+    post(GateEvent::Kind::interrupted, ticket.about);
+  }
+  return fail(error);
+}
+
+void Gate::Impl::note_waiting(Ticket& ticket) const {
+  if (!ticket.has_waited) post(GateEvent::Kind::waiting, ticket.about);
+  ticket.has_waited = true;
+}
+
+void Gate::Impl::note_resumed(Ticket& ticket) const {
+  if (ticket.has_waited) post(GateEvent::Kind::resumed, ticket.about);
+  ticket.has_waited = false;
 }
 
 void Gate::Impl::lift_fence(Ticket& ticket) {

@@ -30,54 +30,19 @@
 
 #include "blockmap/result.h"
 #include "blockmap/units.h"
+#include "lease/gate_event.h"
+#include "lease/lease_table.h"
 #include "lease/limbo.h"
 #include "lease/pin_counts.h"
 #include "lease/policy.h"
+#include "lease/requests.h"
 
 namespace daxfs {
-
-// An open file description that takes pins. Created by the gate's user, one per open file; ids
-// never repeat.
-struct HolderId {
-  std::uint64_t value = 0;
-  constexpr auto operator<=>(const HolderId&) const = default;
-};
-struct PinId {
-  std::uint64_t value = 0;
-  constexpr auto operator<=>(const PinId&) const = default;
-};
-
-struct Requester {
-  pid_t process = 0;  // the thread group, not the thread
-  uid_t uid = 0;
-};
-
-enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
 
 // One request's identity across its retries. Made by Gate::begin(); shared with whoever may cancel
 // it.
 class Ticket;
 using TicketRef = std::shared_ptr<Ticket>;
-
-struct DetachRequest {
-  InodeNumber inode;
-  FileRange range;                    // what is fenced while it waits
-  std::span<const PoolRange> blocks;  // what would leave the file; any order
-  Requester requester;
-  DetachReason reason = DetachReason::punch;
-};
-
-struct PinRequest {
-  HolderId holder;
-  InodeNumber inode;
-  FileOffset offset;  // as asked for, in bytes
-  ByteCount length;
-  std::span<const PoolRange> blocks;  // in file order
-  Requester requester;
-  PinKind kind = PinKind::long_term;
-  bool write = false;
-  bool nowait = false;
-};
 
 struct PinInfo {
   PinId id;
@@ -89,6 +54,8 @@ struct PinInfo {
   bool write = false;
   Requester requester;
   std::chrono::system_clock::time_point since;
+  std::uint64_t record = 0;      // as given to record_pin(); 0: none
+  std::optional<LeaseId> lease;  // one of the holder's over the range
 };
 
 struct GateCounts {
@@ -96,25 +63,36 @@ struct GateCounts {
   std::uint64_t short_pins = 0;
   ByteCount pinned_bytes;  // sum over pins (a block pinned twice counts twice)
   BlockCount limbo;
+  std::uint64_t leases = 0;
   std::uint64_t waiting = 0;  // parked requests
 };
 
 enum class Verdict : std::uint8_t { proceed, parked };
 
+// What the gate needs from its user, and tells it. Called without the gate's lock, except where it
+// says so.
+struct GateHooks {
+  // Where blocks go that are nobody's any more.
+  std::function<void(std::span<const PoolRange>)> free_blocks;
+  // Pins with these records (record_pin()) are about to end: their blocks may be somebody else's
+  // as soon as this returns.
+  std::function<void(std::span<const std::uint64_t>)> forget_records = {};
+  // The holder has news of its leases (next_news()).
+  std::function<void(HolderId)> tell_holder = {};
+  // Finds the object for a policy's name; it must outlive the gate. With the lock held.
+  std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
+  GateEvents* events = nullptr;  // may be null; outlives the gate
+  PinId last_pin{};              // pins are numbered from here on
+};
+
 // Thread-safe. Lock order: inode lock -> gate lock -> allocator lock.
 class Gate {
  public:
-  // Where blocks go that are nobody's any more. Called without the gate's lock.
-  using FreeBlocks = std::function<void(std::span<const PoolRange>)>;
   // Tries the operation again. Called on the gate's thread without any lock held.
   using Continuation = std::function<void()>;
 
-  // Finds the object for a policy's name; it must outlive the gate. Called with the gate's lock
-  // held.
-  using PolicyLookup = std::function<const DetachPolicy&(PinPolicy)>;
-
   // Starts the gate's thread (which takes no signals): construct it after the last fork().
-  Gate(const GateOptions& options, FreeBlocks free_blocks, PolicyLookup policies = policy_for);
+  Gate(const GateOptions& options, GateHooks hooks);
   ~Gate();  // stops, if stop() was not called
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
@@ -124,8 +102,10 @@ class Gate {
   void stop();
 
   GateOptions options() const;
-  // Takes effect at once: every parked detach is judged anew.
-  void set_options(const GateOptions& options);
+  // Takes effect at once: every parked request is judged anew. `process` is who asked for it.
+  void set_options(const GateOptions& options, pid_t process = 0);
+  // The policy of this file has changed: its parked detaches are judged anew.
+  void rejudge(InodeNumber inode);
 
   // A new request. `retry` is kept until end().
   TicketRef begin(Continuation retry);
@@ -139,26 +119,52 @@ class Gate {
   // Precondition: the inode's lock is held exclusively, from before `blocks` was computed until
   // detached(). proceed: the caller removes the blocks from the file and then calls detached().
   // parked: it lets go of every lock and forgets about the request; the continuation will come.
-  // Errors: ETXTBSY (policy), EDEADLK (would wait only for its own process's pins), EINTR
-  // (cancelled).
+  // Errors: ETXTBSY (policy, or an exclusive lease of somebody else), EDEADLK (would wait only for
+  // its own process's pins), EINTR (cancelled).
   Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request);
   // The blocks have left the file for good (committed): free what is unpinned, put the rest into
   // limbo.
   void detached(const TicketRef& ticket, std::span<const PoolRange> blocks);
   // For blocks that leave where nobody can be refused (last close, mount-time recovery): whatever
-  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed.
-  void detached_unasked(std::span<const PoolRange> blocks);
+  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed. `policy`
+  // is the file's own, else the mount's.
+  void detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode = {},
+                        std::optional<PinPolicy> policy = {});
 
   // --- pinning ---
   HolderId new_holder();
   // Precondition: the inode's lock is held (shared suffices) from before `blocks` was computed.
-  // nullopt: parked behind a waiting detach. Errors: EAGAIN (nowait), EINTR.
+  // nullopt: parked behind a waiting detach. Errors: EAGAIN (nowait), EINTR, EOPNOTSUPP, EPERM
+  // (longterm=), ENOMEM (pin_limit).
   Result<std::optional<PinId>> pin(const TicketRef& ticket, const PinRequest& request);
+  // What pin() would say, without `blocks` and without taking the pin: to ask before anything is
+  // allocated for it.
+  Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
+  // Remembers what stands for the pin on the medium; given to forget_records when the pin ends.
+  // Precondition: the pin is there, and nobody else knows of it yet.
+  void record_pin(HolderId holder, PinId pin, std::uint64_t record);
   // What the pin was, or ENOENT if this holder has no such pin.
   Result<PinInfo> unpin(HolderId holder, PinId pin);
-  // The holder is gone (no pin() of it may follow): drops all that it had; returns those pins (e.g.
+  // The holder is gone (no request of it may follow): drops all that it had; returns its pins (e.g.
   // to update mtime).
   std::vector<PinInfo> drop(HolderId holder);
+  // A pin of a former daemon, as it was recorded. Asks nobody. Precondition: the number is not
+  // above GateHooks::last_pin, and not taken.
+  void restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks);
+  // Gives a pin to another holder. ENOENT: `from` has no such pin.
+  Status move_pin(HolderId from, PinId pin, HolderId to);
+
+  // --- leases ---
+  // nullopt: parked behind a waiting detach, as pins are. Errors: EAGAIN (another holder's lease is
+  // in the way, or nowait), ENOLCK (too many), EINTR.
+  Result<std::optional<LeaseId>> lease(const TicketRef& ticket, const LeaseRequest& request);
+  // Gives up what lies outside the new range. Errors: ENOENT, EINVAL (not within the old range),
+  // EBUSY (longterm=lease, and a long-term pin of the holder would be without one).
+  Status shrink_lease(HolderId holder, LeaseId lease, FileOffset offset, ByteCount length);
+  Status unlease(HolderId holder, LeaseId lease);  // ENOENT, EBUSY
+  // EAGAIN: none.
+  Result<LeaseNews> next_news(HolderId holder);
+  bool has_news(HolderId holder) const;
 
   // --- looking ---
   // Blocks of a pin in file order, or ENOENT.
@@ -166,6 +172,13 @@ class Gate {
   std::optional<PinInfo> find_pin(HolderId holder, PinId pin) const;
   // Up to `limit` pins with id > after, ascending.
   std::vector<PinInfo> pins_after(PinId after, std::size_t limit) const;
+  // Up to `limit` leases with id > after, ascending; with the deadline of the first request that
+  // waits for it, if one does.
+  struct LeaseState {
+    LeaseInfo lease;
+    std::optional<SteadyTime> breaking;
+  };
+  std::vector<LeaseState> leases_after(LeaseId after, std::size_t limit) const;
   struct LimboInfo {
     PoolRange range;
     PinCounts pins;
@@ -177,6 +190,7 @@ class Gate {
   // meanwhile).
   void counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const;
   GateCounts totals() const;
+  GateEventCounts event_counts() const;
 
  private:
   struct Impl;

@@ -43,17 +43,33 @@ InTheWay in_the_way(const PinCountMap& counts, const DetachRequest& request, Awa
 }  // namespace
 
 Result<Verdict> Gate::judge(const TicketRef& ticket, const DetachRequest& request) {
-  const std::lock_guard lock(impl_->mutex);
-  Result<Verdict> verdict = impl_->judge(ticket, request);
-  impl_->notify();
+  Impl::Aftermath aftermath;
+  const Result<Verdict> verdict = [&] {
+    const std::lock_guard lock(impl_->mutex);
+    const Result<Verdict> judged = impl_->judge(ticket, request, aftermath);
+    impl_->notify();
+    return judged;
+  }();
+  impl_->finish(aftermath);
   return verdict;
 }
 
-Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& request) {
+Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& request,
+                                  Aftermath& aftermath) {
+  const PinPolicy word = request.policy.value_or(options.pin_policy);
+  ticket->about = {.inode = request.inode,
+                   .offset = request.offset.value,
+                   .length = request.length.value,
+                   .policy = word,
+                   .process = request.requester.process};
   parked.forget(*ticket);
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;
-  if (ticket->cancelled || stopping) return fail(EINTR);
+  if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
+
+  const LeaseTable::InTheWay leased =
+      leases.in_the_way(request.inode, request.range, request.requester.process);
+  if (leased.exclusive && word != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
 
   const SteadyTime now = std::chrono::steady_clock::now();
   if (!ticket->first_judged) ticket->first_judged = now;
@@ -63,18 +79,23 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
       ticket->shorts_are_long = true;
     } else if (InTheWay shorts = in_the_way(counts, request, Awaited::short_term);
                shorts.blocks.value > 0) {
+      end_breaks(*ticket);
       return wait(ticket, request, std::move(shorts.obstacles), limit);
     }
   }
 
   // From here on every pin in the way counts as long-term.
   InTheWay pinned = in_the_way(counts, request, Awaited::any);
-  if (pinned.blocks.value == 0) return Verdict::proceed;
+  if (pinned.blocks.value == 0 && leased.leases.empty()) {
+    note_resumed(*ticket);
+    return Verdict::proceed;
+  }
 
   const Conflict conflict{.long_pinned = pinned.blocks,
+                          .leases = leased.leases.size(),
                           .limbo_now = limbo.total() + limbo_reserved,
                           .limbo_limit = BlockCount(options.limbo_limit.value >> kBlockShift)};
-  const DetachPolicy& policy = policies(options.pin_policy);
+  const DetachPolicy& policy = hooks.policies(word);
   Ruling ruling = policy.judge(conflict, options);
   if (ruling.kind == Ruling::Kind::park) {
     if (ticket->waits_under != &policy) {
@@ -83,40 +104,65 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     }
     const SteadyTime limit =
         ruling.timeout_ms == 0 ? kNever : after(ticket->waits_since, ruling.timeout_ms);
-    if (now < limit) return wait(ticket, request, std::move(pinned.obstacles), limit);
+    if (now < limit) {
+      if (ruling.breaks) {
+        break_leases(*ticket, request, leased.leases, limit, aftermath);
+        pinned.obstacles.leases = !leased.leases.empty();
+      } else {
+        end_breaks(*ticket);
+      }
+      return wait(ticket, request, std::move(pinned.obstacles), limit);
+    }
+    post(GateEvent::Kind::timeout, ticket->about);
+    const bool broken = ruling.breaks;
     ruling = on_timeout(conflict);
+    if (broken && ruling.kind == Ruling::Kind::to_limbo) {
+      revoke_leases(request, leased.leases, aftermath);
+      note_resumed(*ticket);
+      return reserve_limbo(*ticket, pinned.blocks);
+    }
   }
   switch (ruling.kind) {
     case Ruling::Kind::to_limbo:
-      // The limit must hold for all who go ahead before the first of them has arrived.
-      ticket->limbo_reserved = pinned.blocks;
-      limbo_reserved += pinned.blocks;
-      return Verdict::proceed;
+      tell_leases(request, leased.leases, aftermath);
+      note_resumed(*ticket);
+      return reserve_limbo(*ticket, pinned.blocks);
     case Ruling::Kind::free_all:
+      tell_leases(request, leased.leases, aftermath);
+      note_resumed(*ticket);
       ticket->free_all = true;
       return Verdict::proceed;
     case Ruling::Kind::refuse:
     case Ruling::Kind::park:  // a second one, after the timeout, is no answer
       break;
   }
-  return fail(ruling.kind == Ruling::Kind::refuse && ruling.error != 0 ? ruling.error : ETXTBSY);
+  const bool has_error = ruling.kind == Ruling::Kind::refuse && ruling.error != 0;
+  return refuse(*ticket, has_error ? ruling.error : ETXTBSY);
+}
+
+// The limit must hold for all who go ahead before the first of them has arrived.
+Verdict Gate::Impl::reserve_limbo(Ticket& ticket, BlockCount count) {
+  ticket.limbo_reserved = count;
+  limbo_reserved += count;
+  return Verdict::proceed;
 }
 
 Ruling Gate::Impl::on_timeout(const Conflict& conflict) const {
   const PinPolicy then =
       options.on_timeout == OnTimeout::defer ? PinPolicy::defer : PinPolicy::refuse;
-  return policies(then).judge(conflict, options);
+  return hooks.policies(then).judge(conflict, options);
 }
 
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
                                  Obstacles obstacles, SteadyTime deadline) {
-  if (obstacles.pieces.empty()) return fail(EDEADLK);
+  if (obstacles.none()) return refuse(*ticket, EDEADLK);
   const Fences::Fence fence{request.inode, request.range};
   if (ticket->fence != fence) {
     lift_fence(*ticket);
     fences.raise(ticket->arrival, fence);
     ticket->fence = fence;
   }
+  note_waiting(*ticket);
   parked.park_detach(ticket, std::move(obstacles), deadline);
   return Verdict::parked;
 }
@@ -150,23 +196,29 @@ void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) 
     if (ticket->free_all) {
       freed.assign(blocks.begin(), blocks.end());
     } else {
-      impl_->release_reservation(*ticket, impl_->sort_out(blocks, freed));
+      const BlockCount kept = impl_->sort_out(blocks, freed);
+      impl_->release_reservation(*ticket, kept);
+      if (kept.value > 0) impl_->post(GateEvent::Kind::deferred, ticket->about);
     }
   }
-  if (!freed.empty()) impl_->free_blocks(freed);
+  if (!freed.empty()) impl_->hooks.free_blocks(freed);
 }
 
-void Gate::detached_unasked(std::span<const PoolRange> blocks) {
+void Gate::detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode,
+                            std::optional<PinPolicy> policy) {
+  if (blocks.empty()) return;
   std::vector<PoolRange> freed;
   {
     const std::lock_guard lock(impl_->mutex);
-    if (impl_->options.pin_policy == PinPolicy::ignore) {
+    const PinPolicy word = policy.value_or(impl_->options.pin_policy);
+    if (word == PinPolicy::ignore) {
       freed.assign(blocks.begin(), blocks.end());
-    } else {
-      impl_->sort_out(blocks, freed);
+    } else if (const BlockCount kept = impl_->sort_out(blocks, freed); kept.value > 0) {
+      impl_->post(GateEvent::Kind::deferred,
+                  {.inode = inode, .length = bytes(kept).value, .policy = word});
     }
   }
-  if (!freed.empty()) impl_->free_blocks(freed);
+  if (!freed.empty()) impl_->hooks.free_blocks(freed);
 }
 
 }  // namespace daxfs

@@ -1,6 +1,9 @@
 // The gate's inside. The public functions are spread over gate.cpp (requests and the thread),
-// gate_detach.cpp (judging and detaching), gate_pins.cpp (pinning) and gate_looking.cpp.
+// gate_detach.cpp (judging and detaching), gate_pins.cpp (pinning), gate_leases.cpp (leases and
+// breaks) and gate_looking.cpp.
 #pragma once
+
+#include <absl/container/flat_hash_map.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -12,6 +15,7 @@
 
 #include "lease/fences.h"
 #include "lease/gate.h"
+#include "lease/lease_table.h"
 #include "lease/limbo.h"
 #include "lease/parked_requests.h"
 #include "lease/pin_counts.h"
@@ -21,11 +25,10 @@
 namespace daxfs {
 
 struct Gate::Impl {
-  Impl(const GateOptions& gate_options, FreeBlocks give_back, PolicyLookup lookup)
-      : free_blocks(std::move(give_back)), policies(std::move(lookup)), options(gate_options) {}
+  Impl(const GateOptions& gate_options, GateHooks gate_hooks)
+      : hooks(std::move(gate_hooks)), options(gate_options), pins(hooks.last_pin) {}
 
-  const FreeBlocks free_blocks;
-  const PolicyLookup policies;
+  const GateHooks hooks;
   std::atomic<Arrival> last_arrival = 0;
   std::atomic<std::uint64_t> last_holder = 0;
 
@@ -34,12 +37,15 @@ struct Gate::Impl {
   PinTable pins;
   PinCountMap counts;
   Limbo limbo;
+  LeaseTable leases;
   Fences fences;
   ParkedRequests parked;
   BlockCount limbo_reserved;  // for detaches that may go ahead and have not done so yet
   std::uint64_t long_pins = 0;
   std::uint64_t short_pins = 0;
   BlockCount pinned;
+  absl::flat_hash_map<uid_t, BlockCount> pinned_by;  // only users who have pinned something
+  mutable GateEventCounts happened{};
   bool stopping = false;
   std::vector<PoolRange> unpinned;  // scratch of release()
 
@@ -49,26 +55,66 @@ struct Gate::Impl {
   std::once_flag stopped;
   std::thread thread;
 
+  // What is to be done once the lock is released: see finish().
+  struct Aftermath {
+    std::vector<PoolRange> freed;
+    std::vector<HolderId> told;
+  };
+  void finish(const Aftermath& aftermath) const;
+
   // --- gate.cpp; all but run() with the lock held ---
   void run();
   void retry(std::unique_lock<std::mutex>& lock, const TicketRef& ticket);
   // Wakes the thread if there is something to do earlier than it believes.
   void notify();
   void lift_fence(Ticket& ticket);
+  void post(GateEvent::Kind kind, GateEvent about) const;
+  // Of a request that is about to be answered.
+  std::unexpected<Errno> refuse(Ticket& ticket, int error) const;
+  void note_waiting(Ticket& ticket) const;
+  void note_resumed(Ticket& ticket) const;
 
   // --- gate_detach.cpp; with the lock held ---
-  Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request);
+  Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request,
+                        Aftermath& aftermath);
   Result<Verdict> wait(const TicketRef& ticket, const DetachRequest& request, Obstacles obstacles,
                        SteadyTime deadline);
   Ruling on_timeout(const Conflict& conflict) const;
+  Verdict reserve_limbo(Ticket& ticket, BlockCount count);
   void release_reservation(Ticket& ticket, BlockCount at_most);
   // Puts what is pinned into limbo (returning how much that is), the rest into `freed`.
   BlockCount sort_out(std::span<const PoolRange> blocks, std::vector<PoolRange>& freed);
 
   // --- gate_pins.cpp; with the lock held ---
+  Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
+  // Parks what came later than a fence over the range behind it; EAGAIN if it does not want to
+  // wait.
+  Result<Verdict> pass_fences(const TicketRef& ticket, const Fences::Fence& range, bool nowait);
+  void count_in(const PinInfo& pin, std::span<const PoolRange> blocks);
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
                   std::vector<PoolRange>& freed);
+
+  // --- gate_looking.cpp; with the lock held ---
+  PinInfo leased(PinInfo pin) const;
+
+  // --- gate_leases.cpp; with the lock held ---
+  // Breaks the leases for a request that waits until `deadline`, each once.
+  void break_leases(Ticket& ticket, const DetachRequest& request,
+                    const std::vector<LeaseInfo>& broken, SteadyTime deadline,
+                    Aftermath& aftermath);
+  // Tells the holders what has been decided.
+  void tell_leases(const DetachRequest& request, const std::vector<LeaseInfo>& told,
+                   Aftermath& aftermath);
+  void revoke_leases(const DetachRequest& request, const std::vector<LeaseInfo>& revoked,
+                     Aftermath& aftermath);
+  void give_up(const LeaseInfo& lease);
+  // The request waits for no lease any more.
+  void end_breaks(Ticket& ticket);
+  void wake_all_of(const std::vector<Arrival>& requests);
+  // EBUSY if one of the holder's long-term pins needs this lease, or what of it lies outside
+  // `keep`.
+  Status may_give_up(const LeaseInfo& lease, FileRange keep) const;
 };
 
 }  // namespace daxfs

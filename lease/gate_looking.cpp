@@ -16,12 +16,28 @@ std::optional<PinInfo> Gate::find_pin(HolderId holder, PinId pin) const {
   const std::lock_guard lock(impl_->mutex);
   const PinTable::Pin* found = impl_->pins.find(holder, pin);
   if (found == nullptr) return std::nullopt;
-  return PinTable::info(holder, pin, *found);
+  return impl_->leased(PinTable::info(holder, pin, *found));
 }
 
 std::vector<PinInfo> Gate::pins_after(PinId after, std::size_t limit) const {
   const std::lock_guard lock(impl_->mutex);
-  return impl_->pins.after(after, limit);
+  std::vector<PinInfo> pins = impl_->pins.after(after, limit);
+  for (PinInfo& pin : pins) pin = impl_->leased(pin);
+  return pins;
+}
+
+PinInfo Gate::Impl::leased(PinInfo pin) const {
+  pin.lease = leases.over(pin.holder, pin.inode, covering(pin.offset, pin.length));
+  return pin;
+}
+
+std::vector<Gate::LeaseState> Gate::leases_after(LeaseId after, std::size_t limit) const {
+  std::vector<LeaseState> result;
+  const std::lock_guard lock(impl_->mutex);
+  for (const LeaseInfo& lease : impl_->leases.after(after, limit)) {
+    result.push_back({lease, impl_->leases.breaking(lease.id)});
+  }
+  return result;
 }
 
 std::vector<Gate::LimboInfo> Gate::limbo_from(PoolBlock from, std::size_t limit) const {
@@ -48,7 +64,13 @@ GateCounts Gate::totals() const {
           .short_pins = impl_->short_pins,
           .pinned_bytes = bytes(impl_->pinned),
           .limbo = impl_->limbo.total(),
+          .leases = impl_->leases.size(),
           .waiting = impl_->parked.waiting()};
+}
+
+GateEventCounts Gate::event_counts() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->happened;
 }
 
 }  // namespace daxfs

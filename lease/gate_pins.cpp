@@ -1,4 +1,5 @@
 // Taking pins and giving them back.
+#include <cassert>
 #include <cerrno>
 #include <utility>
 
@@ -10,80 +11,196 @@ namespace {
 // How many pins drop() takes away before it lets others to the gate's lock.
 constexpr std::size_t kDropAtOnce = 256;
 
+GateEvent about_pin(const PinInfo& pin, PinPolicy policy) {
+  return {.inode = pin.inode,
+          .offset = pin.offset.value,
+          .length = pin.length.value,
+          .policy = policy,
+          .process = pin.requester.process};
+}
+
 }  // namespace
 
 HolderId Gate::new_holder() { return HolderId{++impl_->last_holder}; }
 
+Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::Fence& range,
+                                        bool nowait) {
+  if (fences.empty()) return Verdict::proceed;
+  const auto fence = fences.newest_before(ticket->arrival, range);
+  if (!fence) return Verdict::proceed;
+  if (nowait) return refuse(*ticket, EAGAIN);
+  note_waiting(*ticket);
+  parked.park_pin(ticket, *fence);
+  return Verdict::parked;
+}
+
+Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
+  ticket->about = {.inode = request.inode,
+                   .offset = request.offset.value,
+                   .length = request.length.value,
+                   .policy = options.pin_policy,
+                   .process = request.requester.process};
+  parked.forget(*ticket);
+  if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
+  const FileRange range = covering(request.offset, request.length);
+  if (request.kind == PinKind::long_term) {
+    if (options.longterm == LongTerm::forbid) return refuse(*ticket, EOPNOTSUPP);
+    if (options.longterm == LongTerm::lease &&
+        !leases.covered(request.holder, request.inode, range)) {
+      return refuse(*ticket, EPERM);
+    }
+  }
+  if (options.pin_limit.value != 0) {
+    const BlockCount limit(options.pin_limit.value >> kBlockShift);
+    const auto found = pinned_by.find(request.requester.uid);
+    const BlockCount used = found == pinned_by.end() ? BlockCount(0) : found->second;
+    if (used > limit || range.count > limit - used) return refuse(*ticket, ENOMEM);
+  }
+  return pass_fences(ticket, {request.inode, range}, request.nowait);
+}
+
+Result<Verdict> Gate::admit(const TicketRef& ticket, const PinRequest& request) {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->admit(ticket, request);
+}
+
+void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks) {
+  BlockCount all;
+  for (const PoolRange& range : blocks) {
+    counts.add(range, pin.kind, pin.requester.process);
+    all += range.count;
+  }
+  pinned += all;
+  if (all.value > 0) pinned_by[pin.requester.uid] += all;
+  ++(pin.kind == PinKind::long_term ? long_pins : short_pins);
+  post(GateEvent::Kind::pin, about_pin(pin, options.pin_policy));
+}
+
 Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest& request) {
   Impl& gate = *impl_;
   const std::lock_guard lock(gate.mutex);
-  gate.parked.forget(*ticket);
-  if (ticket->cancelled || gate.stopping) return fail(EINTR);
-  if (!gate.fences.empty()) {
-    const Fences::Fence range{request.inode, covering(request.offset, request.length)};
-    if (const auto fence = gate.fences.newest_before(ticket->arrival, range)) {
-      if (request.nowait) return fail(EAGAIN);
-      gate.parked.park_pin(ticket, *fence);
-      return std::nullopt;
-    }
-  }
-  const PinId id = gate.pins.add(request, std::chrono::system_clock::now());
-  for (const PoolRange& range : request.blocks) {
-    gate.counts.add(range, request.kind, request.requester.process);
-    gate.pinned += range.count;
-  }
-  ++(request.kind == PinKind::long_term ? gate.long_pins : gate.short_pins);
-  return id;
+  const Result<Verdict> admitted = gate.admit(ticket, request);
+  if (!admitted) return std::unexpected(admitted.error());
+  if (*admitted == Verdict::parked) return std::nullopt;
+  gate.note_resumed(*ticket);
+  PinInfo pin{.id = gate.pins.next_id(),
+              .holder = request.holder,
+              .inode = request.inode,
+              .offset = request.offset,
+              .length = request.length,
+              .kind = request.kind,
+              .write = request.write,
+              .requester = request.requester,
+              .since = std::chrono::system_clock::now(),
+              .record = 0,
+              .lease = {}};
+  gate.pins.add(pin, request.blocks);
+  gate.count_in(pin, request.blocks);
+  return pin.id;
+}
+
+void Gate::restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->pins.add(pin, blocks);
+  impl_->count_in(pin, blocks);
+}
+
+void Gate::record_pin(HolderId holder, PinId pin, std::uint64_t record) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->pins.set_record(holder, pin, record);
+}
+
+Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->pins.move(from, pin, to) ? Status() : fail(ENOENT);
 }
 
 PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
                             std::vector<PoolRange>& freed) {
+  const PinInfo info = PinTable::info(holder, id, pin);
+  post(GateEvent::Kind::unpin, about_pin(info, options.pin_policy));
   unpinned.clear();
+  BlockCount all;
   for (const PoolRange& range : pin.blocks()) {
     counts.remove(range, pin.kind(), pin.process(), unpinned);
-    pinned -= range.count;
+    all += range.count;
+  }
+  pinned -= all;
+  if (const auto user = pinned_by.find(info.requester.uid); user != pinned_by.end()) {
+    user->second -= all;
+    if (user->second.value == 0) pinned_by.erase(user);
   }
   // In the same hold of the lock: a block that is not pinned must not be seen in limbo, or two
   // might free it.
+  const std::size_t before = freed.size();
   for (const PoolRange& piece : unpinned) limbo.release(piece, freed);
+  for (std::size_t i = before; i < freed.size(); ++i) {
+    post(GateEvent::Kind::freed, {.inode = {},
+                                  .offset = offset_of(freed[i].start).value,
+                                  .length = bytes(freed[i].count).value,
+                                  .policy = options.pin_policy,
+                                  .process = info.requester.process});
+  }
   for (const PoolRange& range : pin.blocks()) parked.unpinned(range, counts);
   --(pin.kind() == PinKind::long_term ? long_pins : short_pins);
-  const PinInfo info = PinTable::info(holder, id, pin);
   pins.remove(holder, id);
   return info;
 }
 
+// In two holds of the lock where the pin has a record: the record goes first, and only then can its
+// blocks become somebody else's. In between the pin is leaving: nobody can give it back twice.
 Result<PinInfo> Gate::unpin(HolderId holder, PinId pin) {
-  std::vector<PoolRange> freed;
+  Impl::Aftermath aftermath;
   PinInfo info;
-  {
-    const std::lock_guard lock(impl_->mutex);
-    const PinTable::Pin* found = impl_->pins.find(holder, pin);
-    if (found == nullptr) return fail(ENOENT);
-    info = impl_->release(holder, pin, *found, freed);
-    impl_->notify();
+  std::unique_lock lock(impl_->mutex);
+  const PinTable::Pin* found = impl_->pins.find(holder, pin);
+  if (found == nullptr) return fail(ENOENT);
+  if (found->record() != 0) {
+    const std::uint64_t record = found->record();
+    impl_->pins.mark_leaving(holder, pin);
+    lock.unlock();
+    impl_->hooks.forget_records({&record, 1});
+    lock.lock();
+    found = impl_->pins.find_leaving(holder, pin);
   }
-  if (!freed.empty()) impl_->free_blocks(freed);
+  info = impl_->release(holder, pin, *found, aftermath.freed);
+  impl_->notify();
+  lock.unlock();
+  impl_->finish(aftermath);
   return info;
 }
 
 std::vector<PinInfo> Gate::drop(HolderId holder) {
   std::vector<PinInfo> result;
-  std::vector<PoolRange> freed;
+  std::vector<std::uint64_t> records;
   bool more = true;
   while (more) {
-    {
-      const std::lock_guard lock(impl_->mutex);
-      const std::vector<PinId> some = impl_->pins.some_of(holder, kDropAtOnce);
-      for (const PinId id : some) {
-        result.push_back(impl_->release(holder, id, *impl_->pins.find(holder, id), freed));
-      }
-      more = some.size() == kDropAtOnce;
-      if (!more) impl_->pins.forget(holder);
-      impl_->notify();
+    Impl::Aftermath aftermath;
+    std::unique_lock lock(impl_->mutex);
+    const std::vector<PinId> some = impl_->pins.some_of(holder, kDropAtOnce);
+    records.clear();
+    for (const PinId id : some) {
+      const std::uint64_t record = impl_->pins.mark_leaving(holder, id);
+      if (record != 0) records.push_back(record);
     }
-    if (!freed.empty()) impl_->free_blocks(freed);
-    freed.clear();
+    if (!records.empty()) {
+      lock.unlock();
+      impl_->hooks.forget_records(records);
+      lock.lock();
+    }
+    for (const PinId id : some) {
+      const PinTable::Pin* pin = impl_->pins.find_leaving(holder, id);
+      result.push_back(impl_->release(holder, id, *pin, aftermath.freed));
+    }
+    more = some.size() == kDropAtOnce;
+    if (!more) {
+      impl_->pins.forget(holder);
+      for (const LeaseInfo& lease : impl_->leases.of(holder)) impl_->give_up(lease);
+      impl_->leases.forget(holder);
+    }
+    impl_->notify();
+    lock.unlock();
+    impl_->finish(aftermath);
   }
   return result;
 }

@@ -41,13 +41,15 @@ bool watch_another(const PinCountMap& counts, Obstacles& obstacles) {
 
 void ParkedRequests::park_detach(const TicketRef& ticket, Obstacles obstacles,
                                  SteadyTime deadline) {
-  assert(ticket->state == Ticket::State::with_caller && !obstacles.pieces.empty());
-  obstacles.piece = 0;
-  obstacles.watched = obstacles.pieces.front().start;
+  assert(ticket->state == Ticket::State::with_caller && !obstacles.none());
   ticket->obstacles = std::move(obstacles);
   ticket->deadline = deadline;
   ticket->state = Ticket::State::parked_detach;
-  watches_.insert({{ticket->obstacles.watched, ticket->arrival}, ticket.get()});
+  if (Obstacles& o = ticket->obstacles; !o.pieces.empty()) {
+    o.piece = 0;
+    o.watched = o.pieces.front().start;
+    watches_.insert({{o.watched, ticket->arrival}, ticket.get()});
+  }
   if (deadline != kNever) deadlines_.insert({{deadline, ticket->arrival}, ticket.get()});
   parked_.insert({ticket->arrival, ticket});
 }
@@ -62,7 +64,9 @@ void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence) {
 
 void ParkedRequests::unlink(Ticket& ticket) {
   if (ticket.state == Ticket::State::parked_detach) {
-    watches_.erase({ticket.obstacles.watched, ticket.arrival});
+    if (!ticket.obstacles.pieces.empty()) {
+      watches_.erase({ticket.obstacles.watched, ticket.arrival});
+    }
     if (ticket.deadline != kNever) deadlines_.erase({ticket.deadline, ticket.arrival});
     ticket.obstacles = {};
   } else if (ticket.state == Ticket::State::parked_pin) {
@@ -83,9 +87,12 @@ void ParkedRequests::forget(Ticket& ticket) {
   ticket.state = Ticket::State::with_caller;
 }
 
-void ParkedRequests::wake(Ticket& ticket) {
-  const auto it = parked_.find(ticket.arrival);
+void ParkedRequests::wake(Ticket& ticket) { wake(ticket.arrival); }
+
+void ParkedRequests::wake(Arrival arrival) {
+  const auto it = parked_.find(arrival);
   if (it == parked_.end()) return;
+  Ticket& ticket = *it->second;
   unlink(ticket);
   ticket.state = Ticket::State::ready;
   TicketRef ref = std::move(it->second);
@@ -104,10 +111,6 @@ void ParkedRequests::wake_due(SteadyTime now) {
   while (!deadlines_.empty() && deadlines_.begin()->first.first <= now) {
     wake(*deadlines_.begin()->second);
   }
-}
-
-void ParkedRequests::wake_detaches() {
-  while (!watches_.empty()) wake(*watches_.begin()->second);
 }
 
 void ParkedRequests::wake_all() {

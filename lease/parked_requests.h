@@ -3,7 +3,7 @@
 // A parked detach watches one block that stands in its way (as a SAT solver watches one literal of
 // a clause): unpinning other ranges does not touch it, and unpinning the watched block makes it
 // look for another one. Only when there is none left is it woken. A parked pin hangs behind one
-// fence.
+// fence. A detach that waits for leases alone watches nothing: who gives up a lease wakes it.
 #pragma once
 
 #include <absl/container/btree_map.h>
@@ -28,9 +28,9 @@ class ParkedRequests {
 
   // Makes a parked request ready to be retried; no effect on others.
   void wake(Ticket& ticket);
+  void wake(Arrival arrival);
   void wake_behind(Arrival fence);
   void wake_due(SteadyTime now);
-  void wake_detaches();
   void wake_all();
   // Pins of `range` have gone: wakes the detaches that have nobody else's pin in their way now.
   void unpinned(PoolRange range, const PinCountMap& counts);

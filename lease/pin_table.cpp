@@ -5,32 +5,74 @@
 
 namespace daxfs {
 
-PinId PinTable::add(const PinRequest& request, Time since) {
-  std::unique_ptr<Holder>& holder = holders_[request.holder.value];
+void PinTable::add(const PinInfo& info, std::span<const PoolRange> blocks) {
+  std::unique_ptr<Holder>& holder = holders_[info.holder.value];
   if (!holder) holder = std::make_unique<Holder>();
-  const Source source{request.inode, request.requester.process, request.requester.uid};
+  const Source source{info.inode, info.requester.process, info.requester.uid};
   const auto shared = holder->sources.try_emplace(source, 0).first;
   ++shared->second;
 
   auto pin = std::make_unique<Pin>();
   pin->source_ = &*shared;
-  pin->offset_ = request.offset;
-  pin->length_ = request.length;
-  pin->blocks_.assign(request.blocks.begin(), request.blocks.end());
-  const auto age = std::chrono::duration_cast<std::chrono::microseconds>(since.time_since_epoch());
-  pin->since_us_ = static_cast<std::uint64_t>(age.count()) & ((std::uint64_t{1} << 62) - 1);
-  pin->short_term_ = request.kind == PinKind::short_term;
-  pin->write_ = request.write;
-  const PinId id{++last_id_};
-  holder->pins.insert(holder->pins.end(), {id, std::move(pin)});
-  return id;
+  pin->offset_ = info.offset;
+  pin->length_ = info.length;
+  pin->blocks_.assign(blocks.begin(), blocks.end());
+  const auto age =
+      std::chrono::duration_cast<std::chrono::microseconds>(info.since.time_since_epoch());
+  pin->record_ = info.record;
+  pin->since_us_ = static_cast<std::uint64_t>(age.count()) & ((std::uint64_t{1} << 61) - 1);
+  pin->short_term_ = info.kind == PinKind::short_term;
+  pin->write_ = info.write;
+  pin->leaving_ = false;
+  holder->pins.insert(holder->pins.end(), {info.id, std::move(pin)});
 }
 
-const PinTable::Pin* PinTable::find(HolderId holder, PinId pin) const {
+PinTable::Pin* PinTable::get(HolderId holder, PinId pin) const {
   const auto owner = holders_.find(holder.value);
   if (owner == holders_.end()) return nullptr;
   const auto it = owner->second->pins.find(pin);
   return it == owner->second->pins.end() ? nullptr : it->second.get();
+}
+
+const PinTable::Pin* PinTable::find(HolderId holder, PinId pin) const {
+  const Pin* found = get(holder, pin);
+  return found == nullptr || found->leaving_ ? nullptr : found;
+}
+
+const PinTable::Pin* PinTable::find_leaving(HolderId holder, PinId pin) const {
+  return get(holder, pin);
+}
+
+void PinTable::set_record(HolderId holder, PinId pin, std::uint64_t record) {
+  get(holder, pin)->record_ = record;
+}
+
+std::uint64_t PinTable::mark_leaving(HolderId holder, PinId pin) {
+  Pin& found = *get(holder, pin);
+  found.leaving_ = true;
+  return found.record_;
+}
+
+bool PinTable::move(HolderId from, PinId pin, HolderId to) {
+  const Pin* found = find(from, pin);
+  if (found == nullptr) return false;
+  PinInfo moved = info(from, pin, *found);
+  moved.holder = to;
+  const absl::InlinedVector<PoolRange, 1> blocks(found->blocks().begin(), found->blocks().end());
+  remove(from, pin);
+  add(moved, blocks);
+  return true;
+}
+
+bool PinTable::any_long(HolderId holder, InodeNumber inode,
+                        absl::FunctionRef<bool(FileRange)> is) const {
+  const auto owner = holders_.find(holder.value);
+  if (owner == holders_.end()) return false;
+  for (const auto& [id, pin] : owner->second->pins) {
+    if (pin->short_term_ || pin->leaving_ || pin->source_->first.inode != inode) continue;
+    if (is(covering(pin->offset_, pin->length_))) return true;
+  }
+  return false;
 }
 
 void PinTable::remove(HolderId holder, PinId pin) {
@@ -51,7 +93,7 @@ std::vector<PinId> PinTable::some_of(HolderId holder, std::size_t limit) const {
   result.reserve(std::min(limit, owner->second->pins.size()));
   for (const auto& [id, pin] : owner->second->pins) {
     if (result.size() == limit) break;
-    result.push_back(id);
+    if (!pin->leaving_) result.push_back(id);
   }
   return result;
 }
@@ -67,7 +109,9 @@ PinInfo PinTable::info(HolderId holder, PinId id, const Pin& pin) {
           .kind = pin.kind(),
           .write = pin.write_,
           .requester = {source.process, source.uid},
-          .since = Time(std::chrono::duration_cast<Time::duration>(since))};
+          .since = Time(std::chrono::duration_cast<Time::duration>(since)),
+          .record = pin.record_,
+          .lease = {}};
 }
 
 std::vector<PinInfo> PinTable::after(PinId after, std::size_t limit) const {

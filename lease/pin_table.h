@@ -8,6 +8,7 @@
 #include <absl/container/btree_map.h>
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/inlined_vector.h>
+#include <absl/functional/function_ref.h>
 
 #include <chrono>
 #include <cstddef>
@@ -42,6 +43,7 @@ class PinTable {
     std::span<const PoolRange> blocks() const { return blocks_; }
     PinKind kind() const { return short_term_ ? PinKind::short_term : PinKind::long_term; }
     pid_t process() const { return source_->first.process; }
+    std::uint64_t record() const { return record_; }
 
    private:
     friend class PinTable;
@@ -49,18 +51,32 @@ class PinTable {
     FileOffset offset_;
     ByteCount length_;
     absl::InlinedVector<PoolRange, 1> blocks_;
-    std::uint64_t since_us_ : 62;
+    std::uint64_t record_ = 0;
+    std::uint64_t since_us_ : 61;
     bool short_term_ : 1;
     bool write_ : 1;
+    bool leaving_ : 1;
   };
 
-  PinId add(const PinRequest& request, Time since);
-  // Null if this holder has no such pin.
+  // Pins are numbered behind `last`.
+  explicit PinTable(PinId last) : last_id_(last.value) {}
+
+  PinId next_id() { return PinId{++last_id_}; }
+  void add(const PinInfo& info, std::span<const PoolRange> blocks);
+  // Null if this holder has no such pin, or it is leaving.
   const Pin* find(HolderId holder, PinId pin) const;
-  // Precondition: find() says that it is there.
+  // Precondition for the following: the pin is there.
+  const Pin* find_leaving(HolderId holder, PinId pin) const;
   void remove(HolderId holder, PinId pin);
-  // Up to `limit` pins of this holder.
+  void set_record(HolderId holder, PinId pin, std::uint64_t record);
+  // From now on find() does not see it. Returns its record.
+  std::uint64_t mark_leaving(HolderId holder, PinId pin);
+  // False if `from` has no such pin.
+  bool move(HolderId from, PinId pin, HolderId to);
+  // Up to `limit` pins of this holder that are not leaving.
   std::vector<PinId> some_of(HolderId holder, std::size_t limit) const;
+  // Whether `is` holds for the range of one of the holder's long-term pins of this file.
+  bool any_long(HolderId holder, InodeNumber inode, absl::FunctionRef<bool(FileRange)> is) const;
   // Precondition: the holder has no pins.
   void forget(HolderId holder) { holders_.erase(holder.value); }
 
@@ -76,7 +92,9 @@ class PinTable {
 
   // Holders stay until forget(), so that one who pins and unpins all the time costs little.
   absl::flat_hash_map<std::uint64_t, std::unique_ptr<Holder>> holders_;
-  std::uint64_t last_id_ = 0;
+  Pin* get(HolderId holder, PinId pin) const;
+
+  std::uint64_t last_id_;
 };
 
 }  // namespace daxfs

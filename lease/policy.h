@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "blockmap/result.h"
@@ -11,17 +12,21 @@
 
 namespace daxfs {
 
-// pin_policy= (contract).
-enum class PinPolicy : std::uint8_t { refuse, defer, ignore };
+// pin_policy= (contract). `breaks` is the word "break", which C++ keeps for itself.
+enum class PinPolicy : std::uint8_t { refuse, defer, wait, breaks, ignore };
 // on_timeout=
 enum class OnTimeout : std::uint8_t { refuse, defer };
 // longterm=
-enum class LongTerm : std::uint8_t { allow };
+enum class LongTerm : std::uint8_t { allow, lease, forbid };
 
 std::string_view to_string(PinPolicy policy);
 std::string_view to_string(OnTimeout action);
 std::string_view to_string(LongTerm mode);
 std::optional<PinPolicy> parse_pin_policy(std::string_view word);
+std::optional<OnTimeout> parse_on_timeout(std::string_view word);
+std::optional<LongTerm> parse_longterm(std::string_view word);
+// "refuse, defer, ...": for messages about a word that is none of them.
+std::string pin_policy_words();
 
 // Everything the gate can be told, live.
 struct GateOptions {
@@ -29,13 +34,17 @@ struct GateOptions {
   OnTimeout on_timeout = OnTimeout::refuse;
   LongTerm longterm = LongTerm::allow;
   std::uint64_t short_timeout_ms = 1000;
+  std::uint64_t wait_timeout_ms = 0;  // 0: no limit
+  std::uint64_t break_timeout_ms = 45'000;
+  ByteCount pin_limit{0};  // per user id; 0: none
   ByteCount limbo_limit{UINT64_MAX};
 };
 
 // What stands in the way of one detach request.
 struct Conflict {
   BlockCount long_pinned;  // blocks with at least one long-term pin (or a short one past its time)
-  BlockCount limbo_now;    // in limbo already, or on their way there
+  std::uint64_t leases = 0;  // shared leases of others over the range
+  BlockCount limbo_now;      // in limbo already, or on their way there
   BlockCount limbo_limit;
 };
 
@@ -50,11 +59,15 @@ struct Ruling {
   Kind kind = Kind::refuse;
   int error = 0;
   std::uint64_t timeout_ms = 0;
+  // With park: tell the lease holders, and wait for their leases, too. (Who goes ahead tells them
+  // in any case: the gate sees to that.)
+  bool breaks = false;
 };
 
-// One position of the thread. Stateless and thread-safe: a policy judges, the gate acts. The
-// options are those in force now; a policy that parks takes its timeout from them. What happens
-// when that has passed (on_timeout) is the gate's business, not the policy's.
+// One position of the thread. Stateless and thread-safe: a policy judges, the gate acts. It is
+// asked when pins or leases of others are in the way. The options are those in force now; a policy
+// that parks takes its timeout from them. What happens when that has passed (on_timeout) is the
+// gate's business, not the policy's.
 class DetachPolicy {
  public:
   virtual ~DetachPolicy() = default;

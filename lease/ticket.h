@@ -16,14 +16,15 @@
 
 namespace daxfs {
 
-using SteadyTime = std::chrono::steady_clock::time_point;
 inline constexpr SteadyTime kNever = SteadyTime::max();
 
 // What a parked detach waits for.
 struct Obstacles {
   Awaited awaited = Awaited::any;
   pid_t process = 0;              // whose own pins it does not wait for
-  std::vector<PoolRange> pieces;  // never empty while parked; these are pinned by others
+  std::vector<PoolRange> pieces;  // these are pinned by others
+  bool leases = false;            // others have leases there, and it waits for these, too
+  bool none() const { return pieces.empty() && !leases; }
 
   // A block of pieces[piece] that is still pinned by others. As long as it is, nothing else needs
   // looking at.
@@ -57,6 +58,9 @@ class Ticket {
   SteadyTime waits_since;
   bool free_all = false;  // the ruling it went ahead with
   BlockCount limbo_reserved;
+  std::vector<LeaseId> breaking;  // those that it has broken and waits for
+  bool has_waited = false;
+  GateEvent about;  // for its events: who wants what, under which policy
 
   std::optional<Fences::Fence> fence;
   // Where ParkedRequests keeps it, by state.

@@ -8,13 +8,20 @@
 namespace daxfs {
 namespace {
 
-GateOptions resolve(const Volume& volume, const MountOptions& options) {
-  GateOptions gate = options.gate;
-  const ByteCount pool = bytes(volume.data_area().count);
-  gate.limbo_limit = options.limbo_limit_bytes.value != 0
-                         ? options.limbo_limit_bytes
-                         : ByteCount(pool.value / 100 * options.limbo_limit_percent);
-  return gate;
+void free_in_pool(Volume& volume, std::span<const PoolRange> ranges) {
+  for (const PoolRange& range : ranges) {
+    if (!volume.allocator().free(range)) {
+      spdlog::critical("pool block {}: freed twice; run fsck.daxfs after unmounting",
+                       range.start.value);
+    }
+  }
+}
+
+void forget_records(Volume& volume, std::span<const std::uint64_t> records) {
+  std::vector<PinSlot> slots;
+  slots.reserve(records.size());
+  for (const std::uint64_t record : records) slots.push_back(PinSlot{record});
+  volume.pin_records().remove_many(slots);
 }
 
 }  // namespace
@@ -37,24 +44,45 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       pool_(pool),
       options_(options),
       mounter_(getuid()),
-      gate_(resolve(volume, options),
-            [&volume](std::span<const PoolRange> ranges) {
-              for (const PoolRange& range : ranges) {
-                if (!volume.allocator().free(range)) {
-                  spdlog::critical("pool block {}: freed twice; run fsck.daxfs after unmounting",
-                                   range.start.value);
-                }
-              }
-            }),
+      events_([this](const EventLog::Event& event, std::uint64_t lost) {
+        return event_line(event, lost);
+      }),
+      gate_(resolve(options, bytes(volume.data_area().count)),
+            {.free_blocks = [&volume](std::span<const PoolRange> r) { free_in_pool(volume, r); },
+             .forget_records =
+                 [&volume](std::span<const std::uint64_t> r) { forget_records(volume, r); },
+             .tell_holder =
+                 [this](HolderId holder) {
+                   if (kernel_cache_ != nullptr) kernel_cache_->wake_poller(holder);
+                 },
+             .events = &events_,
+             .last_pin = last_surviving_pin(volume)}),
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
   // If it cannot be read, every operation will say so.
   if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
+  survivors_ = std::make_unique<Survivors>(
+      gate_, volume_,
+      [this](InodeNumber number, std::uint32_t generation) -> InodeRef {
+        auto inode = cache_.get(number);
+        if (!inode || (*inode)->record.generation != generation) return {};
+        return std::move(*inode);
+      },
+      [this](Inode& inode, std::uint32_t pins) { write_unpinned(inode, pins); });
 }
 
-Filesystem::~Filesystem() { gate_.stop(); }
+Filesystem::~Filesystem() {
+  survivors_.reset();
+  stop_waiting();
+}
+
+void Filesystem::stop_waiting() {
+  gate_.stop();
+  events_.stop();
+}
 
 void Filesystem::unmount() {
-  gate_.stop();
+  survivors_.reset();
+  stop_waiting();
   root_ = InodeRef();
   cache_.drain([this](Inode& inode) {
     inode.opens = 0;

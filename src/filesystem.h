@@ -22,17 +22,20 @@
 #include <string_view>
 #include <vector>
 
+#include "blockmap/detach.h"
 #include "blockmap/pool.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
 #include "blockmap/volume.h"
 #include "blockmap/xattr.h"
 #include "lease/gate.h"
+#include "src/event_log.h"
 #include "src/inode.h"
 #include "src/kernel_cache.h"
 #include "src/open_file.h"
 #include "src/options.h"
 #include "src/process.h"
+#include "src/survivors.h"
 
 namespace daxfs {
 
@@ -96,6 +99,9 @@ class Filesystem {
   void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
   void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
 
+  // Answers whoever waits, at the gate or for events; nobody waits from now on.
+  void stop_waiting();
+
   // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
   // operation may follow.
   void unmount();
@@ -115,9 +121,17 @@ class Filesystem {
   Status unlink(InodeNumber parent, std::string_view name);
   Status remove_directory(InodeNumber parent, std::string_view name);
   // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0. Replacing a file's last name asks the gate.
-  void rename(InodeNumber parent, std::string_view name, InodeNumber new_parent,
-              std::string_view new_name, unsigned flags, const Caller& caller,
-              const CancellationRef& cancellation, Done done);
+  struct Renaming {
+    InodeNumber parent;
+    std::string_view name;
+    InodeNumber new_parent;
+    std::string_view new_name;
+    unsigned flags = 0;
+  };
+  // false: it has to ask the gate and nothing was done yet; use rename().
+  Result<bool> rename_without_gate(const Renaming& renaming);
+  void rename(const Renaming& renaming, const Caller& caller, const CancellationRef& cancellation,
+              Done done);
 
   // --- directories ---
   // Calls `visit` for the entries behind `cookie` ("." is 1, ".." is 2) until it returns false.
@@ -140,15 +154,21 @@ class Filesystem {
                       const CancellationRef& cancellation, Completion<struct stat> done);
   struct statvfs statistics() const;
   Result<std::string> get_xattr(InodeNumber inode, const std::string& name);
-  Status set_xattr(InodeNumber inode, const std::string& name, std::string_view value, int flags);
-  Status remove_xattr(InodeNumber inode, const std::string& name);
+  // user.daxfs.pin_policy, the policy of this file alone: EPERM unless the caller may switch
+  // policies, EINVAL for what is no policy.
+  Status set_xattr(InodeNumber inode, const std::string& name, std::string_view value, int flags,
+                   const Caller& caller);
+  Status remove_xattr(InodeNumber inode, const std::string& name, const Caller& caller);
   Result<std::vector<std::string>> list_xattrs(InodeNumber inode);
 
   // --- open files ---
   // flags as for open(2); O_TRUNC is not handled here (set_attributes is). Close with release().
   Result<std::unique_ptr<OpenFile>> open(InodeNumber inode, int flags);
-  // Drops the holder's pins; at the last close of an unlinked file, frees it.
+  // Drops the holder's pins and leases; at the last close of an unlinked file, frees it.
   void release(std::unique_ptr<OpenFile> file);
+  // For a file that is still open when the mount ends: its holder may go on using what it has
+  // mapped, so what is recorded of its pins stays for the next mount.
+  void abandon(std::unique_ptr<OpenFile> file);
 
   // --- data ---
   // Hands the bytes to `send` where they lie in the pool, while the file's blocks are held in
@@ -182,6 +202,9 @@ class Filesystem {
            const CancellationRef& cancellation, Completion<PinId> done);
   // `done` comes when nothing stale of the file is cached any more.
   void unpin(OpenFile& file, PinId pin, Done done);
+  // A long-term pin that the caller's process took under a former daemon (survivors.h) goes to this
+  // file. ENOENT, EPERM, EBADF.
+  Status adopt(OpenFile& file, PinId pin, const Caller& caller);
   struct PinnedExtent {
     FileOffset file;
     PoolOffset pool;
@@ -201,11 +224,33 @@ class Filesystem {
   Result<PinnedExtents> extents(OpenFile& file, FileOffset offset, ByteCount length,
                                 std::size_t limit);
 
+  // --- leases (leases.cpp) ---
+  // flags: DAXFS_LEASE_*; `lease` names the one to shrink.
+  void lease(OpenFile& file, const PinRange& range, LeaseId lease, const Caller& caller,
+             const CancellationRef& cancellation, Completion<LeaseId> done);
+  Status unlease(OpenFile& file, LeaseId lease) { return gate_.unlease(file.holder, lease); }
+  // EAGAIN: none.
+  Result<LeaseNews> next_news(OpenFile& file) { return gate_.next_news(file.holder); }
+  bool has_news(OpenFile& file) const { return gate_.has_news(file.holder); }
+
+  // --- policies (policy.cpp) ---
+  // Switches policies live: see change_policy(). EPERM unless the caller may.
+  Outcome<void> set_policy(std::string_view text, const Caller& caller);
+  bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
+  uid_t mounter() const { return mounter_; }
+
+  // --- events (events.cpp) ---
+  // The survivors of a former mount come first, as `quarantine`. `has_news`: see EventLog.
+  EventLog::ReaderRef listen(std::function<void()> has_news);
+  EventLog& events() { return events_; }
+
   // --- reports: JSON objects, one a line (reports.cpp) ---
   // Appends up to `room` bytes of whole lines to `out` and moves `cursor` on (0: begin; UINT64_MAX:
   // the end). `file` is what the descriptor is open on, or null (a directory).
   Status report(std::uint32_t what, std::uint64_t& cursor, std::size_t room, std::string& out,
                 OpenFile* file, const Caller& caller);
+  // Everything that can be counted, in Prometheus' text format (metrics.cpp).
+  std::string metrics() const;
 
   Volume& volume() { return volume_; }
   Pool* pool() { return pool_; }
@@ -231,33 +276,48 @@ class Filesystem {
   void touch(Inode& inode, bool modified);    // shared: mtime (if modified) and ctime, now
   void update_atime(Inode& inode);            // shared
   static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
-  void dispose_if_dead(Inode& inode);         // takes the lock
-  void last_reference(Inode& inode);          // nobody else has it
+  // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
+  // for a mount to finish; its number stays taken while the kernel knows it.
+  // What is left of an inode that has no name any more and that nobody has open.
+  struct Remains {
+    InodeNumber inode;
+    InodeRemains blocks;
+    std::optional<PinPolicy> policy;  // the file's own
+  };
+  bool is_dead(const Inode& inode) const;  // shared: unlinked, closed, and not yet disposed of
+  // Exclusive. Precondition: is_dead(). Stages it; the caller commits, lets go, and gives back.
+  Remains dispose(Transaction& tx, Inode& inode);
+  void give_back(const Remains& remains);
+  void dispose_if_dead(Inode& inode);  // takes the lock; all of the above
+  void last_reference(Inode& inode);   // nobody else has it
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
 
-  Status change_xattrs(InodeNumber inode, const std::function<Status(XattrMap&)>& change);
+  // policy.cpp
+  // The policy that the file has for itself. Lock held exclusively.
+  std::optional<PinPolicy> policy_of(Inode& inode);
+  Status check_policy_xattr(Inode& inode, const std::string& name,
+                            std::optional<std::string_view> value, const Caller& caller) const;
+  void policy_xattr_changed(Inode& inode, const std::string& name);
+
+  Status change_xattrs(InodeNumber inode, const std::string& name,
+                       const std::function<Status(Inode&, XattrMap&)>& change);
 
   // namespace.cpp, rename.cpp
   Entry entry_for(Inode& inode);  // takes a lookup reference
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
-  struct RenameArguments {
-    InodeNumber parent;
-    std::string name;
-    InodeNumber new_parent;
-    std::string new_name;
-    unsigned flags;
-    Requester requester;
-  };
   struct RenamePlan;
-  Result<Verdict> rename_once(const RenameArguments& arguments, const TicketRef& ticket);
+  static Status check_renaming(const Renaming& renaming);
+  // Without a ticket it returns `parked` instead of asking the gate.
+  Result<Verdict> rename_once(const Renaming& renaming, const Requester& requester,
+                              const TicketRef& ticket);
   // Fills in who is involved and checks all that needs no lock but rename_mutex_.
-  Status plan_rename(const RenameArguments& arguments, RenamePlan& plan);
-  Result<Verdict> commit_rename(const RenameArguments& arguments, RenamePlan& plan,
-                                const TicketRef& ticket);
+  Status plan_rename(const Renaming& renaming, RenamePlan& plan);
+  Result<Verdict> commit_rename(const Renaming& renaming, RenamePlan& plan,
+                                const Requester& requester, const TicketRef& ticket);
   // Whether `ancestor` is `of` or above it. Precondition: rename_mutex_ held.
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of);
 
@@ -269,9 +329,14 @@ class Filesystem {
   // The inode's lock is held exclusively for all of these.
   // Asks the gate about `range`, and on its agreement removes the blocks, commits the inode's
   // record (which `prepare` has changed meanwhile) and hands the blocks to the gate.
-  Result<Verdict> detach_at_gate(Inode& inode, FileRange range, DetachReason reason,
-                                 const Requester& requester, const TicketRef& ticket,
-                                 const std::function<void()>& prepare);
+  struct Detach {
+    FileRange range;
+    FileOffset offset;  // as asked for, in bytes
+    ByteCount length;
+    DetachReason reason;
+  };
+  Result<Verdict> detach_at_gate(Inode& inode, const Detach& detach, const Requester& requester,
+                                 const TicketRef& ticket, const std::function<void()>& prepare);
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
@@ -301,10 +366,15 @@ class Filesystem {
   // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC);
   // `size` as in fill_holes().
   Status populate(Inode& inode, FileRange range, std::uint64_t size);
-  void write_unpinned(Inode& inode, std::uint32_t pins);  // so many write pins are gone: the times
+  // Makes a long-term pin that was just taken outlive the daemon.
+  Status record_pin(const OpenFile& file, PinId pin, const PinRequest& request);
+  // So many write pins are gone: the times, and (in the background) what the kernel has cached.
+  void write_unpinned(Inode& inode, std::uint32_t pins);
+  void note_write_unpinned(Inode& inode, std::uint32_t pins);  // the times alone
   // reports.cpp
   nlohmann::json status_report() const;
-  bool sees_everything(const Caller& caller) const;  // root and whoever mounted it
+  // events.cpp
+  std::string event_line(const EventLog::Event& event, std::uint64_t lost);
 
   void drop_cached_pages(Inode& inode, std::function<void()> done);
   // The highest counts of pins over any block of the range.
@@ -315,11 +385,14 @@ class Filesystem {
   const MountOptions options_;
   std::string mountpoint_;
   const uid_t mounter_;
+  std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   KernelCache* kernel_cache_ = nullptr;
+  EventLog events_;
   Gate gate_;
   InodeTableCache cache_;
   InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index
   ProcessTable processes_;
+  std::unique_ptr<Survivors> survivors_;
   std::mutex rename_mutex_;  // renames, one at a time: directory ancestry stands still
 };
 

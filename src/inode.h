@@ -23,6 +23,7 @@
 #include "blockmap/result.h"
 #include "blockmap/units.h"
 #include "blockmap/volume.h"
+#include "lease/policy.h"
 #include "src/fair_shared_mutex.h"
 
 namespace daxfs {
@@ -46,10 +47,14 @@ class Inode {
   const PoolOffset slot;
   const mode_t type;  // the part of the mode that never changes: no lock needed
 
-  FairSharedMutex lock;  // protects record, extents, directory and disposed
+  FairSharedMutex lock;  // protects record, pin_policy, extents, directory, disposed
 
   pmem::InodeRecord record;  // its three times are stale: see below
-  bool disposed = false;     // unlinked, closed, blocks gone: only the number is still taken
+  // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
+  std::optional<std::optional<PinPolicy>> pin_policy;
+  // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
+  // stored to the slot any more.
+  bool disposed = false;
 
   // Built on first use: Filesystem::load_extents(), load_directory().
   std::optional<ExtentMap> extents;

@@ -101,29 +101,50 @@ void Filesystem::drop_setid_bits(Inode& inode) {
   }
 }
 
+bool Filesystem::is_dead(const Inode& inode) const {
+  return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
+         !options_.read_only;
+}
+
+Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {
+  Remains remains{.inode = inode.number, .blocks = {}, .policy = policy_of(inode)};
+  remains.blocks = stage_end(tx, volume_, inode.number, inode.record, *inode.extents);
+  inode.disposed = true;
+  inode.directory.reset();
+  inode.extents.emplace(volume_.medium(), volume_.allocator(), inode.number, inode.slot);
+  inode.record.blocks = 0;
+  inode.record.extent_block = 0;
+  inode.record.xattr_block = 0;
+  inode.record.xattr_bytes = 0;
+  return remains;
+}
+
+void Filesystem::give_back(const Remains& remains) {
+  free_metadata(volume_, remains.blocks.metadata);
+  gate_.detached_unasked(remains.blocks.data, remains.inode, remains.policy);
+}
+
 void Filesystem::dispose_if_dead(Inode& inode) {
-  if (options_.read_only) return;
+  {
+    // At most closes there is nothing to do: they must not wait for those who read.
+    const std::shared_lock guard(inode.lock);
+    if (inode.record.links != 0) return;
+  }
   if (const Status loaded = load_extents(inode); !loaded) return;
-  std::vector<PoolRange> removed;
+  Remains remains;
   {
     const std::unique_lock guard(inode.lock);
-    if (inode.record.links != 0 || inode.opens != 0 || inode.disposed) return;
-    inode.disposed = true;
-    inode.directory.reset();
-    // The number stays taken while the kernel knows it; the record stays an orphan until then.
-    sync_times(inode);
-    detach_extents(volume_, inode.number, inode.record, *inode.extents, to_end(FileBlock(0)),
-                   removed);
+    if (!is_dead(inode)) return;
+    Transaction tx;
+    remains = dispose(tx, inode);
+    volume_.journal().commit(tx);
   }
-  gate_.detached_unasked(removed);
+  give_back(remains);
 }
 
 void Filesystem::last_reference(Inode& inode) {
-  if (inode.record.links != 0 || options_.read_only) return;
-  if (const Status loaded = load_extents(inode); !loaded) return;
-  std::vector<PoolRange> removed;
-  free_inode(volume_, inode.number, inode.record, *inode.extents, removed);
-  gate_.detached_unasked(removed);
+  dispose_if_dead(inode);
+  if (inode.disposed) volume_.inodes().release(inode.number);
 }
 
 Result<InodeNumber> Filesystem::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,

@@ -221,6 +221,7 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   Inode& directory = **parent;
   if (const Status loaded = load_directory(directory); !loaded) return loaded;
   std::vector<PoolRange> released;
+  Remains remains;
   InodeRef victim;
   {
     // No rename may give the victim a child, or move it, between the look and the removal: its own
@@ -235,6 +236,9 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
     if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);
     if (of_directory) {
       if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+    } else {
+      // With damaged extents it still loses its name, and stays an orphan for fsck to look at.
+      static_cast<void>(load_extents(*victim));
     }
     const std::unique_lock guard(victim->lock);
     if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
@@ -247,12 +251,16 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
     victim->record.links = of_directory ? 0 : victim->record.links - 1;
     if (of_directory) directory.record.links -= 1;
     stage(tx, directory);
-    stage(tx, *victim);
+    if (is_dead(*victim)) {
+      remains = dispose(tx, *victim);
+    } else {
+      stage(tx, *victim);
+    }
     volume_.journal().commit(tx);
     cache_.clear_name_hint(*victim, parent_number, name);
   }
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
-  dispose_if_dead(*victim);
+  give_back(remains);
   return {};
 }
 
@@ -263,8 +271,8 @@ Status Filesystem::read_directory(InodeNumber number, std::uint64_t cookie,
   Inode& inode = **ref;
   if (const Status loaded = load_directory(inode); !loaded) return loaded;
   const std::shared_lock guard(inode.lock);
-  update_atime(inode);
   if (inode.record.links == 0) return {};  // removed, but still somebody's working directory
+  update_atime(inode);
   if (cookie < 1 && !visit({number, DT_DIR, ".", 1})) return {};
   if (cookie < 2 && !visit({InodeNumber{inode.record.parent}, DT_DIR, "..", 2})) return {};
   std::uint64_t at = cookie <= 2 ? 0 : cookie;

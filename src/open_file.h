@@ -14,9 +14,9 @@ struct OpenFile {
   HolderId holder;
   bool readable = false;
   bool writable = false;
-  bool direct = false;      // bypasses the kernel's page cache
-  bool keep_cache = false;  // pages that the kernel has cached earlier are still good
-  std::atomic<bool> ever_pinned{false};
+  bool direct = false;                   // bypasses the kernel's page cache
+  bool keep_cache = false;               // pages that the kernel has cached earlier are still good
+  std::atomic<bool> ever_pinned{false};  // or had a lease
 };
 
 }  // namespace daxfs

@@ -8,18 +8,13 @@
 #include <vector>
 
 #include "blockmap/result.h"
-#include "blockmap/units.h"
-#include "lease/policy.h"
+#include "src/policy_settings.h"
 
 namespace daxfs {
 
 enum class AtimeMode : std::uint8_t { relatime, strictatime, noatime };
 
-struct MountOptions {
-  GateOptions gate;
-  // limbo_limit= as given: a size, or a percentage of the pool (resolved when its size is known).
-  ByteCount limbo_limit_bytes{0};
-  std::uint32_t limbo_limit_percent = 25;  // used when limbo_limit_bytes is 0
+struct MountOptions : PolicySettings {
   AtimeMode atime = AtimeMode::relatime;
   bool read_only = false;
   bool unsafe_demo = false;
@@ -32,9 +27,6 @@ struct MountOptions {
 // and what would be right. Options that mount(8) and fstab use for themselves (auto, nofail,
 // _netdev, x-*, ...) are ignored.
 Outcome<MountOptions> parse_mount_options(std::string_view text);
-
-// A time such as 500ms, 2s, 1m; a plain number counts in `plain_unit_ms`.
-Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t plain_unit_ms);
 
 // For --help: every option of ours with its default and meaning.
 struct OptionHelp {

@@ -6,6 +6,7 @@
 #include <shared_mutex>
 
 #include "client/daxfs.h"
+#include "src/byte_range.h"
 #include "src/clock.h"
 #include "src/commit_batch.h"
 #include "src/filesystem.h"
@@ -19,8 +20,9 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
   if (mode != O_RDONLY) {
     if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   }
-  auto file = std::make_unique<OpenFile>();
   Inode& inode = **ref;
+  if (inode.is_directory()) return fail(EISDIR);
+  auto file = std::make_unique<OpenFile>();
   {
     const std::shared_lock guard(inode.lock);
     if (inode.disposed) return fail(ESTALE);
@@ -40,24 +42,35 @@ void Filesystem::release(std::unique_ptr<OpenFile> file) {
   if (file->ever_pinned) {
     std::uint32_t write_pins = 0;
     for (const PinInfo& pin : gate_.drop(file->holder)) write_pins += pin.write ? 1 : 0;
-    if (write_pins > 0) {
-      write_unpinned(inode, write_pins);
-      inode.cache_stale = true;
-      // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write
-      // its pages.
-      if (kernel_cache_ != nullptr) kernel_cache_->invalidate_data(inode.number, [] {});
-    }
+    if (write_pins > 0) write_unpinned(inode, write_pins);
   }
   inode.opens -= 1;
   dispose_if_dead(inode);
 }
 
+void Filesystem::abandon(std::unique_ptr<OpenFile> file) {
+  Inode& inode = *file->inode;
+  inode.opens -= 1;
+  dispose_if_dead(inode);
+}
+
 void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
+  note_write_unpinned(inode, pins);
+  inode.cache_stale = true;
+  // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its
+  // pages.
+  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_data(inode.number, [] {});
+}
+
+void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   // The holder wrote behind our back: only now we know.
   {
     const std::shared_lock guard(inode.lock);
-    touch(inode, true);
-    volume_.medium().fence();
+    // A survivor's pin can outlive its file.
+    if (!inode.disposed) {
+      touch(inode, true);
+      volume_.medium().fence();
+    }
   }
   inode.write_pins -= pins;
 }
@@ -118,24 +131,29 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
   const std::uint64_t end = range.offset.value + range.length.value;
   const bool may_allocate = (range.flags & DAXFS_PIN_ALLOCATE) != 0;
 
+  PinRequest request{
+      .holder = file.holder,
+      .inode = inode.number,
+      .offset = range.offset,
+      .length = range.length,
+      .blocks = {},
+      .requester = requester,
+      .kind = (range.flags & DAXFS_PIN_SHORT) != 0 ? PinKind::short_term : PinKind::long_term,
+      .write = (range.flags & DAXFS_PIN_WRITE) != 0,
+      .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0};
+
   // Called with the lock held, shared or exclusive, and all blocks there.
   const auto take = [&]() -> Result<std::optional<PinId>> {
     const std::vector<PoolRange> physical = inode.extents->physical(blocks);
-    const auto pin = gate_.pin(
-        ticket,
-        {.holder = file.holder,
-         .inode = inode.number,
-         .offset = range.offset,
-         .length = range.length,
-         .blocks = physical,
-         .requester = requester,
-         .kind = (range.flags & DAXFS_PIN_SHORT) != 0 ? PinKind::short_term : PinKind::long_term,
-         .write = (range.flags & DAXFS_PIN_WRITE) != 0,
-         .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0});
-    if (pin && *pin) {
-      file.ever_pinned = true;
-      if ((range.flags & DAXFS_PIN_WRITE) != 0) inode.write_pins += 1;
+    request.blocks = physical;
+    const auto pin = gate_.pin(ticket, request);
+    if (!pin || !*pin) return pin;
+    if (const Status recorded = record_pin(file, **pin, request); !recorded) {
+      (void)gate_.unpin(file.holder, **pin);
+      return std::unexpected(recorded.error());
     }
+    file.ever_pinned = true;
+    if (request.write) inode.write_pins += 1;
     return pin;
   };
   bool hole = false;
@@ -160,6 +178,10 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
   if (inode.disposed) return fail(ESTALE);
   look();
   if (hole && !may_allocate) return fail(ENXIO);
+  // Before anything is allocated for a pin that is refused.
+  const auto admitted = gate_.admit(ticket, request);
+  if (!admitted) return std::unexpected(admitted.error());
+  if (*admitted == Verdict::parked) return std::nullopt;
   const bool grows = may_allocate && end > inode.record.size;
   if (const Status ready = populate(inode, blocks, grows ? end : 0); !ready)
     return std::unexpected(ready.error());
@@ -176,8 +198,7 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
       DAXFS_PIN_SHORT | DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE | DAXFS_PIN_NOWAIT;
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return done(fail(EINVAL));
-  if ((range.flags & ~known) != 0 || range.length.value == 0) return done(fail(EINVAL));
-  if (range.offset.value > INT64_MAX || range.length.value > INT64_MAX - range.offset.value) {
+  if ((range.flags & ~known) != 0 || !is_byte_range(range.offset, range.length)) {
     return done(fail(EINVAL));
   }
   const bool changes = (range.flags & (DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE)) != 0;
@@ -200,9 +221,40 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
   if (!info) return done(std::unexpected(info.error()));
   if (!info->write) return done({});
   Inode& inode = *file.inode;
-  write_unpinned(inode, 1);
+  note_write_unpinned(inode, 1);
   if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
   drop_cached_pages(inode, [done = std::move(done)] { done({}); });
+}
+
+Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest& request) {
+  // Nothing can be taken from a file of a read-only mount; short-term pins promise to end.
+  if (request.kind != PinKind::long_term || options_.read_only) return {};
+  // Who cannot be named (a caller in another pid namespace) cannot be recorded either.
+  const auto owner = processes_.owner(request.requester.process, request.requester.uid);
+  if (!owner) return {};
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  const auto slot = volume_.pin_records().add(
+      {.owner = *owner,
+       .inode = request.inode,
+       .generation = file.inode->record.generation,
+       .offset = request.offset,
+       .length = request.length,
+       .write = request.write,
+       .since_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count(),
+       .pin_id = pin.value},
+      request.blocks);
+  if (!slot) return std::unexpected(slot.error());
+  gate_.record_pin(file.holder, pin, slot->position);
+  return {};
+}
+
+Status Filesystem::adopt(OpenFile& file, PinId pin, const Caller& caller) {
+  const pid_t process = processes_.process(caller.thread);
+  const auto owner = processes_.owner(process, caller.uid);
+  if (!owner) return fail(owner.error().code);
+  const Status moved = survivors_->give(pin, *owner, file);
+  if (moved) file.ever_pinned = true;
+  return moved;
 }
 
 Result<Filesystem::PinnedExtents> Filesystem::pin_extents(OpenFile& file, PinId pin,
@@ -242,8 +294,7 @@ Result<Filesystem::PinnedExtents> Filesystem::extents(OpenFile& file, FileOffset
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return fail(EINVAL);
   if (!file.readable) return fail(EBADF);
-  if (length.value == 0 || offset.value > INT64_MAX || length.value > INT64_MAX - offset.value)
-    return fail(EINVAL);
+  if (!is_byte_range(offset, length)) return fail(EINVAL);
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
   PinnedExtents out;
   const std::shared_lock guard(inode.lock);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <ctime>
@@ -58,6 +59,28 @@ pid_t ProcessTable::process(pid_t thread) {
   slot.store(id << 42 | (static_cast<std::uint64_t>(process) & kIdMask) << 20 | second,
              std::memory_order_relaxed);
   return process;
+}
+
+Result<PinOwner> ProcessTable::owner(pid_t process, uid_t uid) {
+  if (process <= 0) return fail(ESRCH);
+  constexpr std::size_t kMostKnown = 4096;
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  {
+    const std::lock_guard guard(mutex_);
+    const auto known = owners_.find(process);
+    if (known != owners_.end() && known->second.until > now.tv_sec) {
+      PinOwner owner = known->second.owner;
+      owner.uid = uid;
+      return owner;
+    }
+  }
+  const auto owner = identify_process(process, uid);
+  if (!owner) return owner;
+  const std::lock_guard guard(mutex_);
+  if (owners_.size() >= kMostKnown) owners_.clear();
+  owners_[process] = {*owner, now.tv_sec + 1};
+  return owner;
 }
 
 }  // namespace daxfs

@@ -1,12 +1,17 @@
 // Who is behind a request: FUSE names the thread, people and owners are processes.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
 #include <sys/types.h>
 
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <string>
+
+#include "blockmap/process_identity.h"
+#include "blockmap/result.h"
 
 namespace daxfs {
 
@@ -15,14 +20,25 @@ pid_t process_of_thread(pid_t thread);
 // The command name of a process, "" if it is gone.
 std::string command_of(pid_t process);
 
-// Remembers answers of process_of_thread(), because it costs a few microseconds a call. Entries are
-// checked against nothing: a thread id that was reused within the cache's life can give the former
-// owner's process, so entries live one second at most. Thread-safe, lock-free.
+// Remembers who is who, because asking /proc costs microseconds a call. Entries are checked against
+// nothing: a number that was reused within the cache's life can give the former owner's answer, so
+// entries live one second at most. Thread-safe.
 class ProcessTable {
  public:
+  // process_of_thread(). Lock-free.
   pid_t process(pid_t thread);
+  // The identity of a process, for what has to outlive the daemon. ESRCH: it is gone, or not to be
+  // seen from here (0: a caller in another pid namespace).
+  Result<PinOwner> owner(pid_t process, uid_t uid);
 
  private:
+  struct Known {
+    PinOwner owner;
+    std::int64_t until = 0;  // second
+  };
+  std::mutex mutex_;  // protects owners_; a leaf lock
+  absl::flat_hash_map<pid_t, Known> owners_;
+
   // One word: thread id (22 bits), process id (22 bits), second (20 bits).
   std::array<std::atomic<std::uint64_t>, 256> slots_{};
 };

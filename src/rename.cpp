@@ -28,6 +28,7 @@ struct Filesystem::RenamePlan {
   bool same_directory = false;
   std::vector<std::unique_lock<FairSharedMutex>> locks;
   std::vector<PoolRange> released;  // directory blocks that became empty
+  Remains remains;                  // of a replaced inode that nobody has open
 };
 
 Result<bool> Filesystem::is_above(InodeNumber ancestor, InodeNumber of) {
@@ -43,18 +44,18 @@ Result<bool> Filesystem::is_above(InodeNumber ancestor, InodeNumber of) {
   return fail(EUCLEAN);
 }
 
-Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& plan) {
+Status Filesystem::plan_rename(const Renaming& renaming, RenamePlan& plan) {
   const auto directory = [this](InodeNumber number, InodeRef& out) -> Status {
     auto ref = cache_.get(number);
     if (!ref) return std::unexpected(ref.error());
     out = std::move(*ref);
     return load_directory(*out);
   };
-  plan.same_directory = arguments.parent == arguments.new_parent;
-  if (const Status ok = directory(arguments.parent, plan.from); !ok) return ok;
-  if (const Status ok = directory(arguments.new_parent, plan.to); !ok) return ok;
+  plan.same_directory = renaming.parent == renaming.new_parent;
+  if (const Status ok = directory(renaming.parent, plan.from); !ok) return ok;
+  if (const Status ok = directory(renaming.new_parent, plan.to); !ok) return ok;
 
-  const auto find = [this](Inode& in, const std::string& name, InodeRef& out) -> Status {
+  const auto find = [this](Inode& in, std::string_view name, InodeRef& out) -> Status {
     const std::shared_lock guard(in.lock);
     if (in.record.links == 0) return fail(ENOENT);
     const auto entry = in.directory->find(name);
@@ -64,22 +65,22 @@ Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& pla
     out = std::move(*ref);
     return {};
   };
-  if (const Status ok = find(*plan.from, arguments.name, plan.source); !ok) return ok;
-  if (const Status ok = find(*plan.to, arguments.new_name, plan.target); !ok) return ok;
+  if (const Status ok = find(*plan.from, renaming.name, plan.source); !ok) return ok;
+  if (const Status ok = find(*plan.to, renaming.new_name, plan.target); !ok) return ok;
   if (!plan.source) return fail(ENOENT);
 
-  const bool exchange = (arguments.flags & RENAME_EXCHANGE) != 0;
+  const bool exchange = (renaming.flags & RENAME_EXCHANGE) != 0;
   if (exchange && !plan.target) return fail(ENOENT);
-  if (plan.target && (arguments.flags & RENAME_NOREPLACE) != 0) return fail(EEXIST);
+  if (plan.target && (renaming.flags & RENAME_NOREPLACE) != 0) return fail(EEXIST);
 
   // A directory must not come to lie below itself.
   if (plan.source->is_directory() && !plan.same_directory) {
-    const auto above = is_above(plan.source->number, arguments.new_parent);
+    const auto above = is_above(plan.source->number, renaming.new_parent);
     if (!above) return std::unexpected(above.error());
     if (*above) return fail(EINVAL);
   }
   if (plan.target && plan.target->is_directory() && !plan.same_directory) {
-    const auto above = is_above(plan.target->number, arguments.parent);
+    const auto above = is_above(plan.target->number, renaming.parent);
     if (!above) return std::unexpected(above.error());
     if (*above) return fail(exchange ? EINVAL : ENOTEMPTY);
   }
@@ -94,11 +95,11 @@ Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& pla
   // Directories, ancestors first; then what is no directory, by number.
   std::vector<Inode*> order{&*plan.from};
   if (!plan.same_directory) {
-    const auto above = is_above(arguments.new_parent, arguments.parent);
+    const auto above = is_above(renaming.new_parent, renaming.parent);
     if (!above) return std::unexpected(above.error());
-    const auto below = is_above(arguments.parent, arguments.new_parent);
+    const auto below = is_above(renaming.parent, renaming.new_parent);
     if (!below) return std::unexpected(below.error());
-    const bool to_first = *above || (!*below && arguments.new_parent < arguments.parent);
+    const bool to_first = *above || (!*below && renaming.new_parent < renaming.parent);
     order.insert(to_first ? order.begin() : order.end(), &*plan.to);
   }
   std::array<Inode*, 2> children{&*plan.source, plan.target ? &*plan.target : nullptr};
@@ -114,13 +115,13 @@ Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& pla
 
   // Names may have changed before the locks were ours (not by renames, but by creating and
   // unlinking).
-  const auto still = [](Inode& in, const std::string& name, const InodeRef& expected) {
+  const auto still = [](Inode& in, std::string_view name, const InodeRef& expected) {
     const auto entry = in.directory->find(name);
     return entry ? expected && entry->inode == expected->number : !expected;
   };
   if (plan.from->record.links == 0 || plan.to->record.links == 0) return fail(ENOENT);
-  if (!still(*plan.from, arguments.name, plan.source) ||
-      !still(*plan.to, arguments.new_name, plan.target)) {
+  if (!still(*plan.from, renaming.name, plan.source) ||
+      !still(*plan.to, renaming.new_name, plan.target)) {
     return fail(EAGAIN);
   }
   if (plan.target && !exchange && plan.target->is_directory() && !plan.target->directory->empty()) {
@@ -129,46 +130,50 @@ Status Filesystem::plan_rename(const RenameArguments& arguments, RenamePlan& pla
   return {};
 }
 
-Result<Verdict> Filesystem::commit_rename(const RenameArguments& arguments, RenamePlan& plan,
-                                          const TicketRef& ticket) {
+Result<Verdict> Filesystem::commit_rename(const Renaming& renaming, RenamePlan& plan,
+                                          const Requester& requester, const TicketRef& ticket) {
   Inode& from = *plan.from;
   Inode& to = *plan.to;
   Inode& source = *plan.source;
   Inode* target = plan.target ? &*plan.target : nullptr;
   if (target == &source) return Verdict::proceed;  // two names of one file: nothing to do (POSIX)
-  const bool exchange = (arguments.flags & RENAME_EXCHANGE) != 0;
+  const bool exchange = (renaming.flags & RENAME_EXCHANGE) != 0;
 
   if (target != nullptr && !exchange && target->is_regular() && target->record.links == 1) {
+    if (!ticket) return Verdict::parked;
     const FileRange all = to_end(FileBlock(0));
     const std::vector<PoolRange> blocks = target->extents->physical(all);
     const auto verdict = gate_.judge(ticket, {.inode = target->number,
                                               .range = all,
                                               .blocks = blocks,
-                                              .requester = arguments.requester,
-                                              .reason = DetachReason::rename_over});
+                                              .requester = requester,
+                                              .reason = DetachReason::rename_over,
+                                              .policy = policy_of(*target),
+                                              .offset = FileOffset(0),
+                                              .length = ByteCount(target->record.size)});
     if (!verdict || *verdict == Verdict::parked) return verdict;
   }
 
   Transaction tx;
   const std::int64_t now = file_time_now();
   if (target == nullptr) {
-    if (const Status room = to.directory->prepare_insert(tx, to.record, arguments.new_name.size());
+    if (const Status room = to.directory->prepare_insert(tx, to.record, renaming.new_name.size());
         !room) {
       return std::unexpected(room.error());
     }
   }
   const auto type = [](const Inode& i) { return static_cast<std::uint8_t>(IFTODT(i.record.mode)); };
   if (exchange) {
-    from.directory->replace(tx, arguments.name, target->number, type(*target));
-    to.directory->replace(tx, arguments.new_name, source.number, type(source));
+    from.directory->replace(tx, renaming.name, target->number, type(*target));
+    to.directory->replace(tx, renaming.new_name, source.number, type(source));
   } else {
     // The old name goes last: its block may become empty and leave the directory.
     if (target != nullptr) {
-      to.directory->replace(tx, arguments.new_name, source.number, type(source));
+      to.directory->replace(tx, renaming.new_name, source.number, type(source));
     } else {
-      to.directory->insert(tx, arguments.new_name, source.number, type(source));
+      to.directory->insert(tx, renaming.new_name, source.number, type(source));
     }
-    from.directory->remove(tx, from.record, arguments.name, plan.released);
+    from.directory->remove(tx, from.record, renaming.name, plan.released);
   }
 
   const auto moved = [&](Inode& inode, Inode& old_home, Inode& new_home) {
@@ -197,23 +202,28 @@ Result<Verdict> Filesystem::commit_rename(const RenameArguments& arguments, Rena
   stage(tx, from);
   if (&to != &from) stage(tx, to);
   stage(tx, source);
-  if (target != nullptr) stage(tx, *target);
+  if (target != nullptr && is_dead(*target)) {
+    plan.remains = dispose(tx, *target);
+  } else if (target != nullptr) {
+    stage(tx, *target);
+  }
   volume_.journal().commit(tx);
 
-  if (target != nullptr) cache_.clear_name_hint(*target, arguments.new_parent, arguments.new_name);
-  cache_.set_name_hint(source, arguments.new_parent, arguments.new_name);
-  if (exchange) cache_.set_name_hint(*target, arguments.parent, arguments.name);
+  if (target != nullptr) cache_.clear_name_hint(*target, renaming.new_parent, renaming.new_name);
+  cache_.set_name_hint(source, renaming.new_parent, renaming.new_name);
+  if (exchange) cache_.set_name_hint(*target, renaming.parent, renaming.name);
   return Verdict::proceed;
 }
 
-Result<Verdict> Filesystem::rename_once(const RenameArguments& arguments, const TicketRef& ticket) {
+Result<Verdict> Filesystem::rename_once(const Renaming& renaming, const Requester& requester,
+                                        const TicketRef& ticket) {
   InodeRef loaded_target;  // stays in the table until the next plan, with what was loaded
   for (;;) {
     RenamePlan plan;
     Result<Verdict> verdict = Verdict::proceed;
     {
       const std::lock_guard guard(rename_mutex_);
-      Status planned = plan_rename(arguments, plan);
+      Status planned = plan_rename(renaming, plan);
       if (planned && plan.target && plan.target->is_regular() && !plan.target->extents_loaded) {
         // Loading needs the lock that the plan holds: let go, load, plan again.
         plan.locks.clear();
@@ -222,35 +232,52 @@ Result<Verdict> Filesystem::rename_once(const RenameArguments& arguments, const 
         loaded_target = std::move(plan.target);
         planned = fail(EAGAIN);
       }
-      verdict = planned ? commit_rename(arguments, plan, ticket) : std::unexpected(planned.error());
+      verdict = planned ? commit_rename(renaming, plan, requester, ticket)
+                        : std::unexpected(planned.error());
       plan.locks.clear();
     }
     if (!verdict && verdict.error().code == EAGAIN) continue;
     if (!verdict || *verdict == Verdict::parked) return verdict;
     for (const PoolRange& range : plan.released) (void)volume_.allocator().free(range);
+    give_back(plan.remains);
+    // What could not be looked at under the locks of the plan.
     if (plan.target) dispose_if_dead(*plan.target);
     return verdict;
   }
 }
 
-void Filesystem::rename(InodeNumber parent, std::string_view name, InodeNumber new_parent,
-                        std::string_view new_name, unsigned flags, const Caller& caller,
+Status Filesystem::check_renaming(const Renaming& renaming) {
+  if (renaming.name.size() > pmem::kMaxName || renaming.new_name.size() > pmem::kMaxName)
+    return fail(ENAMETOOLONG);
+  const auto dots = [](std::string_view n) { return n.empty() || n == "." || n == ".."; };
+  if (dots(renaming.name) || dots(renaming.new_name)) return fail(EBUSY);
+  if ((renaming.flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ||
+      renaming.flags == (RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+    return fail(EINVAL);
+  }
+  return {};
+}
+
+Result<bool> Filesystem::rename_without_gate(const Renaming& renaming) {
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+  if (const Status ok = check_renaming(renaming); !ok) return std::unexpected(ok.error());
+  const auto verdict = rename_once(renaming, {}, nullptr);
+  if (!verdict) return std::unexpected(verdict.error());
+  return *verdict == Verdict::proceed;
+}
+
+void Filesystem::rename(const Renaming& renaming, const Caller& caller,
                         const CancellationRef& cancellation, Done done) {
   if (const Status ok = writable(); !ok) return done(ok);
-  if (name.size() > pmem::kMaxName || new_name.size() > pmem::kMaxName)
-    return done(fail(ENAMETOOLONG));
-  const auto dots = [](std::string_view n) { return n.empty() || n == "." || n == ".."; };
-  if (dots(name) || dots(new_name)) return done(fail(EBUSY));
-  if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ||
-      flags == (RENAME_NOREPLACE | RENAME_EXCHANGE)) {
-    return done(fail(EINVAL));
-  }
-  RenameArguments arguments{parent,     std::string(name),
-                            new_parent, std::string(new_name),
-                            flags,      {processes_.process(caller.thread), caller.uid}};
-  run_at_gate(cancellation, [this, arguments = std::move(arguments),
+  if (const Status ok = check_renaming(renaming); !ok) return done(ok);
+  const Requester requester{processes_.process(caller.thread), caller.uid};
+  run_at_gate(cancellation, [this, renaming, name = std::string(renaming.name),
+                             new_name = std::string(renaming.new_name), requester,
                              done = std::move(done)](const TicketRef& ticket) {
-    const auto verdict = rename_once(arguments, ticket);
+    Renaming mine = renaming;
+    mine.name = name;
+    mine.new_name = new_name;
+    const auto verdict = rename_once(mine, requester, ticket);
     if (verdict && *verdict == Verdict::parked) return true;
     done(verdict ? Status() : std::unexpected(verdict.error()));
     return false;

@@ -17,6 +17,18 @@ double seconds(std::chrono::system_clock::time_point time) {
   return std::chrono::duration<double>(time.time_since_epoch()).count();
 }
 
+double in_seconds(std::uint64_t ms) { return static_cast<double>(ms) / 1000; }
+
+// What is 0 when there is none of it.
+json or_none(std::uint64_t is, json value) { return is == 0 ? json(nullptr) : std::move(value); }
+
+// A point of the steady clock, as people count time.
+json wall_time(SteadyTime time) {
+  if (time == SteadyTime::max()) return nullptr;
+  const auto ahead = std::chrono::duration<double>(time - std::chrono::steady_clock::now());
+  return seconds(std::chrono::system_clock::now()) + ahead.count();
+}
+
 // Appends the object as a line if it fits.
 bool append(const json& object, std::size_t room, std::string& out) {
   // File names need not be UTF-8; a report has to be.
@@ -24,6 +36,25 @@ bool append(const json& object, std::size_t room, std::string& out) {
   if (out.size() + line.size() > room) return false;
   out += line;
   return true;
+}
+
+// A process with a million pins is looked up once, not a million times.
+class CommandNames {
+ public:
+  const std::string& of(pid_t process) {
+    if (process != last_ || name_.empty()) name_ = command_of(process);
+    last_ = process;
+    return name_;
+  }
+
+ private:
+  pid_t last_ = 0;
+  std::string name_;
+};
+
+bool holds(const std::vector<Survivors::Survivor>& survivors, HolderId holder) {
+  return std::any_of(survivors.begin(), survivors.end(),
+                     [&](const Survivors::Survivor& one) { return one.holder == holder; });
 }
 
 }  // namespace
@@ -56,24 +87,20 @@ json Filesystem::status_report() const {
            {{"long", counts.long_pins},
             {"short", counts.short_pins},
             {"bytes", counts.pinned_bytes.value}}},
-          {"leases", 0},
+          {"leases", counts.leases},
           {"waiting", counts.waiting},
           {"policy",
            {{"pin_policy", to_string(gate.pin_policy)},
             {"on_timeout", to_string(gate.on_timeout)},
-            {"wait_timeout", nullptr},
-            {"break_timeout", 45.0},
-            {"short_timeout", static_cast<double>(gate.short_timeout_ms) / 1000},
+            {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
+            {"break_timeout", in_seconds(gate.break_timeout_ms)},
+            {"short_timeout", in_seconds(gate.short_timeout_ms)},
             {"longterm", to_string(gate.longterm)},
-            {"pin_limit", nullptr},
+            {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
             {"limbo_limit", gate.limbo_limit.value}}},
           {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
           {"dax", dax},
           {"read_only", mount.read_only}};
-}
-
-bool Filesystem::sees_everything(const Caller& caller) const {
-  return caller.uid == 0 || caller.uid == mounter_;
 }
 
 Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,
@@ -85,11 +112,13 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
       if (!append(status_report(), room, out)) return fail(EMSGSIZE);
       cursor = DAXFS_QUERY_END;
       return {};
-    case DAXFS_QUERY_PINS:
+    case DAXFS_QUERY_PINS: {
+      const auto survivors = survivors_->list();
+      CommandNames commands;
       for (;;) {
         const auto pins = gate_.pins_after(PinId{cursor}, kBatch);
         for (const PinInfo& pin : pins) {
-          if (sees_everything(caller) || pin.requester.uid == caller.uid) {
+          if (is_trusted(caller) || pin.requester.uid == caller.uid) {
             const json line = {{"id", pin.id.value},
                                {"inode", pin.inode.value},
                                {"path", path_of(pin.inode)},
@@ -98,15 +127,41 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                                {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
                                {"write", pin.write},
                                {"pid", pin.requester.process},
-                               {"command", command_of(pin.requester.process)},
+                               {"command", commands.of(pin.requester.process)},
                                {"uid", pin.requester.uid},
                                {"since", seconds(pin.since)},
-                               {"lease", nullptr}};
+                               {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
+                               {"survivor", holds(survivors, pin.holder)}};
             if (!append(line, room, out)) return out.empty() ? fail(EMSGSIZE) : Status();
           }
           cursor = pin.id.value;
         }
         if (pins.size() < kBatch) break;
+      }
+      cursor = DAXFS_QUERY_END;
+      return {};
+    }
+    case DAXFS_QUERY_LEASES:
+      for (;;) {
+        const auto leases = gate_.leases_after(LeaseId{cursor}, kBatch);
+        for (const auto& [lease, breaking] : leases) {
+          if (is_trusted(caller) || lease.requester.uid == caller.uid) {
+            const json line = {{"id", lease.id.value},
+                               {"inode", lease.inode.value},
+                               {"path", path_of(lease.inode)},
+                               {"offset", lease.offset.value},
+                               {"length", lease.length.value},
+                               {"exclusive", lease.exclusive},
+                               {"breaking", breaking.has_value()},
+                               {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
+                               {"pid", lease.requester.process},
+                               {"command", command_of(lease.requester.process)},
+                               {"uid", lease.requester.uid}};
+            if (!append(line, room, out)) return out.empty() ? fail(EMSGSIZE) : Status();
+          }
+          cursor = lease.id.value;
+        }
+        if (leases.size() < kBatch) break;
       }
       cursor = DAXFS_QUERY_END;
       return {};

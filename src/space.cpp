@@ -57,15 +57,19 @@ void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
   volume_.journal().commit(tx);
 }
 
-Result<Verdict> Filesystem::detach_at_gate(Inode& inode, FileRange range, DetachReason reason,
+Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
                                            const Requester& requester, const TicketRef& ticket,
                                            const std::function<void()>& prepare) {
+  const FileRange range = detach.range;
   const std::vector<PoolRange> blocks = inode.extents->physical(range);
   const auto verdict = gate_.judge(ticket, {.inode = inode.number,
                                             .range = range,
                                             .blocks = blocks,
                                             .requester = requester,
-                                            .reason = reason});
+                                            .reason = detach.reason,
+                                            .policy = policy_of(inode),
+                                            .offset = detach.offset,
+                                            .length = detach.length});
   if (!verdict || *verdict == Verdict::parked) return verdict;
   sync_times(inode);
   if (const Status ready =
@@ -121,7 +125,11 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
     zero_behind_end(inode, size);
     volume_.medium().fence();
   } else if (inode.extents->first_from(tail.start)) {
-    return detach_at_gate(inode, tail, DetachReason::truncate, requester, ticket, finish);
+    const Detach detach{.range = tail,
+                        .offset = FileOffset(size),
+                        .length = ByteCount(inode.record.size - size),
+                        .reason = DetachReason::truncate};
+    return detach_at_gate(inode, detach, requester, ticket, finish);
   }
   finish();
   Transaction tx;
@@ -181,7 +189,9 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
   if (!whole.empty()) {
     const auto first = inode.extents->first_from(whole.start);
     if (first && first->file < whole.end()) {
-      return detach_at_gate(inode, whole, DetachReason::punch, requester, ticket, finish);
+      const Detach detach{
+          .range = whole, .offset = offset, .length = length, .reason = DetachReason::punch};
+      return detach_at_gate(inode, detach, requester, ticket, finish);
     }
   }
   finish();

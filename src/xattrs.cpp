@@ -50,8 +50,8 @@ Result<std::vector<std::string>> Filesystem::list_xattrs(InodeNumber number) {
   return names;
 }
 
-Status Filesystem::change_xattrs(InodeNumber number,
-                                 const std::function<Status(XattrMap&)>& change) {
+Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
+                                 const std::function<Status(Inode&, XattrMap&)>& change) {
   if (const Status ok = writable(); !ok) return ok;
   const auto ref = cache_.get(number);
   if (!ref) return std::unexpected(ref.error());
@@ -59,9 +59,10 @@ Status Filesystem::change_xattrs(InodeNumber number,
   std::vector<PoolRange> released;
   {
     const std::unique_lock guard(inode.lock);
+    if (inode.disposed) return fail(ESTALE);
     auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
     if (!attributes) return std::unexpected(attributes.error());
-    if (const Status changed = change(*attributes); !changed) return changed;
+    if (const Status changed = change(inode, *attributes); !changed) return changed;
     if (const Status stored = replace_xattrs(volume_.medium(), volume_.allocator(), number,
                                              inode.record, *attributes, released);
         !stored) {
@@ -71,16 +72,18 @@ Status Filesystem::change_xattrs(InodeNumber number,
     Transaction tx;
     stage(tx, inode);
     volume_.journal().commit(tx);
+    policy_xattr_changed(inode, name);
   }
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
   return {};
 }
 
 Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::string_view value,
-                             int flags) {
+                             int flags, const Caller& caller) {
   if (const Status ok = check_name(name); !ok) return ok;
   if (value.size() > kMaxValue) return fail(E2BIG);
-  return change_xattrs(number, [&](XattrMap& attributes) -> Status {
+  return change_xattrs(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
+    if (const Status may = check_policy_xattr(inode, name, value, caller); !may) return may;
     const bool exists = attributes.contains(name);
     if (exists && (flags & XATTR_CREATE) != 0) return fail(EEXIST);
     if (!exists && (flags & XATTR_REPLACE) != 0) return fail(ENODATA);
@@ -92,9 +95,10 @@ Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::s
   });
 }
 
-Status Filesystem::remove_xattr(InodeNumber number, const std::string& name) {
+Status Filesystem::remove_xattr(InodeNumber number, const std::string& name, const Caller& caller) {
   if (const Status ok = check_name(name); !ok) return ok;
-  return change_xattrs(number, [&](XattrMap& attributes) -> Status {
+  return change_xattrs(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
+    if (const Status may = check_policy_xattr(inode, name, {}, caller); !may) return may;
     if (attributes.erase(name) == 0) return fail(ENODATA);
     return {};
   });

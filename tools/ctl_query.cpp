@@ -71,12 +71,16 @@ Outcome<Mount> Mount::file(const std::string& path) {
   return Mount(path, std::move(fd));
 }
 
-Outcome<void> Mount::query(std::uint32_t what, const std::function<bool(const Json&)>& each) const {
-  // Other filesystems' files may understand the number as something else.
+// Other filesystems' files may understand an ioctl's number as something else.
+Outcome<void> Mount::check_is_ours() const {
   struct statfs filesystem;
   if (fstatfs(fd_.get(), &filesystem) < 0) return std::unexpected(explain(errno, path_));
   if (filesystem.f_type != FUSE_SUPER_MAGIC) return std::unexpected(explain(ENOTTY, path_));
+  return {};
+}
 
+Outcome<void> Mount::query(std::uint32_t what, const std::function<bool(const Json&)>& each) const {
+  if (const auto ours = check_is_ours(); !ours) return ours;
   const auto senseless = [&] {
     return problem(EPROTO,
                    path_ + ": its daemon's answer makes no sense: is it of another version?");
@@ -119,6 +123,60 @@ Outcome<Json> Mount::query_one(std::uint32_t what) const {
     return problem(EPROTO, path_ + ": its daemon gave no answer: is it of another version?");
   }
   return answer;
+}
+
+Outcome<void> Mount::set_policy(const std::string& settings) const {
+  if (const auto ours = check_is_ours(); !ours) return ours;
+  daxfs_policy_args args = {};
+  if (settings.size() > sizeof args.text) {
+    return problem(EINVAL, path_ + ": too many settings at once");
+  }
+  std::memcpy(args.text, settings.data(), settings.size());
+  args.length = static_cast<std::uint32_t>(settings.size());
+  if (ioctl(fd_.get(), DAXFS_IOC_POLICY, &args) == 0) return {};
+  const int code = errno;
+  // The daemon says what is wrong, unless the call has not come so far.
+  if ((code != EINVAL && code != EPERM) || args.length > sizeof args.text || args.length == 0) {
+    return std::unexpected(explain(code, path_));
+  }
+  return problem(code, fmt::format("{}: {}", path_, std::string_view(args.text, args.length)));
+}
+
+Outcome<UniqueFd> Mount::open_control(const char* name) const {
+  if (const auto ours = check_is_ours(); !ours) return std::unexpected(ours.error());
+  // Up to the mount's root: where the next step would lead out of the filesystem.
+  struct stat status;
+  if (fstat(fd_.get(), &status) < 0) return std::unexpected(explain(errno, path_));
+  std::optional<UniqueFd> at;
+  if (S_ISDIR(status.st_mode)) {
+    at = UniqueFd(openat(fd_.get(), ".", kOpenFlags | O_DIRECTORY));
+  } else {
+    at = open_directory_of(path_, status);
+  }
+  for (;;) {
+    if (!at || !*at) return std::unexpected(explain(errno, path_));
+    UniqueFd above(openat(at->get(), "..", kOpenFlags | O_DIRECTORY));
+    struct stat parent;
+    struct stat here;
+    if (!above || fstat(above.get(), &parent) < 0 || fstat(at->get(), &here) < 0) {
+      return std::unexpected(explain(errno, path_));
+    }
+    if (parent.st_dev != status.st_dev || parent.st_ino == here.st_ino) break;
+    at = std::move(above);
+  }
+  const std::string file = std::string(".daxfs/") + name;
+  UniqueFd fd(openat(at->get(), file.c_str(), kOpenFlags));
+  if (fd) return fd;
+  if (errno == EACCES) {
+    return problem(
+        EACCES, fmt::format("{}: only root and the user who mounted may read its {}", path_, name));
+  }
+  if (errno == ENOENT) {
+    return problem(ENOENT, fmt::format("{}: no {} in what is mounted there: is it only a part of a "
+                                       "mount (bind), or a daemon of another version?",
+                                       path_, file));
+  }
+  return std::unexpected(explain(errno, path_));
 }
 
 }  // namespace daxfs::ctl

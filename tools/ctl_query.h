@@ -26,8 +26,13 @@ class Mount {
   Outcome<void> query(std::uint32_t what, const std::function<bool(const Json&)>& each) const;
   // For questions with one object as their answer.
   Outcome<Json> query_one(std::uint32_t what) const;
+  // Settings as DAXFS_IOC_POLICY takes them.
+  Outcome<void> set_policy(const std::string& settings) const;
+  // A file of the mount's control directory, opened for reading; reads do not wait.
+  Outcome<UniqueFd> open_control(const char* name) const;
 
  private:
+  Outcome<void> check_is_ours() const;
   Mount(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
 
   std::string path_;

@@ -140,6 +140,13 @@ Outcome<void> show_policy(const std::string& path, bool json) {
   return {};
 }
 
+Outcome<void> set_policy(const std::string& path, const std::string& settings, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  if (const auto set = mount->set_policy(settings); !set) return set;
+  return show_policy(path, json);
+}
+
 Outcome<void> show_pins(const std::string& path, bool json) {
   const auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
@@ -158,11 +165,40 @@ Outcome<void> show_pins(const std::string& path, bool json) {
                     {"PATH"}},
                    "no pins\n", [](const Json& pin) -> std::vector<std::string> {
                      const bool write = text_of(pin, "write") == "yes";
-                     return {
-                         text_of(pin, "id"),      text_of(pin, "kind"),   write ? "write" : "read",
-                         text_of(pin, "offset"),  size_of(pin, "length"), text_of(pin, "pid"),
-                         text_of(pin, "command"), text_of(pin, "uid"),    time_of(pin, "since"),
-                         text_of(pin, "lease"),   text_of(pin, "inode"),  text_of(pin, "path")};
+                     const bool survivor = text_of(pin, "survivor") == "yes";
+                     const std::string kind = text_of(pin, "kind");
+                     return {text_of(pin, "id"),       survivor ? kind + " (survivor)" : kind,
+                             write ? "write" : "read", text_of(pin, "offset"),
+                             size_of(pin, "length"),   text_of(pin, "pid"),
+                             text_of(pin, "command"),  text_of(pin, "uid"),
+                             time_of(pin, "since"),    text_of(pin, "lease"),
+                             text_of(pin, "inode"),    text_of(pin, "path")};
+                   });
+}
+
+Outcome<void> show_leases(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_LEASES, json,
+                   {{"LEASE", true},
+                    {"KIND"},
+                    {"OFFSET", true},
+                    {"LENGTH", true},
+                    {"PID", true},
+                    {"COMMAND"},
+                    {"UID", true},
+                    {"BREAKING"},
+                    {"DEADLINE"},
+                    {"INODE", true},
+                    {"PATH"}},
+                   "no leases\n", [](const Json& lease) -> std::vector<std::string> {
+                     const bool exclusive = text_of(lease, "exclusive") == "yes";
+                     return {text_of(lease, "id"),       exclusive ? "exclusive" : "shared",
+                             text_of(lease, "offset"),   size_of(lease, "length"),
+                             text_of(lease, "pid"),      text_of(lease, "command"),
+                             text_of(lease, "uid"),      text_of(lease, "breaking"),
+                             time_of(lease, "deadline"), text_of(lease, "inode"),
+                             text_of(lease, "path")};
                    });
 }
 

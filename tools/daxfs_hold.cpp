@@ -1,7 +1,6 @@
 // daxfs-hold: the pin-holder workload. It pins a range of a file, works on the medium itself
 // through the mapping, and can tell whether somebody else's bytes ever appeared under its pin.
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,13 +17,14 @@
 
 #include "blockmap/result.h"
 #include "blockmap/size_text.h"
-#include "blockmap/unique_fd.h"
+#include "tools/hold_engine.h"
 #include "tools/hold_explain.h"
+#include "tools/hold_file.h"
 #include "tools/hold_options.h"
 #include "tools/hold_pattern.h"
-#include "tools/hold_pin.h"
 #include "tools/hold_report.h"
-#include "tools/hold_worker.h"
+#include "tools/hold_round.h"
+#include "tools/hold_watch.h"
 #include "tools/usage.h"
 
 namespace daxfs::hold {
@@ -44,38 +44,24 @@ constexpr const char* kAbout =
     "What the range held before is overwritten (not with --read-only).";
 constexpr const char* kFooter =
     "SIZE: bytes, or with K, M, G, T (binary).\n"
-    "Ends at SIGINT, SIGTERM, or as --seconds and --count say. Exit status: 0 all well, 1 could "
-    "not hold,\n"
-    "2 usage, 3 saw somebody else's bytes.\n"
-    "If the daemon dies, it says so and goes on holding and checking its mapping, until --seconds "
-    "are over or it\n"
-    "is told to end.";
-
-struct File {
-  UniqueFd fd;
-  bool created = false;
-};
-
-Outcome<File> open_file(const Options& options) {
-  const bool for_writing = !options.read_only || options.allocate;
-  const int mode = (for_writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-  File file;
-  file.fd = UniqueFd(open(options.path.c_str(), mode));
-  if (!file.fd && errno == ENOENT && options.allocate && options.length) {
-    file.fd = UniqueFd(open(options.path.c_str(), mode | O_CREAT | O_EXCL, 0666));
-    file.created = static_cast<bool>(file.fd);
-    // Somebody else was quicker.
-    if (!file.fd && errno == EEXIST) file.fd = UniqueFd(open(options.path.c_str(), mode));
-  }
-  if (!file.fd) return std::unexpected(explain_open(errno, options.path, for_writing));
-  return file;
-}
+    "Ends at SIGINT, SIGTERM, as --seconds and --rounds say, or when it has given way with all "
+    "that "
+    "it held.\n"
+    "Exit status: 0 all well, 1 could not hold, 2 usage, 3 saw somebody else's bytes.\n"
+    "If the daemon dies, it says so and goes on holding and checking its mapping. When the same "
+    "path is there\n"
+    "again, it takes its long-term pins over (daxfs_adopt) and the lease anew, and says so; it "
+    "looks "
+    "every\n"
+    "200 ms at first, later every 2 s.";
 
 Outcome<ByteRange> range_of(int file, const Options& options) {
   struct stat status;
   if (fstat(file, &status) < 0) return std::unexpected(explain_open(errno, options.path, false));
   if (!S_ISREG(status.st_mode)) return problem(EINVAL, options.path + ": not a regular file");
-  if (options.length) return ByteRange{options.offset, *options.length};
+  if (options.length) {
+    return ByteRange{options.offset, ByteCount(options.length->value * options.pins)};
+  }
   const FileOffset end(static_cast<std::uint64_t>(status.st_size));
   if (options.offset >= end) {
     return problem(
@@ -99,25 +85,25 @@ Schedule schedule_of(const Options& options, Schedule::Clock::time_point begin,
   return schedule;
 }
 
-Outcome<void> hold(const Options& options, const File& file, Report& report, Totals& totals) {
-  const auto range = range_of(file.fd.get(), options);
+Outcome<void> hold(const Options& options, File& file, Report& report, Totals& totals) {
+  const auto range = range_of(file.get(), options);
   if (!range) return std::unexpected(range.error());
+  const auto engine = Engine::make(options.engine, options.path);
+  if (!engine) return std::unexpected(engine.error());
   const Pattern pattern = Pattern::random();
-  StopRequest stop;
+  Watch watch;
+  watch.add(file.get());
   const auto begin = Schedule::Clock::now();
-  bool daemon_gone = false;
-  while (totals.rounds < options.rounds && !daemon_gone) {
-    if (totals.rounds > 0 && stop.wait(std::chrono::milliseconds(0))) break;
-    auto pinned = PinnedRange::take(file.fd.get(), *range, options);
-    if (!pinned) return std::unexpected(pinned.error());
-    Worker worker(file.fd.get(), *pinned, *range, options, pattern, report, totals);
-    if (auto begun = worker.begin(); !begun) return begun;
-    report.held(pinned->id(), range->begin, range->length, pinned->extents(), pattern.holder());
-    worker.work(schedule_of(options, begin, totals.rounds), stop);
-    worker.finish();
+  for (bool last = false; totals.rounds < options.rounds && !last;) {
+    if (totals.rounds > 0 && watch.wait(std::chrono::milliseconds(0)).stop) break;
+    Round round(file, options, *range, pattern, engine->get(), watch, report, totals);
+    if (auto taken = round.take(); !taken) return taken;
+    const auto worked = round.work(schedule_of(options, begin, totals.rounds));
+    last = round.was_last();
+    auto released = round.release();
+    if (!worked) return worked;
     ++totals.rounds;
-    daemon_gone = worker.daemon_gone();
-    if (auto released = pinned->release(); !released) return released;
+    if (!released) return released;
   }
   return {};
 }
@@ -127,19 +113,24 @@ int run(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);
   Report report(options.json, options.path);
   Totals totals;
-  const auto file = open_file(options);
+  auto file = File::open(options);
   if (!file) {
     report.failed(file.error());
     return kCouldNotHold;
   }
   const auto held = hold(options, *file, report, totals);
   if (!held) {
-    if (file->created && totals.rounds == 0) unlink(options.path.c_str());
+    if (totals.rounds == 0) file->undo();
     report.failed(held.error());
   }
   if (held || totals.rounds > 0) report.released(totals);
   if (totals.foreign > 0) return kSawForeign;
   return held ? 0 : kCouldNotHold;
+}
+
+EngineKind engine_of(const std::string& name) {
+  if (name == "io_uring") return EngineKind::io_uring;
+  return name == "rdma" ? EngineKind::rdma : EngineKind::mmap;
 }
 
 // Sizes that may be zero (parse_size's may not).
@@ -161,8 +152,22 @@ Outcome<void> check(Options& options, const std::string& offset, const std::stri
     options.length = *size;
   }
   constexpr std::uint64_t kEnd = INT64_MAX;
-  if (*begin > kEnd || (options.length && options.length->value > kEnd - *begin)) {
-    return problem(EINVAL, "--offset and --length: a file ends at 2^63 - 1 at the latest");
+  if (*begin > kEnd || (options.length && options.length->value > (kEnd - *begin) / options.pins)) {
+    return problem(EINVAL, "--offset, --length, --count: a file ends at 2^63 - 1 at the latest");
+  }
+  if (options.pins > 1 &&
+      (!options.length || options.length->value % kBlockSize != 0 || *begin % kBlockSize != 0)) {
+    return problem(EINVAL,
+                   "--count: several pins need --length and --offset in whole blocks (4K), since a "
+                   "block is pinned as a whole");
+  }
+  if (options.read_only && options.engine != EngineKind::mmap) {
+    return problem(EINVAL,
+                   "--read-only: what is given to a device can be written: use --engine mmap");
+  }
+  options.lease = options.lease || options.exclusive;
+  if (options.ignore_breaks && !options.lease) {
+    return problem(EINVAL, "--ignore-breaks: only a lease is broken: add --lease");
   }
   if (seconds >= 0) options.seconds = std::chrono::duration<double>(seconds);
   return {};
@@ -172,6 +177,7 @@ int command(int argc, char** argv) {
   Options options;
   std::string offset = "0";
   std::string length;
+  std::string engine = "mmap";
   double seconds = -1;
   std::int64_t interval = options.interval.count();
 
@@ -204,12 +210,31 @@ int command(int argc, char** argv) {
                  "until SIGINT or SIGTERM)")
       ->type_name("N")
       ->check(CLI::Range(0.0, 1e9).description(""));
+  app.add_option("--count", options.pins,
+                 "so many pins side by side, each of --length bytes, the first at --offset")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->capture_default_str();
   app.add_option(
-         "--count", options.rounds,
+         "--rounds", options.rounds,
          "rounds of pin, hold, unpin; without --seconds and with more than one, each round lasts "
          "until every block has been written and checked once")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000000).description(""))
+      ->capture_default_str();
+  app.add_flag(
+      "--lease", options.lease,
+      "take a layout lease over the range first, and give way when it is broken: unpin "
+      "what is asked for (whole pins), give that part of the lease up, go on with the rest");
+  app.add_flag("--exclusive", options.exclusive,
+               "an exclusive lease (implies --lease): nobody else can take the blocks away");
+  app.add_flag("--ignore-breaks", options.ignore_breaks, "only say that the lease is being broken");
+  app.add_option("--engine", engine,
+                 "who works in the memory. mmap: loads and stores of the processor; io_uring: the "
+                 "kernel, by reads into and writes out of registered buffers; rdma: the first RDMA "
+                 "adapter, by writes and reads through a queue pair that is connected with itself")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"mmap", "io_uring", "rdma"}).description(""))
       ->capture_default_str();
   app.add_option("--interval-ms", interval,
                  "pause after every 256 blocks or every sweep over the range, whichever is "
@@ -224,6 +249,7 @@ int command(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
   options.interval = std::chrono::milliseconds(interval);
+  options.engine = engine_of(engine);
   if (const auto checked = check(options, offset, length, seconds); !checked) {
     fmt::print(stderr, "daxfs-hold: {}\n", checked.error().text);
     return kUsage;

@@ -1,4 +1,4 @@
-// daxfsctl: shows what a mounted daxfs is doing.
+// daxfsctl: shows what a mounted daxfs is doing, and switches its policies.
 
 #include <fmt/format.h>
 
@@ -7,8 +7,11 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "tools/ctl_events.h"
 #include "tools/ctl_views.h"
 #include "tools/usage.h"
 
@@ -26,28 +29,48 @@ struct Command {
 
 constexpr const char* kAnyPath = "the mount point, or any path in the mount";
 
+constexpr const char* kPolicy = "policy";
+
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
     {"pins", kAnyPath, "who has pinned which range of which file", daxfs::ctl::show_pins},
+    {"leases", kAnyPath, "who is to be told before which range of which file changes",
+     daxfs::ctl::show_leases},
     {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
      daxfs::ctl::show_limbo},
-    {"policy", kAnyPath, "how the mount treats pins", daxfs::ctl::show_policy},
+    {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
     {"extents", "a regular file in the mount",
      "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
+    {"events", kAnyPath, "what happens at the gate, as it happens, until interrupted",
+     daxfs::ctl::show_events},
 };
 
+// `set SETTING...` as the settings; nothing if it is not that.
+std::optional<std::string> settings_of(const std::vector<std::string>& words) {
+  if (words.size() < 2 || words.front() != "set") return std::nullopt;
+  return fmt::format("{}", fmt::join(words.begin() + 1, words.end(), " "));
+}
+
 int command(int argc, char** argv) {
-  CLI::App app("Shows what a mounted daxfs is doing.", "daxfsctl");
+  CLI::App app("Shows what a mounted daxfs is doing, and switches its policies.", "daxfsctl");
   app.failure_message(daxfs::usage_message);
   app.footer(
-      "Root and the user who mounted see all pins, others their own.\n"
+      "Root and the user who mounted see all pins and leases, others their own; only the two may\n"
+      "switch policies and see events. `policy PATH set defer` is short for pin_policy=defer; the\n"
+      "settings are those of the mount, see daxfs --help. Everything is in PATH/.daxfs/, too.\n"
       "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage.");
   app.require_subcommand(0, 1);  // none: see below; a wrong one is to be named
   std::string path;
+  std::vector<std::string> change;
   bool json = false;
   for (const Command& command : kCommands) {
     CLI::App* sub = app.add_subcommand(command.name, command.help);
     sub->add_option("PATH", path, command.path_help)->required();
+    if (command.name == kPolicy) {
+      sub->add_option("CHANGE", change,
+                      "set SETTING...: such as `set defer`, or `set pin_policy=wait "
+                      "wait_timeout=5s`; all or nothing, at once, also for who waits already");
+    }
     sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
   }
   app.add_flag("--json", json, "the same, before the command");
@@ -61,9 +84,16 @@ int command(int argc, char** argv) {
     return kUsage;
   }
 
+  const auto settings = settings_of(change);
+  if (!change.empty() && !settings) {
+    fmt::print(stderr, "daxfsctl: policy PATH set SETTING...; see daxfsctl policy --help\n");
+    return kUsage;
+  }
+
   daxfs::Outcome<void> shown;
   for (const Command& command : kCommands) {
-    if (app.got_subcommand(command.name)) shown = command.show(path, json);
+    if (!app.got_subcommand(command.name)) continue;
+    shown = settings ? daxfs::ctl::set_policy(path, *settings, json) : command.show(path, json);
   }
   if (!shown) {
     std::fflush(stdout);

@@ -64,7 +64,7 @@ Problem explain_pin(int code, int file, const ByteRange& range, const Options& o
     case EPERM:
       return {fmt::format(
                   "{}: a long-term pin needs a layout lease on this mount (longterm=lease): use "
-                  "--short, or mount with longterm=allow",
+                  "--lease or --short",
                   path),
               code};
     case ENOMEM:
@@ -88,6 +88,27 @@ Problem explain_pin(int code, int file, const ByteRange& range, const Options& o
       return {path + ": the daemon of this mount is gone: umount it and mount it again", code};
     default:
       return {fmt::format("{}: cannot pin {}: {}", path, where, std::strerror(code)), code};
+  }
+}
+
+Problem explain_lease(int code, FileRange range, const Options& options) {
+  const std::string& path = options.path;
+  switch (code) {
+    case EAGAIN:
+      return {fmt::format(
+                  "{}: another holder has {} lease over bytes {} to {}: wait until it ends (see "
+                  "daxfsctl leases), or choose another range",
+                  path, options.exclusive ? "a" : "an exclusive", offset_of(range.start).value,
+                  offset_of(range.end()).value),
+              code};
+    case ENOTTY:
+    case ENOSYS:
+      return {path + ": not on a daxfs mount; only files there can be leased", code};
+    case ENOTCONN:
+    case ECONNABORTED:
+      return {path + ": the daemon of this mount is gone: umount it and mount it again", code};
+    default:
+      return {fmt::format("{}: cannot take a lease: {}", path, std::strerror(code)), code};
   }
 }
 

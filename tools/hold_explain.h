@@ -9,6 +9,7 @@
 namespace daxfs::hold {
 
 Problem explain_pin(int code, int file, const ByteRange& range, const Options& options);
+Problem explain_lease(int code, FileRange range, const Options& options);
 Problem explain_map(int code, int file, const std::string& path);
 Problem explain_release(int code);
 Problem explain_open(int code, const std::string& path, bool for_writing);

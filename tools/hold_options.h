@@ -10,11 +10,19 @@
 
 namespace daxfs::hold {
 
+// Who works in the memory.
+enum class EngineKind : std::uint8_t { mmap, io_uring, rdma };
+
 struct Options {
   std::string path;
   FileOffset offset;
-  std::optional<ByteCount> length;  // none: to the end of the file
+  std::optional<ByteCount> length;  // of each pin; none: to the end of the file
+  std::uint64_t pins = 1;           // side by side; more than one: of whole blocks
   bool short_term = false;
+  bool lease = false;
+  bool exclusive = false;  // the lease
+  bool ignore_breaks = false;
+  EngineKind engine = EngineKind::mmap;
   bool read_only = false;
   bool allocate = false;
   bool verify = false;

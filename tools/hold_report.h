@@ -2,12 +2,15 @@
 // wait for them.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "blockmap/result.h"
 #include "blockmap/units.h"
+#include "client/daxfs.h"
+#include "tools/hold_options.h"
 #include "tools/hold_pattern.h"
 
 namespace daxfs::hold {
@@ -22,11 +25,26 @@ class Report {
  public:
   Report(bool json, std::string path) : json_(json), path_(std::move(path)) {}
 
-  void held(std::uint64_t pin, FileOffset offset, ByteCount length, std::size_t extents,
-            HolderTag holder);
+  struct Held {
+    std::uint64_t pin;  // the first
+    std::uint64_t pins;
+    ByteRange range;
+    std::size_t extents;
+    std::uint64_t lease;  // 0: none
+    std::chrono::duration<double> took;
+  };
+  void held(const Held& held, HolderTag holder);
+  // A holder of a lease was told something.
+  void told(const daxfs_event& event, bool gives_way);
+  void gave_up(FileRange blocks, std::uint64_t pins, std::uint64_t pins_left);
+  void nothing_left();
   // `seen_in` says where the wrong bytes were seen. After a few, further ones are only counted.
   void foreign(const Foreign& foreign, PoolOffset pool, std::string_view seen_in);
-  void daemon_gone();
+  void daemon_gone(bool short_term);
+  // The pins are the new daemon's now: `adopted` of `pins`.
+  void adopted(std::uint64_t adopted, std::uint64_t pins, std::uint64_t leases);
+  // Something went wrong that does not end the holding.
+  void note(const Problem& problem);
   void detached(FileOffset offset);
   void released(const Totals& totals);
   void failed(const Problem& problem);

@@ -2,14 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <numeric>
 
@@ -18,26 +15,8 @@ namespace {
 
 // Between two pauses: enough for a good pace on large ranges, little enough to be no load.
 constexpr std::uint64_t kBlocksPerStep = 256;
-constexpr std::chrono::seconds kLivenessPeriod(1);
 
 }  // namespace
-
-StopRequest::StopRequest() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signals_ = UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
-bool StopRequest::wait(std::chrono::milliseconds at_most) {
-  if (stopped_) return true;
-  pollfd ready = {signals_.get(), POLLIN, 0};
-  // The signal is left unread: it would be taken away from whoever asks next.
-  stopped_ = poll(&ready, 1, static_cast<int>(at_most.count())) > 0;
-  return stopped_;
-}
 
 Shuffle::Shuffle(std::uint64_t n, std::mt19937_64& random)
     : n_(n), start_(random() % n), stride_(1) {
@@ -48,16 +27,18 @@ Shuffle::Shuffle(std::uint64_t n, std::mt19937_64& random)
 }
 
 Worker::Worker(int file, const PinnedRange& pinned, const ByteRange& range, const Options& options,
-               const Pattern& pattern, Report& report, Totals& totals)
+               const Pattern& pattern, Engine* engine, Report& report, Totals& totals)
     : file_(file),
       pinned_(pinned),
       range_(range),
-      blocks_(covering(range.begin, range.length)),
+      blocks_(pinned.blocks()),
       options_(options),
       pattern_(pattern),
+      engine_(engine),
       report_(report),
       totals_(totals),
       random_(std::random_device()()),
+      visited_(static_cast<std::size_t>(blocks_.count.value)),
       order_(blocks_.count.value, random_) {}
 
 Worker::Span Worker::span_of(std::uint64_t index) const {
@@ -67,16 +48,18 @@ Worker::Span Worker::span_of(std::uint64_t index) const {
   return {begin, static_cast<std::size_t>((end - begin).value)};
 }
 
+Outcome<void> Worker::open_reader() {
+  if (!options_.verify) return {};
+  reader_ = UniqueFd(open(fmt::format("/proc/self/fd/{}", file_).c_str(), O_RDONLY | O_CLOEXEC));
+  if (reader_) return {};
+  const int code = errno;
+  return problem(code, fmt::format("{}: cannot open it a second time, which --verify needs: {}",
+                                   options_.path, std::strerror(code)));
+}
+
 Outcome<void> Worker::begin() {
-  if (options_.verify) {
-    detached_.resize(static_cast<std::size_t>(blocks_.count.value));
-    reader_ = UniqueFd(open(fmt::format("/proc/self/fd/{}", file_).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!reader_) {
-      const int code = errno;
-      return problem(code, fmt::format("{}: cannot open it a second time, which --verify needs: {}",
-                                       options_.path, std::strerror(code)));
-    }
-  }
+  if (auto opened = open_reader(); !opened) return opened;
+  if (options_.verify) detached_.resize(static_cast<std::size_t>(blocks_.count.value));
   if (options_.read_only) snapshot_.resize(static_cast<std::size_t>(range_.length.value));
   for (std::uint64_t i = 0; i < blocks_.count.value; ++i) {
     const Span span = span_of(i);
@@ -96,54 +79,71 @@ void Worker::start_sweep() {
   generation_ = generation_.next();
   order_ = Shuffle(blocks_.count.value, random_);
   next_ = order_.at_start();
-  visited_ = 0;
+  done_ = 0;
+  visited_.assign(visited_.size(), false);
 }
 
-void Worker::work(const Schedule& schedule, StopRequest& stop) {
-  using Clock = Schedule::Clock;
-  Clock::time_point next_look = Clock::now() + kLivenessPeriod;
-  bool swept = false;
-  for (;;) {
-    for (std::uint64_t i = 0; i < kBlocksPerStep && visited_ < blocks_.count.value; ++i) {
-      visit(next_);
-      next_ = order_.after(next_);
-      ++visited_;
-    }
-    if (visited_ == blocks_.count.value) {
-      swept = true;
-      start_sweep();
-    }
+Generation Worker::written(std::uint64_t index) const {
+  return Generation{generation_.value - (visited_[static_cast<std::size_t>(index)] ? 0 : 1)};
+}
 
-    const Clock::time_point now = Clock::now();
-    if (now >= next_look) {
-      notice_daemon();
-      next_look = now + kLivenessPeriod;
+Outcome<bool> Worker::step() {
+  std::vector<std::uint64_t> indices;
+  for (std::uint64_t i = 0; i < kBlocksPerStep && done_ < blocks_.count.value; ++i) {
+    if (pinned_.holds(blocks_.start + BlockCount(next_))) indices.push_back(next_);
+    next_ = order_.after(next_);
+    ++done_;
+    if (indices.size() < Engine::kMostPieces && i + 1 < kBlocksPerStep &&
+        done_ < blocks_.count.value) {
+      continue;
     }
-    const auto& end = daemon_gone_ ? schedule.overall_end : schedule.round_end;
-    if (end && now >= *end) return;
-    if (schedule.one_sweep && swept && !daemon_gone_) return;
-    auto pause = options_.interval;
-    if (end) pause = std::min(pause, std::chrono::ceil<std::chrono::milliseconds>(*end - now));
-    if (schedule.one_sweep && !daemon_gone_) pause = std::chrono::milliseconds(0);
-    if (stop.wait(pause)) return;
+    if (auto visited = visit(indices); !visited) return std::unexpected(visited.error());
+    indices.clear();
+  }
+  if (done_ == blocks_.count.value) {
+    swept_ = true;
+    start_sweep();
+  }
+  return swept_;
+}
+
+void Worker::leave(FileRange blocks) {
+  for (FileBlock at = blocks.start; at < blocks.end(); at += BlockCount(1)) {
+    if (!pinned_.holds(at)) continue;
+    const std::uint64_t index = (at - blocks_.start).value;
+    check_mapping(index, written(index));
   }
 }
 
-void Worker::finish() {
-  std::uint64_t index = order_.at_start();
-  for (std::uint64_t i = 0; i < blocks_.count.value; ++i) {
-    check(index, Generation{i < visited_ ? generation_.value : generation_.value - 1});
-    index = order_.after(index);
-  }
-}
-
-void Worker::visit(std::uint64_t index) {
-  check(index, Generation{generation_.value - 1});
-  if (!options_.read_only) {
+Outcome<void> Worker::visit(std::span<const std::uint64_t> indices) {
+  if (indices.empty()) return {};
+  std::vector<std::span<std::byte>> pieces;
+  for (const std::uint64_t index : indices) {
     const Span span = span_of(index);
-    pattern_.fill(span.at, pinned_.bytes(span.at, span.size), generation_);
+    pieces.push_back(pinned_.bytes(span.at, span.size));
+    check_mapping(index, written(index));
   }
-  if (options_.verify && !daemon_gone_) check_file(index, generation_);
+  if (engine_ != nullptr) {
+    if (auto copied = engine_->copy_out(pieces); !copied) return copied;
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      check(indices[i], written(indices[i]), {engine_->there(i), pieces[i].size()},
+            "engine's copy");
+    }
+  }
+  if (!options_.read_only) {
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      std::byte* const where = engine_ != nullptr ? engine_->there(i) : pieces[i].data();
+      pattern_.fill(span_of(indices[i]).at, {where, pieces[i].size()}, generation_);
+    }
+    if (engine_ != nullptr) {
+      if (auto copied = engine_->copy_in(pieces); !copied) return copied;
+    }
+  }
+  for (const std::uint64_t index : indices) {
+    visited_[static_cast<std::size_t>(index)] = true;
+    if (reader_) check_file(index, generation_);
+  }
+  return {};
 }
 
 std::optional<Foreign> Worker::compare_with_expected(const Span& span,
@@ -155,22 +155,27 @@ std::optional<Foreign> Worker::compare_with_expected(const Span& span,
   return compare(span.at, expected, bytes, pattern_.holder(), generation);
 }
 
-void Worker::check(std::uint64_t index, Generation generation) {
+void Worker::check(std::uint64_t index, Generation generation, std::span<const std::byte> bytes,
+                   std::string_view seen_in) {
   const Span span = span_of(index);
-  const std::span<std::byte> mapped = pinned_.bytes(span.at, span.size);
-  // A copy, so that what is reported is what was compared.
-  std::array<std::byte, kBlockSize> seen;
-  std::copy(mapped.begin(), mapped.end(), seen.begin());
-  const auto bytes = std::span(seen).first(span.size);
   ++totals_.checks;
   if (const auto foreign = compare_with_expected(span, bytes, generation)) {
-    found(*foreign, "mapping");
+    found(*foreign, seen_in);
     // Each foreign byte is reported when it comes, not again and again.
     if (options_.read_only) {
       std::copy(bytes.begin(), bytes.end(),
                 snapshot_.begin() + static_cast<std::ptrdiff_t>((span.at - range_.begin).value));
     }
   }
+}
+
+void Worker::check_mapping(std::uint64_t index, Generation generation) {
+  const Span span = span_of(index);
+  const std::span<std::byte> mapped = pinned_.bytes(span.at, span.size);
+  // A copy, so that what is reported is what was compared.
+  std::array<std::byte, kBlockSize> seen;
+  std::copy(mapped.begin(), mapped.end(), seen.begin());
+  check(index, generation, std::span(seen).first(span.size), "mapping");
 }
 
 // The file must show what is mapped, unless a detach was allowed to take the block out of it.
@@ -183,8 +188,7 @@ void Worker::check_file(std::uint64_t index, Generation generation) {
   const ssize_t got =
       pread(reader_.get(), seen.data(), span.size, static_cast<off_t>(span.at.value));
   if (got < 0 && (errno == ENOTCONN || errno == ECONNABORTED || errno == EIO)) {
-    notice_daemon();
-    if (daemon_gone_) return;
+    if (daemon_gone(file_)) return;
   }
   std::optional<Foreign> foreign;
   if (got > 0) {
@@ -209,12 +213,6 @@ void Worker::check_file(std::uint64_t index, Generation generation) {
 void Worker::found(const Foreign& foreign, std::string_view seen_in) {
   ++totals_.foreign;
   report_.foreign(foreign, pinned_.pool_offset(foreign.offset), seen_in);
-}
-
-void Worker::notice_daemon() {
-  if (daemon_gone_ || !hold::daemon_gone(file_)) return;
-  daemon_gone_ = true;
-  report_.daemon_gone();
 }
 
 }  // namespace daxfs::hold

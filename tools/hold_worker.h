@@ -2,42 +2,23 @@
 // checking it.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "blockmap/unique_fd.h"
 #include "blockmap/units.h"
+#include "tools/hold_engine.h"
 #include "tools/hold_options.h"
 #include "tools/hold_pattern.h"
 #include "tools/hold_pin.h"
 #include "tools/hold_report.h"
 
 namespace daxfs::hold {
-
-// SIGINT and SIGTERM, blocked from construction on and received only here.
-class StopRequest {
- public:
-  StopRequest();
-  // Waits so long at most; true once a signal has come.
-  bool wait(std::chrono::milliseconds at_most);
-
- private:
-  UniqueFd signals_;
-  bool stopped_ = false;
-};
-
-// When to stop holding.
-struct Schedule {
-  using Clock = std::chrono::steady_clock;
-  std::optional<Clock::time_point> round_end;
-  // With the daemon gone there will be no further round: the mapping is then held until here.
-  std::optional<Clock::time_point> overall_end;
-  bool one_sweep = false;  // the round is over when every block has been checked once
-};
 
 // Visits 0 .. n-1 once each, in an order that differs from time to time, without a table of n
 // entries.
@@ -53,19 +34,26 @@ class Shuffle {
   std::uint64_t stride_;  // coprime to n
 };
 
-// One round: from taking possession of a pinned range to the last look at it. Not thread-safe.
+// From taking possession of a pinned range to the last look at it. What is not held any more is
+// left alone. Not thread-safe.
 class Worker {
  public:
+  // `engine` may be null: then the processor alone works in the memory.
   Worker(int file, const PinnedRange& pinned, const ByteRange& range, const Options& options,
-         const Pattern& pattern, Report& report, Totals& totals);
+         const Pattern& pattern, Engine* engine, Report& report, Totals& totals);
 
   // The first generation is written (a read-only holder: the snapshot is taken).
   Outcome<void> begin();
-  // Writes and checks until the schedule says enough or a stop is requested.
-  void work(const Schedule& schedule, StopRequest& stop);
-  // Every block is checked a last time.
-  void finish();
-  bool daemon_gone() const { return daemon_gone_; }
+  // Writes and checks some blocks. True if each has been checked since begin() at least once.
+  Outcome<bool> step();
+  // These blocks are checked a last time, as long as they are held.
+  void leave(FileRange blocks);
+  // All are.
+  void finish() { leave(blocks_); }
+
+  // --verify reads the file through a descriptor of its own, while there is a daemon.
+  Outcome<void> open_reader();
+  void close_reader() { reader_ = UniqueFd(); }
 
  private:
   struct Span {
@@ -73,14 +61,16 @@ class Worker {
     std::size_t size;
   };
   Span span_of(std::uint64_t index) const;
-  void visit(std::uint64_t index);
-  void check(std::uint64_t index, Generation generation);
+  Generation written(std::uint64_t index) const;
+  Outcome<void> visit(std::span<const std::uint64_t> indices);
+  void check(std::uint64_t index, Generation generation, std::span<const std::byte> bytes,
+             std::string_view seen_in);
+  void check_mapping(std::uint64_t index, Generation generation);
   void check_file(std::uint64_t index, Generation generation);
   void found(const Foreign& foreign, std::string_view seen_in);
   std::optional<Foreign> compare_with_expected(const Span& span, std::span<const std::byte> bytes,
                                                Generation generation) const;
   void start_sweep();
-  void notice_daemon();
 
   const int file_;
   const PinnedRange& pinned_;
@@ -88,6 +78,7 @@ class Worker {
   const FileRange blocks_;
   const Options& options_;
   const Pattern& pattern_;
+  Engine* const engine_;
   Report& report_;
   Totals& totals_;
 
@@ -95,14 +86,15 @@ class Worker {
   UniqueFd reader_;                  // --verify: opened while the pin is held, hence never stale
   std::vector<bool> detached_;       // --verify: blocks that the file no longer shows
   std::vector<std::byte> snapshot_;  // read-only holder: what must not change
-  bool daemon_gone_ = false;
 
   // The sweep in progress writes generation_; the blocks that it has not visited yet hold the one
   // before.
   Generation generation_{1};
+  std::vector<bool> visited_;  // by the sweep in progress
   Shuffle order_;
-  std::uint64_t visited_ = 0;
+  std::uint64_t done_ = 0;
   std::uint64_t next_ = 0;
+  bool swept_ = false;
 };
 
 }  // namespace daxfs::hold

@@ -173,9 +173,9 @@ Outcome<void> Target::resize(ByteCount to) {
 Outcome<void> Target::reserve_metadata(ByteCount size) {
   const BlockCount total(size.value >> kBlockShift);
   const pmem::Superblock plan = plan_geometry(total);
-  const PoolRange parts[] = {
-      {PoolBlock(0), BlockCount(plan.inode_region_start + pmem::kChunkBlocks)},
-      {PoolBlock(total.value - 1), BlockCount(1)}};
+  const PoolRange parts[] = {{PoolBlock(0), BlockCount(plan.pin_region_start + 1)},
+                             {PoolBlock(plan.inode_region_start), BlockCount(pmem::kChunkBlocks)},
+                             {PoolBlock(total.value - 1), BlockCount(1)}};
   for (const PoolRange& part : parts) {
     int result = 0;
     do {

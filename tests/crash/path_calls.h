@@ -84,10 +84,10 @@ class PathCalls {
     must(testing::set_attributes(fs_, find(path), change), path);
   }
   void set_xattr(const std::string& path, const std::string& name, const std::string& value) {
-    must(fs_.set_xattr(find(path), name, value, 0), path);
+    must(fs_.set_xattr(find(path), name, value, 0, Caller{}), path);
   }
   void remove_xattr(const std::string& path, const std::string& name) {
-    must(fs_.remove_xattr(find(path), name), path);
+    must(fs_.remove_xattr(find(path), name, Caller{}), path);
   }
   // Pins a range for writing, holes allocated.
   PinId pin(OpenFile& file, std::uint64_t offset, std::uint64_t length) {

@@ -172,12 +172,17 @@ class Worker {
     const unsigned flags = std::array{0, 0, RENAME_EXCHANGE, RENAME_NOREPLACE}[below(4)];
     const InodeNumber from = any_directory();
     const InodeNumber to = any_directory();
-    const auto cancellation = std::make_shared<Cancellation>();
-    const Status done = wait_for<Status>(
-        [&](auto answer) {
-          fs_.rename(from, any_name(), to, any_name(), flags, {}, cancellation, std::move(answer));
-        },
-        cancellation, std::chrono::milliseconds(below(20)));
+    const std::string name = any_name();
+    const std::string new_name = any_name();
+    const Filesystem::Renaming renaming{from, name, to, new_name, flags};
+    const auto renamed = fs_.rename_without_gate(renaming);
+    Status done = renamed ? Status() : std::unexpected(renamed.error());
+    if (renamed && !*renamed) {
+      const auto cancellation = std::make_shared<Cancellation>();
+      done = wait_for<Status>(
+          [&](auto answer) { fs_.rename(renaming, {}, cancellation, std::move(answer)); },
+          cancellation, std::chrono::milliseconds(below(20)));
+    }
     expect("rename", code_of(done),
            {ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, ETXTBSY, EINVAL, ENOSPC, EINTR, ESTALE});
     if (code_of(done) == EINTR) ++findings_.cancelled;
@@ -217,11 +222,11 @@ class Worker {
     expect("chmod", code_of(testing::set_attributes(fs_, inode, change)), {ESTALE});
     expect("getattr", code_of(fs_.attributes(inode)), {ESTALE});
     const std::string name = "user." + any_name();
-    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0)),
+    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0, Caller{})),
            {ENOSPC, ESTALE});
     expect("getxattr", code_of(fs_.get_xattr(inode, name)), {ENODATA, ESTALE});
     expect("listxattr", code_of(fs_.list_xattrs(inode)), {ESTALE});
-    expect("removexattr", code_of(fs_.remove_xattr(inode, name)), {ENODATA, ENOSPC, ESTALE});
+    expect("removexattr", code_of(fs_.remove_xattr(inode, name, Caller{})), {ENODATA, ENOSPC, ESTALE});
   }
 
   // What daxfsctl asks for, and statfs.

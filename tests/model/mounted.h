@@ -71,9 +71,12 @@ inline Status truncate(Filesystem& fs, InodeNumber inode, std::uint64_t size) {
 
 inline Status rename(Filesystem& fs, InodeNumber parent, const std::string& name,
                      InodeNumber new_parent, const std::string& new_name, unsigned flags) {
-  return wait_for<Status>([&](auto done) {
-    fs.rename(parent, name, new_parent, new_name, flags, {}, nullptr, std::move(done));
-  });
+  // As the session does it: through the gate only if need be.
+  const Filesystem::Renaming renaming{parent, name, new_parent, new_name, flags};
+  const auto renamed = fs.rename_without_gate(renaming);
+  if (!renamed) return std::unexpected(renamed.error());
+  if (*renamed) return {};
+  return wait_for<Status>([&](auto done) { fs.rename(renaming, {}, nullptr, std::move(done)); });
 }
 
 inline Status punch(Filesystem& fs, OpenFile& file, std::uint64_t offset, std::uint64_t length) {

@@ -40,8 +40,7 @@ void check_refused(const std::vector<std::string>& command, int code, const std:
 // A pool that is not mounted, and an empty directory.
 struct Bench {
   Bench() {
-    need_mounts();
-    REQUIRE(run({tool("mkfs.daxfs"), "--size", std::to_string(kPoolSize), pool}).code == 0);
+    make_pool(pool, std::to_string(kPoolSize));
     REQUIRE(mkdir(mnt.c_str(), 0755) == 0);
     before = hash_of(pool);
   }

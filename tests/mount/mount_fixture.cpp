@@ -5,14 +5,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <vector>
 
 #include "blockmap/check.h"
 #include "blockmap/pool.h"
+#include "client/daxfs.h"
 #include "tests/unit/catch.h"
 
 namespace daxfs::test {
@@ -32,8 +35,37 @@ void need_mounts() {
   if (access("/dev/fuse", R_OK | W_OK) != 0) skip("no /dev/fuse");
 }
 
+void skip_here(const std::string& reason) {
+  // Catch knows no skipping, but ctest does, whatever the end of the program.
+  FAIL("SKIPPED: " << reason);
+  std::abort();
+}
+
+std::string pool_device() {
+  const char* const device = std::getenv("DAXFS_TEST_POOL_DEVICE");
+  return device != nullptr ? device : "";
+}
+
+std::string make_pool(const std::string& path, const std::string& size) {
+  need_mounts();
+  std::vector<std::string> command{tool("mkfs.daxfs")};
+  std::string pool = pool_device();
+  if (!pool.empty()) {
+    if (!size.empty()) skip("this test needs a pool of its own size, and a device has its own");
+    command.insert(command.end(), {"--force", pool});
+  } else {
+    pool = path;
+    command.insert(command.end(), {"--size", size.empty() ? "64M" : size, pool});
+  }
+  const Finished made = run(command);
+  INFO(made.err);
+  REQUIRE(made.code == 0);
+  return pool;
+}
+
 TempDir::TempDir() {
-  const char* const base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+  const char* base = std::getenv("DAXFS_TEST_POOL_DIR");
+  if (base == nullptr) base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
   path_ = std::string(base) + "/daxfs-test-XXXXXX";
   REQUIRE(mkdtemp(path_.data()) != nullptr);
   REQUIRE(chmod(path_.c_str(), 0755) == 0);
@@ -47,10 +79,7 @@ TempDir::~TempDir() {
 Mount::Mount() : Mount(Setup{}) {}
 
 Mount::Mount(const Setup& setup) {
-  need_mounts();
-  const Finished made = run({tool("mkfs.daxfs"), "--size", setup.size, pool()});
-  INFO(made.err);
-  REQUIRE(made.code == 0);
+  pool_ = make_pool(dir_.path("pool"), setup.size);
   REQUIRE(mkdir(path().c_str(), 0755) == 0);
   mount(setup.options);
   // Tests of unprivileged users work in the root.
@@ -95,6 +124,10 @@ void Mount::mount(const std::string& options) {
 void Mount::unmount() {
   // An own descriptor's release may still be on its way.
   REQUIRE(eventually([this] { return umount2(path().c_str(), 0) == 0; }));
+  end_of_daemon();
+}
+
+void Mount::end_of_daemon() {
   const Finished ended = daemon_->finish(kPatience);
   daemon_.reset();
   INFO(ended.out << ended.err);
@@ -112,6 +145,13 @@ void Mount::kill_daemon() {
   daemon_->finish();
   daemon_.reset();
   REQUIRE(umount2(path().c_str(), MNT_DETACH) == 0);
+}
+
+Finished Mount::daemon_ends() {
+  Finished ended = daemon_->finish(kPatience);
+  daemon_.reset();
+  umount2(path().c_str(), MNT_DETACH);
+  return ended;
 }
 
 std::uint64_t Mount::check_pool() const {
@@ -143,6 +183,15 @@ bool Mount::space_becomes(std::uint64_t free, std::uint64_t limbo) const {
                  << limbo);
   }
   return became;
+}
+
+char* view_of(int fd, std::uint64_t pin_id, std::size_t* length) {
+  void* const view = daxfs_map(fd, pin_id, length);
+  if (view == nullptr && errno == EOPNOTSUPP && !pool_device().empty()) {
+    skip_here("a view of these blocks is finer than what " + pool_device() + " can map");
+  }
+  REQUIRE(view != nullptr);
+  return static_cast<char*>(view);
 }
 
 struct stat status_of(const std::string& path) {

@@ -18,7 +18,18 @@ using Json = nlohmann::json;
 // Ends the test as skipped if this machine or user cannot mount.
 void need_mounts();
 
-// A directory in memory that everybody may enter; removed with what is in it.
+// Ends the test as skipped, too, but takes its mount down first.
+[[noreturn]] void skip_here(const std::string& reason);
+
+// The device-DAX node that is to be the pool (DAXFS_TEST_POOL_DEVICE), or "": pools are files then.
+std::string pool_device();
+
+// Makes a pool: a file of this size at `path`, or the device. Its path. Without a size it is of no
+// importance; a test that asks for one is skipped on a device.
+std::string make_pool(const std::string& path, const std::string& size = {});
+
+// A directory in DAXFS_TEST_POOL_DIR, or else in memory, that everybody may enter; removed with
+// what is in it.
 class TempDir {
  public:
   TempDir();
@@ -35,7 +46,7 @@ class TempDir {
 class Mount {
  public:
   struct Setup {
-    std::string size = "64M";
+    std::string size = {};  // see make_pool()
     std::string options = {};
   };
   Mount();
@@ -46,7 +57,7 @@ class Mount {
 
   std::string path() const { return dir_.path("mnt"); }
   std::string path(const std::string& name) const { return path() + "/" + name; }
-  std::string pool() const { return dir_.path("pool"); }
+  const std::string& pool() const { return pool_; }
   std::string beside(const std::string& name) const { return dir_.path(name); }
 
   // Mounts with these options; waits until it answers.
@@ -56,7 +67,11 @@ class Mount {
   void remount(const std::string& options = {});
   // kill -9, and the dead mount away.
   void kill_daemon();
+  // It has been told to end, and unmounts itself: waits for that.
+  void end_of_daemon();
   pid_t daemon() const { return daemon_->pid(); }
+  // Waits for the daemon's end, and takes away what is left of the mount.
+  Finished daemon_ends();
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
 
@@ -70,8 +85,13 @@ class Mount {
 
  private:
   TempDir dir_;
+  std::string pool_;
   std::optional<Process> daemon_;  // in the foreground, as our child
 };
+
+// daxfs_map, which must succeed. The test is skipped where the device maps in coarser steps than it
+// pins.
+char* view_of(int fd, std::uint64_t pin_id, std::size_t* length);
 
 // The stat of a path, without following a link.
 struct stat status_of(const std::string& path);

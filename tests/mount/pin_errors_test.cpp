@@ -119,8 +119,7 @@ TEST_CASE_METHOD(PinErrors, "preallocated blocks become written and zeroed") {
     CHECK(extent.pins == 1);
   }
   std::size_t length = 0;
-  char* const view = static_cast<char*>(daxfs_map(fd.get(), id, &length));
-  REQUIRE(view != nullptr);
+  char* const view = view_of(fd.get(), id, &length);
   CHECK(difference(std::string_view(view, length), std::string(50 * kBlock, '\0')) == "");
   REQUIRE(daxfs_unmap(view, length) == 0);
   CHECK(data_parts(path("new")) == Parts{{0, 50 * kBlock}});
@@ -179,8 +178,7 @@ TEST_CASE_METHOD(PinErrors, "a read-only mount pins for reading") {
   REQUIRE(pin(fd.get(), 0, 8 * kBlock) == 0);
   CHECK(pin(fd.get(), 0, kBlock, DAXFS_PIN_WRITE) == EBADF);
   std::size_t length = 0;
-  char* const view = static_cast<char*>(daxfs_map(fd.get(), id, &length));
-  REQUIRE(view != nullptr);
+  char* const view = view_of(fd.get(), id, &length);
   CHECK(difference(std::string_view(view, length), pattern(8 * kBlock, 1)) == "");
   REQUIRE(daxfs_unmap(view, length) == 0);
 }

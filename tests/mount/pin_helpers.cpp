@@ -58,8 +58,7 @@ Held::Held(const std::string& path, std::uint64_t offset, std::uint64_t length, 
   }
   fd_ = open_file(path, O_RDONLY);
   REQUIRE(daxfs_pin(fd_.get(), offset, length, 0, &pin_) == 0);
-  view_ = static_cast<char*>(daxfs_map(fd_.get(), pin_, &length_));
-  REQUIRE(view_ != nullptr);
+  view_ = view_of(fd_.get(), pin_, &length_);
   content_.assign(view_, length_);
 }
 

@@ -93,8 +93,7 @@ TEST_CASE_METHOD(PinLife, "an unlinked file can be pinned, and stays") {
   REQUIRE(unlink(file.c_str()) == 0);
   const std::uint64_t id = pin(fd.get(), DAXFS_PIN_WRITE);
   std::size_t length = 0;
-  char* const view = static_cast<char*>(daxfs_map(fd.get(), id, &length));
-  REQUIRE(view != nullptr);
+  char* const view = view_of(fd.get(), id, &length);
   CHECK(difference(std::string_view(view, length), pattern(kBlocks * kBlock, 1)) == "");
   CHECK(ctl("pins").size() == 1);
   CHECK(error_of(ftruncate(fd.get(), 0)) == ETXTBSY);

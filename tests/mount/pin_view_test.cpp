@@ -26,8 +26,7 @@ class View {
  public:
   View(int fd, std::uint64_t offset, std::uint64_t length, std::uint32_t flags) : fd_(fd) {
     REQUIRE(daxfs_pin(fd, offset, length, flags, &pin_) == 0);
-    view_ = static_cast<char*>(daxfs_map(fd, pin_, &length_));
-    REQUIRE(view_ != nullptr);
+    view_ = view_of(fd, pin_, &length_);
   }
   ~View() { release(); }
   View(const View&) = delete;

@@ -21,11 +21,7 @@ constexpr long kFuseMagic = 0x65735546;
 
 // A pool without the fixture's daemon: these tests start it themselves, as users do.
 struct Background {
-  Background() {
-    need_mounts();
-    REQUIRE(run({tool("mkfs.daxfs"), "--size", "32M", pool}).code == 0);
-    REQUIRE(mkdir(mnt.c_str(), 0755) == 0);
-  }
+  Background() { REQUIRE(mkdir(mnt.c_str(), 0755) == 0); }
   ~Background() {
     umount2(mnt.c_str(), MNT_DETACH);
     if (const pid_t daemon = find_daemon(); daemon != 0) {
@@ -55,7 +51,7 @@ struct Background {
     return 0;
   }
   TempDir dir;
-  const std::string pool = dir.path("pool");
+  const std::string pool = make_pool(dir.path("pool"));
   const std::string mnt = dir.path("mnt");
 };
 

@@ -193,8 +193,7 @@ TEST_CASE_METHOD(OneFile,
   std::uint64_t pin = 0;
   REQUIRE(daxfs_pin(fd.get(), 0, 5, DAXFS_PIN_WRITE, &pin) == 0);
   std::size_t length = 0;
-  char* const view = static_cast<char*>(daxfs_map(fd.get(), pin, &length));
-  REQUIRE(view != nullptr);
+  char* const view = view_of(fd.get(), pin, &length);
   std::fill(view, view + length, 'h');
   REQUIRE(daxfs_unmap(view, length) == 0);
   REQUIRE(daxfs_unpin(fd.get(), pin) == 0);

@@ -40,6 +40,7 @@ def main():
     parser.add_argument("workloads", nargs="+")
     parser.add_argument("--build", required=True)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--minutes", type=int)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--apart", action="store_true", help="in a mount namespace of its own")
     arguments = parser.parse_args()
@@ -50,7 +51,7 @@ def main():
 
     totals = [0, 0, 0]
     for name in dict.fromkeys(arguments.workloads):
-        place = Place(arguments.build, arguments.quick, arguments.rounds)
+        place = Place(arguments.build, arguments.quick, arguments.rounds, minutes=arguments.minutes)
         try:
             reason = lacking()
             # What happens between steps (making a pool, mounting, unmounting) is one, too.

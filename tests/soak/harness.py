@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -117,19 +118,25 @@ class Processes:
             self.end(child)
 
 
-class Place:
-    """A temporary directory in memory, the programs, and a pool that can be mounted again and again."""
+def is_device(path):
+    return os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode)
 
-    def __init__(self, build, quick, rounds):
+
+class Place:
+    """A temporary directory in memory, the programs, and a pool that can be mounted again and again. The pool lies in
+    the directory, or is the file or device that is named."""
+
+    def __init__(self, build, quick=False, rounds=None, pool=None, minutes=None):
         self.build = build
         self.source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self.quick = quick
         self.rounds = rounds
+        self.minutes = minutes
         self.report = Report()
         self.processes = Processes()
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.directory = tempfile.mkdtemp(prefix="daxfs-soak.", dir=base)
-        self.pool = self.path("pool")
+        self.pool = pool or self.path("pool")
         self.mountpoint = self.path("mnt")
         os.mkdir(self.mountpoint)
         self.daemon = None
@@ -149,9 +156,12 @@ class Place:
     # --- the pool and its mount ---
 
     def format(self, mib):
-        room = shutil.disk_usage(self.directory).free
+        if is_device(self.pool):
+            self.run([self.program("mkfs.daxfs"), "--force", "--quiet", self.pool])
+            return
+        room = shutil.disk_usage(os.path.dirname(self.pool)).free
         if room < (mib + 64) * MIB:
-            raise Skip(f"{self.directory} has {room // MIB} MiB free, the pool takes {mib}")
+            raise Skip(f"{os.path.dirname(self.pool)} has {room // MIB} MiB free, the pool takes {mib}")
         self.run([self.program("mkfs.daxfs"), "--force", "--quiet", "--size", f"{mib}M", self.pool])
 
     def mount(self, options=""):

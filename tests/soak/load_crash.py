@@ -1,7 +1,5 @@
 """The daemon is killed under load, again and again: what was acknowledged is there, and no block is lost."""
 
-import copy
-import json
 import mmap
 import os
 import random
@@ -10,7 +8,7 @@ import subprocess
 import sys
 import time
 
-import ack_ops
+from ack_log import AckLog
 from harness import BLOCK, Failure, check, wait_until
 from pool_reader import PoolReader
 
@@ -20,13 +18,11 @@ ROUNDS, QUICK_ROUNDS = 50, 6
 ROUNDS_KEPT = 5
 
 
-class Writer:
+class Writer(AckLog):
     """One ack_writer, its directory, and its log beside the mount."""
 
     def __init__(self, place, name, profile, seed):
-        self.name = f"{name}, {profile} {seed}"
-        self.directory = place.inside(name)
-        self.log = place.path(name + ".log")
+        super().__init__(f"{name}, {profile} {seed}", place.inside(name), place.path(name + ".log"))
         os.mkdir(self.directory)
         self.place = place
         words = [profile, self.directory, self.log, str(seed)]
@@ -37,10 +33,6 @@ class Writer:
             text=True,
         )
 
-    def acknowledged(self):
-        with open(self.log, "rb") as log:
-            return log.read().count(b"\nA\n")
-
     def wait(self):
         try:
             _, error = self.process.communicate(timeout=120)
@@ -50,42 +42,6 @@ class Writer:
         self.place.processes.end(self.process)
         # A store to a mapping whose filesystem is gone is SIGBUS.
         check(self.process.returncode in (0, -signal.SIGBUS), f"{self.name}: {error.strip()[-300:]}")
-
-    def verify(self):
-        with open(self.log, encoding="ascii") as log:
-            lines = log.read().splitlines()
-        before = ack_ops.Model()
-        in_doubt = None
-        for line in lines:
-            if line == "A":
-                before.apply(in_doubt)
-                in_doubt = None
-            else:
-                in_doubt = json.loads(line)
-        reason = whole_difference(before, self.directory)
-        if not reason or in_doubt is None:
-            check(not reason, f"{self.name}: {reason}; all was acknowledged")
-            return
-        after = copy.deepcopy(before)
-        after.apply(in_doubt)
-        torn = in_doubt if ack_ops.is_torn(in_doubt) else None
-        other = whole_difference(after, self.directory, before, torn)
-        if other:
-            raise Failure(f"{self.name}: neither before nor after {in_doubt}: {reason}; {other}")
-
-
-def whole_difference(model, directory, before=None, torn=None):
-    """The first difference between model and directory, or ''. Of the change `torn` there may be a part."""
-    found = ack_ops.found_in(directory)
-    if set(found) != set(model):
-        return f"names differ: {sorted(set(found) ^ set(model))[:4]}"
-    node = model[torn[1]] if torn else None
-    for path in model:
-        extra = (before[torn[1]].data, torn[2], torn[2] + torn[3]) if model[path] is node and torn else None
-        reason = ack_ops.difference(model, directory, path, extra)
-        if reason:
-            return reason
-    return ""
 
 
 def start_fio(place, direct):
@@ -116,7 +72,7 @@ def load_and_kill(place, number, dice):
     profiles = ["data", "data", "names"] if with_fio else ["names", "names", "names", "data"]
     writers = [Writer(place, f"r{number}w{i}", p, dice.randrange(1 << 30)) for i, p in enumerate(profiles)]
     fio = start_fio(place, direct=number // 2 % 2) if with_fio else None
-    wait_until(lambda: all(os.path.exists(w.log) and w.acknowledged() > 20 for w in writers), 120, "acknowledgements")
+    wait_until(lambda: all(w.acknowledged() > 20 for w in writers), 120, "acknowledgements")
     time.sleep(dice.uniform(0, 1.5))
     check(place.daemon.poll() is None, f"the daemon died by itself: {place.log_tail()}")
     place.kill_daemon()

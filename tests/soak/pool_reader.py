@@ -1,6 +1,8 @@
 """Counts the blocks that are in use in a pool, from docs/format.md alone: a second opinion on the free space."""
 
 import mmap
+import os
+import stat
 import struct
 
 from harness import BLOCK, check
@@ -15,12 +17,22 @@ INODE_BYTES, CHUNK_BLOCKS = 256, 64
 INODES_IN_CHUNK = CHUNK_BLOCKS * BLOCK // INODE_BYTES
 
 
+def size_of(path):
+    """A device-DAX node's size is in sysfs only."""
+    status = os.stat(path)
+    if not stat.S_ISCHR(status.st_mode):
+        return status.st_size
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    with open(f"/sys/dev/char/{number}/size", encoding="ascii") as file:
+        return int(file.read())
+
+
 class PoolReader:
     def __init__(self, path):
         with open(path, "rb") as file:
-            self.view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            self.view = mmap.mmap(file.fileno(), size_of(path), prot=mmap.PROT_READ)
         (magic, version, *_, self.region_start, self.region_chunks, self.data_start) = SUPERBLOCK.unpack_from(self.view)
-        check(magic == b"DAXFSPM1" and version == 1, f"{path}: magic {magic}, version {version}")
+        check(magic == b"DAXFSPM1" and version == 2, f"{path}: magic {magic}, version {version}")
         self.owners = {}
         self.file_blocks = 0
 

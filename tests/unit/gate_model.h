@@ -133,9 +133,9 @@ class GateModel {
     r.cancelled = true;
     if (r.parked) wake(number, r);
   }
-  void wake_detaches() {
+  void wake_all() {
     for (auto& [arrival, r] : requests) {
-      if (r.parked && r.detach) wake(arrival, r);
+      if (r.parked) wake(arrival, r);
     }
   }
   void unpin(PinId id) {

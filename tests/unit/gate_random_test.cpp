@@ -218,7 +218,7 @@ class History {
     model_.policy = static_cast<Model::Policy>(random_() % 4);
     refuse_or_park_.park = model_.policy == Model::Policy::park;
     model_.limbo_limit = random_() % 2 == 0 ? UINT64_MAX >> kBlockShift : random_() % 10;
-    model_.wake_detaches();
+    model_.wake_all();
     fixture_.gate.set_options({.pin_policy = kNames[static_cast<std::size_t>(model_.policy)],
                                .short_timeout_ms = kHour,
                                .limbo_limit = bytes(BlockCount(model_.limbo_limit))});

@@ -45,10 +45,11 @@ class World {
  public:
   explicit World(const DetachPolicy& park)
       : gate_(
-            {.short_timeout_ms = 1}, [this](auto ranges) { give_back(ranges); },
-            [&park](PinPolicy policy) -> const DetachPolicy& {
-              return policy == PinPolicy::ignore ? park : policy_for(policy);
-            }) {
+            {.short_timeout_ms = 1},
+            {.free_blocks = [this](auto ranges) { give_back(ranges); },
+             .policies = [&park](PinPolicy policy) -> const DetachPolicy& {
+               return policy == PinPolicy::ignore ? park : policy_for(policy);
+             }}) {
     for (HolderId& holder : holders_) holder = gate_.new_holder();
     for (std::size_t i = 0; i < kPoolBlocks; ++i) free_.push_back(i);
   }

@@ -10,6 +10,7 @@
 #include "blockmap/crc32c.h"
 #include "blockmap/heap_medium.h"
 #include "blockmap/journal.h"
+#include "blockmap/pin_record_scan.h"
 #include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
 
@@ -63,6 +64,14 @@ void check_complete(const Medium& medium) {
       medium, {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes});
   REQUIRE(pending);
   REQUIRE(*pending == 0);
+  const PinSlot pin_slot = slot_of(PoolBlock(super.pin_region_start), 0);
+  const auto pins = medium.load<pmem::PinRegionHeader>(offset_of(pin_slot));
+  REQUIRE(is_pin_record(pins, pin_slot));
+  REQUIRE(pins.ready_blocks == 1);
+  REQUIRE(pins.spill == 0);
+  const std::byte* const records = medium.at(offset_of(pin_slot)) + sizeof pins;
+  REQUIRE(std::count(records, records + kBlockSize - sizeof pins, std::byte{0}) ==
+          static_cast<std::ptrdiff_t>(kBlockSize - sizeof pins));
 }
 
 }  // namespace
@@ -79,7 +88,11 @@ TEST_CASE("geometry fits pools of every size", "[mkfs]") {
     CHECK(super.lane_bytes >= 16 << 10);
     CHECK(super.lane_bytes % kBlockSize == 0);
     const std::uint64_t journal = std::uint64_t{super.journal_lanes} * super.lane_bytes;
-    CHECK(super.inode_region_start == super.journal_start + journal / kBlockSize);
+    CHECK(super.pin_region_start == super.journal_start + journal / kBlockSize);
+    CHECK(super.pin_region_blocks >= 1);
+    CHECK(super.pin_region_blocks * kBlockSize >= size / 4096);
+    CHECK((super.pin_region_blocks - 1) * kBlockSize < size / 4096);
+    CHECK(super.inode_region_start == super.pin_region_start + super.pin_region_blocks);
     CHECK(super.inode_region_chunks >= 1);
     CHECK(super.inode_region_chunks * pmem::kChunkInodes >= size / (16 << 10));
     CHECK((super.inode_region_chunks - 1) * pmem::kChunkInodes < size / (16 << 10) + 1);

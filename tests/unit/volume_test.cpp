@@ -110,13 +110,18 @@ TEST_CASE("what is no pool is called so") {
   CHECK(has(complaint(*medium), "not a daxfs pool"));
 }
 
-TEST_CASE("newer formats and features are refused by name") {
+TEST_CASE("other formats and features are refused by name") {
   const auto medium = make_pool(kSize);
   auto super = superblock(*medium);
   SECTION("version") {
     super.version = 7;
     put_superblock(*medium, super);
-    CHECK(has(complaint(*medium), "made by a newer version (format 7, this program knows 1)"));
+    CHECK(has(complaint(*medium), "made by a newer version (format 7, this program knows 2)"));
+  }
+  SECTION("an older version") {
+    super.version = 1;
+    put_superblock(*medium, super);
+    CHECK(has(complaint(*medium), "made by an older version (format 1, this program knows 2)"));
   }
   SECTION("a version whose checksum is unknown") {
     super.version = 7;
@@ -124,7 +129,7 @@ TEST_CASE("newer formats and features are refused by name") {
     for (const PoolBlock block : {PoolBlock(0), PoolBlock(medium->blocks().value - 1)}) {
       medium->store(offset_of(block), std::as_bytes(std::span(&super, 1)));
     }
-    CHECK(has(complaint(*medium), "made by a newer version (format 7, this program knows 1)"));
+    CHECK(has(complaint(*medium), "made by a newer version (format 7, this program knows 2)"));
   }
   SECTION("incompatible features") {
     super.incompatible_features = 0x24;
@@ -179,6 +184,8 @@ TEST_CASE("impossible geometry is refused, whatever the checksum says") {
        {std::uint64_t{0}, std::uint64_t{1}, good.total_blocks - 1, good.total_blocks,
         std::uint64_t{1} << 52, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
     CHECK_FALSE(with(&S::journal_start, value).empty());
+    CHECK_FALSE(with(&S::pin_region_start, value).empty());
+    if (value != 1) CHECK_FALSE(with(&S::pin_region_blocks, value).empty());
     CHECK_FALSE(with(&S::inode_region_start, value).empty());
     CHECK_FALSE(with(&S::data_start, value).empty());
     if (value != 1) CHECK_FALSE(with(&S::inode_region_chunks, value).empty());

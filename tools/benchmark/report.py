@@ -96,7 +96,18 @@ def rates(results, placement, cases):
                 *ratio_cells(results, placement, case, goal),
             )
         )
-    return lines
+    return lines + ceilings(results, placement, cases)
+
+
+def ceilings(results, placement, cases):
+    """Ratios beside the one that a case is judged by."""
+    lines = []
+    for case in cases:
+        found = [(goal, results.ratio(placement, case, goal)) for goal in case.goals[1:]]
+        parts = [f"{goal.target} is {ratio:.2f} × {goal.peer}" for goal, ratio in found if ratio is not None]
+        if parts:
+            lines.append(f"- {case.what}: {', '.join(parts)}")
+    return ["", *lines] if lines else []
 
 
 def beside(name):

@@ -1,0 +1,172 @@
+// Long-term pins, recorded in the pool with their owners, so that they outlive the daemon: the next
+// mount keeps what a living process of the same boot had pinned out of the free space.
+//
+// docs/format.md shows what lies on the medium: blocks of 31 record slots, first those of a region
+// that mkfs set aside, then blocks of the data area, chained, given back when they have run empty.
+#pragma once
+
+#include <absl/container/flat_hash_map.h>
+#include <absl/container/inlined_vector.h>
+#include <sys/types.h>
+
+#include <array>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "blockmap/allocator.h"
+#include "blockmap/format.h"
+#include "blockmap/journal.h"
+#include "blockmap/medium.h"
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+
+namespace daxfs {
+
+// A process, told apart from all others of all boots (see process_identity.h).
+struct PinOwner {
+  pid_t process = 0;
+  std::uint64_t start_time = 0;  // field 22 of /proc/PID/stat, in clock ticks
+  std::array<std::byte, 16> boot{};
+  uid_t uid = 0;
+
+  auto operator<=>(const PinOwner&) const = default;
+};
+
+struct PinRecord {
+  PinOwner owner;
+  InodeNumber inode;
+  std::uint32_t generation = 0;
+  FileOffset offset;
+  ByteCount length;
+  bool write = false;
+  std::int64_t since_ns = 0;
+  std::uint64_t pin_id = 0;
+
+  auto operator<=>(const PinRecord&) const = default;
+};
+
+// Where a record lies: its place in the pool, in units of 128 bytes. The same from mount to mount.
+struct PinSlot {
+  std::uint64_t position = 0;
+  auto operator<=>(const PinSlot&) const = default;
+};
+
+struct RecordedPin {
+  PinSlot slot;
+  PinRecord pin;
+  std::vector<PoolRange> blocks;  // as they were given to add()
+};
+
+// A pin of an earlier mount whose owner still lives.
+struct SurvivingPin : RecordedPin {
+  // Those of `blocks` that belong to no file any more, ascending and disjoint: limbo. They are not
+  // free; whoever ends the last pin of one removes the record, then gives it to the allocator.
+  // Several survivors can have the same block here. All other blocks belong to whom they belong.
+  std::vector<PoolRange> unowned;
+};
+
+// Whether the owner of a record still lives. Asked once for each owner.
+using OwnerAlive = std::function<bool(const PinOwner&)>;
+
+// Thread-safe. Memory: about 3 bytes for each slot in use, nothing for one that was never used.
+class PinRecords {
+ public:
+  PinRecords(Medium& medium, Journal& journal, Allocator& allocator, const pmem::Superblock& super,
+             bool read_only);
+
+  // Durable on return. ENOSPC when the region is full and the pool too; then nothing has changed.
+  // EROFS on a read-only volume, EIO when the medium has failed. `blocks` lie in the data area and
+  // none is empty. Costs one fence, whatever the number of pins held.
+  Result<PinSlot> add(const PinRecord& pin, std::span<const PoolRange> blocks);
+
+  // Durable on return: only then may blocks that nobody else pins or owns go to the allocator. One
+  // fence, however many slots. Each slot is one that add() returned or a survivor has, once.
+  void remove(PinSlot slot) { remove_many({&slot, 1}); }
+  void remove_many(std::span<const PinSlot> slots);
+
+  // Slots in use, and blocks of the data area that hold some of them.
+  std::uint64_t slots_used() const;
+  BlockCount spill_blocks() const;
+
+  // --- mounting: in this order, before anything else ---
+
+  // Reads what is recorded: the pins of living owners become survivors, all others are as good as
+  // gone. Changes nothing on the medium. Blocks of the data area that hold records are appended to
+  // `used`. EUCLEAN if the region's or a chained block's header is damaged; a record that makes no
+  // sense is no pin.
+  Outcome<std::vector<SurvivingPin>> open(const OwnerAlive& alive, std::vector<PoolRange>& used);
+  // Takes records without a living owner off the medium, and gives back blocks that hold none.
+  void settle();
+
+  struct Found {
+    std::uint64_t survivors = 0;
+    std::uint64_t of_the_dead = 0;
+    std::uint64_t torn = 0;  // an add() that a crash interrupted
+  };
+  const Found& found() const { return found_; }
+
+ private:
+  // A block of record slots. It moves between the lists below, never in memory.
+  struct Block {
+    PoolBlock place;
+    std::uint32_t used = 1;  // a bit for each slot; slot 0 is the header
+    bool spilled = false;    // lies in the data area
+    PoolBlock previous{};    // in the chain of spilled blocks; 0: the region's header
+    PoolBlock next{};        // 0: the last one
+  };
+  using Blocks = std::list<Block>;
+
+  using Slots = absl::InlinedVector<PinSlot, 4>;  // of one pin; nearly always one
+
+  PoolBlock region_block(std::uint64_t index) const;
+  void write_records(const PinRecord& pin, std::span<const PoolRange> blocks, const Slots& slots,
+                     std::uint64_t sequence);
+  // The continuation slots of a record, as far as the medium shows them.
+  void append_continuations(PinSlot slot, Slots& slots) const;
+  void clear_unused_slots(const Block& block);
+  void stage_next(Transaction& tx, PoolBlock block, PoolBlock next) const;
+
+  // These expect mutex_ to be held.
+  Status take_slots(std::size_t count, Slots& slots);
+  Result<PinSlot> take_slot();
+  void give_slots(const Slots& slots);
+  void give_slot(PinSlot slot);
+  Status grow();
+  void grow_region();
+  Status add_spill_block();
+  void release_spill_block(Blocks::iterator block);
+  void release_reserve();
+  Blocks& list_of(const Block& block);
+  void insert(const Block& block);
+  void forget(PoolBlock place);
+  void stage_region_header(Transaction& tx) const;
+
+  Medium& medium_;
+  Journal& journal_;
+  Allocator& allocator_;
+  const pmem::Superblock super_;
+  const bool read_only_;
+  Found found_;
+
+  // Protects everything below; taken before the allocator's and the journal's. Not held while
+  // records are written: their slots belong to whoever took them.
+  mutable std::mutex mutex_;
+  Blocks open_region_;   // with a free slot, in the region
+  Blocks open_spilled_;  // with a free slot, in the data area; an empty one is at the end
+  Blocks full_;
+  absl::flat_hash_map<std::uint64_t, Blocks::iterator> by_place_;
+  std::uint64_t ready_ = 0;    // blocks of the region that are initialised
+  PoolBlock chain_;            // the first spilled block; 0: none
+  std::uint64_t spilled_ = 0;  // how many
+  std::uint64_t used_ = 0;     // slots
+  bool reserve_ = false;       // whether a spilled block is empty
+  std::uint64_t next_sequence_ = 1;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,75 @@
+// What is asked of the gate, and by whom.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "blockmap/units.h"
+#include "lease/pin_counts.h"
+#include "lease/policy.h"
+
+namespace daxfs {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+// An open file description that takes pins and leases. Created by the gate's user, one per open
+// file; ids never repeat.
+struct HolderId {
+  std::uint64_t value = 0;
+  constexpr auto operator<=>(const HolderId&) const = default;
+};
+struct PinId {
+  std::uint64_t value = 0;
+  constexpr auto operator<=>(const PinId&) const = default;
+};
+struct LeaseId {
+  std::uint64_t value = 0;  // 0: none
+  constexpr auto operator<=>(const LeaseId&) const = default;
+};
+
+struct Requester {
+  pid_t process = 0;  // the thread group, not the thread
+  uid_t uid = 0;
+};
+
+enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
+
+struct DetachRequest {
+  InodeNumber inode;
+  FileRange range;                    // what is fenced while it waits
+  std::span<const PoolRange> blocks;  // what would leave the file; any order
+  Requester requester;
+  DetachReason reason = DetachReason::punch;
+  std::optional<PinPolicy> policy = {};  // the file's own; else the mount's
+  // As asked for, in bytes: for people (events).
+  FileOffset offset = {};
+  ByteCount length = {};
+};
+
+struct PinRequest {
+  HolderId holder;
+  InodeNumber inode;
+  FileOffset offset;  // as asked for, in bytes
+  ByteCount length;
+  std::span<const PoolRange> blocks;  // in file order
+  Requester requester;
+  PinKind kind = PinKind::long_term;
+  bool write = false;
+  bool nowait = false;
+};
+
+struct LeaseRequest {
+  HolderId holder;
+  InodeNumber inode;
+  FileOffset offset;
+  ByteCount length;
+  Requester requester;
+  bool exclusive = false;
+  bool nowait = false;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,194 @@
+#include "src/control_directory.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "client/daxfs.h"
+#include "src/clock.h"
+#include "src/policy_settings.h"
+
+namespace daxfs {
+namespace {
+
+using Kind = ControlFile::Kind;
+
+struct Node {
+  std::string_view name;
+  Kind kind;
+  mode_t mode;
+};
+
+// In the order of their inode numbers. Pins and leases show everybody his own.
+constexpr std::array kNodes = {
+    Node{"status", Kind::status, 0444},   Node{"pins", Kind::pins, 0444},
+    Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},
+    Node{"policy", Kind::policy, 0644},   Node{"events", Kind::events, 0400},
+    Node{"metrics", Kind::metrics, 0444},
+};
+
+constexpr InodeNumber number_of(std::size_t node) {
+  return InodeNumber{ControlDirectory::kDirectory.value + 1 + node};
+}
+
+const Node* node_of(InodeNumber inode) {
+  const std::uint64_t index = inode.value - number_of(0).value;
+  return inode >= number_of(0) && index < kNodes.size() ? &kNodes[index] : nullptr;
+}
+
+std::uint32_t query_of(Kind kind) {
+  switch (kind) {
+    case Kind::pins:
+      return DAXFS_QUERY_PINS;
+    case Kind::leases:
+      return DAXFS_QUERY_LEASES;
+    case Kind::limbo:
+      return DAXFS_QUERY_LIMBO;
+    default:
+      return DAXFS_QUERY_STATUS;
+  }
+}
+
+// As much text as is made at a time.
+constexpr std::size_t kPage = 16000;
+
+}  // namespace
+
+void ControlFile::begin_anew() {
+  start_ = cursor_ = 0;
+  text_.clear();
+  ended_ = any_ = false;
+}
+
+ControlDirectory::ControlDirectory(Filesystem& filesystem)
+    : filesystem_(filesystem), group_(getgid()), made_(file_time_now()) {}
+
+ControlDirectory::~ControlDirectory() = default;
+
+Result<Entry> ControlDirectory::lookup(InodeNumber parent, std::string_view name) const {
+  InodeNumber found = kDirectory;
+  if (contains(parent)) {
+    if (name == "..") return Entry{.inode = kRootInode};
+    if (name == ".") {
+      found = parent;
+    } else {
+      const auto* node = std::find_if(kNodes.begin(), kNodes.end(),
+                                      [&](const Node& one) { return one.name == name; });
+      if (parent != kDirectory) return fail(ENOTDIR);
+      if (node == kNodes.end()) return fail(ENOENT);
+      found = number_of(static_cast<std::size_t>(node - kNodes.begin()));
+    }
+  }
+  const auto known = attributes(found);
+  if (!known) return std::unexpected(known.error());
+  return Entry{.inode = found, .attributes = *known};
+}
+
+Result<struct stat> ControlDirectory::attributes(InodeNumber inode) const {
+  const Node* node = node_of(inode);
+  if (node == nullptr && inode != kDirectory) return fail(ESTALE);
+  struct stat out {};
+  out.st_ino = inode.value;
+  out.st_mode = node != nullptr ? S_IFREG | node->mode : S_IFDIR | 0555u;
+  out.st_nlink = node != nullptr ? 1 : 2;
+  out.st_uid = filesystem_.mounter();
+  out.st_gid = group_;
+  out.st_blksize = static_cast<blksize_t>(kBlockSize);
+  out.st_atim = out.st_mtim = out.st_ctim = to_timespec(made_);
+  return out;
+}
+
+Status ControlDirectory::list(
+    InodeNumber inode, std::uint64_t cookie,
+    const std::function<bool(const Filesystem::DirectoryEntry&)>& visit) const {
+  if (inode != kDirectory) return fail(ENOTDIR);
+  if (cookie < 1 && !visit({kDirectory, DT_DIR, ".", 1})) return {};
+  if (cookie < 2 && !visit({kRootInode, DT_DIR, "..", 2})) return {};
+  for (std::size_t i = cookie <= 2 ? 0 : cookie - 2; i < kNodes.size(); ++i) {
+    if (!visit({number_of(i), DT_REG, kNodes[i].name, i + 3})) return {};
+  }
+  return {};
+}
+
+Result<struct stat> ControlDirectory::set_attributes(InodeNumber inode,
+                                                     const AttributeChange& change) const {
+  const Node* node = node_of(inode);
+  const bool empties = node != nullptr && node->kind == Kind::policy && change.size == 0;
+  if (!empties || change.mode || change.uid || change.gid) return fail(EPERM);
+  return attributes(inode);
+}
+
+Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& caller,
+                                            const std::function<void(HolderId)>& has_news) {
+  const Node* node = node_of(inode);
+  if (node == nullptr) return fail(ESTALE);
+  auto file = std::make_unique<ControlFile>(node->kind, caller, filesystem_.gate().new_holder());
+  if (node->kind == Kind::events) {
+    if (!filesystem_.is_trusted(caller)) return fail(EACCES);
+    file->events_ = filesystem_.listen([has_news, holder = file->holder()] { has_news(holder); });
+  }
+  const std::lock_guard guard(mutex_);
+  files_.push_back(std::move(file));
+  return files_.back().get();
+}
+
+void ControlDirectory::close(ControlFile* file) {
+  if (file->events_) filesystem_.events().leave(file->events_);
+  const std::lock_guard guard(mutex_);
+  std::erase_if(files_, [&](const auto& open) { return open.get() == file; });
+}
+
+Result<std::string> ControlDirectory::read(ControlFile& file, std::uint64_t offset,
+                                           std::size_t length) {
+  const std::lock_guard guard(file.mutex_);
+  if (offset == 0 || offset < file.start_) file.begin_anew();
+  for (;;) {
+    // What lies before the offset has been read, or is not wanted.
+    const std::size_t passed = std::min<std::uint64_t>(offset - file.start_, file.text_.size());
+    file.text_.erase(0, passed);
+    file.start_ += passed;
+    if (file.ended_ || (file.start_ == offset && file.text_.size() >= length)) break;
+    if (const Status made = read_on(file); !made) return std::unexpected(made.error());
+  }
+  if (file.start_ < offset) return std::string();
+  return file.text_.substr(0, length);
+}
+
+Status ControlDirectory::read_on(ControlFile& file) {
+  if (file.kind_ == Kind::policy || file.kind_ == Kind::metrics) {
+    file.text_ += file.kind_ == Kind::policy ? format_policy(filesystem_.gate().options())
+                                             : filesystem_.metrics();
+    file.ended_ = true;
+    return {};
+  }
+  std::string lines;
+  const Status made =
+      filesystem_.report(query_of(file.kind_), file.cursor_, kPage, lines, nullptr, file.caller_);
+  if (!made) return made;
+  file.ended_ = file.cursor_ == DAXFS_QUERY_END;
+  if (file.kind_ == Kind::status) {
+    file.text_ += lines;
+    return {};
+  }
+  for (std::size_t at = 0; at < lines.size();) {
+    const std::size_t end = lines.find('\n', at);
+    file.text_ += file.any_ ? ",\n  " : "[\n  ";
+    file.text_.append(lines, at, end - at);
+    file.any_ = true;
+    at = end + 1;
+  }
+  if (file.ended_) file.text_ += file.any_ ? "\n]\n" : "[]\n";
+  return {};
+}
+
+Status ControlDirectory::write(ControlFile& file, std::string_view text, const Caller& caller) {
+  if (file.kind_ != Kind::policy) return fail(EBADF);
+  const auto set = filesystem_.set_policy(text, caller);
+  return set ? Status() : fail(set.error().code);
+}
+
+}  // namespace daxfs

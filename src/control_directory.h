@@ -1,0 +1,104 @@
+// `.daxfs/` at the mount's root: what daxfsctl shows and sets, as files.
+//
+//     status  pins  leases  limbo     JSON, as `daxfsctl --json` has it
+//     policy                          a `name=value` a line; takes what `daxfsctl policy set` takes
+//     events                          JSON lines, as things happen (EventLog)
+//     metrics                         Prometheus' text format
+//
+// It is found by name only: no listing shows it, and no name in or of it can be made, moved or
+// removed. A file that has its name in an old pool is covered. Contents are made while they are
+// read, and how far a reader has come is remembered for each open file, a page of text at a time.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "blockmap/result.h"
+#include "blockmap/units.h"
+#include "src/event_log.h"
+#include "src/filesystem.h"
+
+namespace daxfs {
+
+// One open file of the control directory.
+class ControlFile {
+ public:
+  enum class Kind : std::uint8_t { status, pins, leases, limbo, policy, events, metrics };
+  ControlFile(Kind kind, const Caller& caller, HolderId holder)
+      : kind_(kind), caller_(caller), holder_(holder) {}
+
+  // Of `events`; else null.
+  const EventLog::ReaderRef& events() const { return events_; }
+  // A name for it, unlike any open file's: who polls it.
+  HolderId holder() const { return holder_; }
+
+ private:
+  friend class ControlDirectory;
+  void begin_anew();
+
+  const Kind kind_;
+  const Caller caller_;  // who opened it
+  const HolderId holder_;
+  EventLog::ReaderRef events_;
+
+  std::mutex mutex_;         // protects what follows; taken before every other lock
+  std::uint64_t start_ = 0;  // where in the file `text_` begins
+  std::string text_;
+  bool ended_ = false;        // nothing comes behind `text_`
+  std::uint64_t cursor_ = 0;  // of a list's report
+  bool any_ = false;          // the list has had an element
+};
+
+// Thread-safe.
+class ControlDirectory {
+ public:
+  static constexpr std::string_view kName = ".daxfs";
+  // Files have numbers below; so one comparison tells.
+  static constexpr InodeNumber kDirectory{1ull << 63};
+  static constexpr bool contains(InodeNumber inode) { return inode >= kDirectory; }
+  // Whether the name is the directory's, or one in it.
+  static bool has(InodeNumber parent, std::string_view name) {
+    return contains(parent) || (parent == kRootInode && name == kName);
+  }
+
+  explicit ControlDirectory(Filesystem& filesystem);
+  ~ControlDirectory();
+
+  // Precondition: has(parent, name). "..": kRootInode, without attributes.
+  Result<Entry> lookup(InodeNumber parent, std::string_view name) const;
+  Result<struct stat> attributes(InodeNumber inode) const;
+  // As Filesystem::read_directory(), of the directory itself.
+  Status list(InodeNumber inode, std::uint64_t cookie,
+              const std::function<bool(const Filesystem::DirectoryEntry&)>& visit) const;
+  // Emptying the policy before it is written means nothing, and succeeds; EPERM for all else.
+  Result<struct stat> set_attributes(InodeNumber inode, const AttributeChange& change) const;
+
+  // The file stays the directory's until it is closed. What it shows is what `caller` may see,
+  // whoever reads. `has_news`: of `events`, see EventLog.
+  Result<ControlFile*> open(InodeNumber inode, const Caller& caller,
+                            const std::function<void(HolderId)>& has_news);
+  void close(ControlFile* file);
+  // Not of `events`. Beginning at 0 shows everything anew.
+  Result<std::string> read(ControlFile& file, std::uint64_t offset, std::size_t length);
+  // All of it or nothing. EINVAL, EPERM.
+  Status write(ControlFile& file, std::string_view text, const Caller& caller);
+
+ private:
+  Status read_on(ControlFile& file);
+
+  Filesystem& filesystem_;
+  const gid_t group_;
+  const std::int64_t made_;
+  std::mutex mutex_;  // protects files_; a leaf lock
+  std::vector<std::unique_ptr<ControlFile>> files_;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,193 @@
+#include "src/event_log.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <iterator>
+#include <utility>
+
+namespace daxfs {
+namespace {
+
+// How many events are formatted between two looks at the ring.
+constexpr std::size_t kAtOnce = 64;
+
+}  // namespace
+
+EventLog::EventLog(Format format, std::size_t capacity)
+    : format_(std::move(format)), capacity_(capacity) {}
+
+EventLog::~EventLog() { stop(); }
+
+void EventLog::post(const GateEvent& event) noexcept {
+  const auto now = std::chrono::system_clock::now();
+  const std::lock_guard guard(mutex_);
+  if (ring_.empty()) return;
+  ring_[next_ % capacity_] = {event, now};
+  ++next_;
+  if (waiting_ == 0 || due_) return;
+  due_ = true;
+  attention_.notify_one();
+}
+
+EventLog::ReaderRef EventLog::listen(const std::function<std::vector<Event>()>& first,
+                                     std::function<void()> has_news) {
+  auto reader = std::make_shared<Reader>();
+  reader->has_news_ = std::move(has_news);
+  {
+    const std::lock_guard guard(mutex_);
+    ring_.resize(capacity_);
+    reader->next_ = next_;
+    readers_.push_back(reader);
+    if (!thread_.joinable() && !stopping_) {
+      // The daemon's signals are for its main thread.
+      sigset_t all;
+      sigset_t before;
+      sigfillset(&all);
+      pthread_sigmask(SIG_SETMASK, &all, &before);
+      thread_ = std::thread([this] { run(); });
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      pthread_setname_np(thread_.native_handle(), "daxfs-events");
+    }
+  }
+  listening_.fetch_add(1, std::memory_order_relaxed);
+  const std::vector<Event> told = first();
+  const std::lock_guard guard(reader->mutex_);
+  reader->first_.assign(told.begin(), told.end());
+  return reader;
+}
+
+void EventLog::leave(const ReaderRef& reader) {
+  const std::lock_guard guard(mutex_);
+  if (std::erase(readers_, reader) == 0) return;
+  if (reader->polled_) --waiting_;
+  if (listening_.fetch_sub(1, std::memory_order_relaxed) == 1) ring_ = {};
+}
+
+void EventLog::read(const ReaderRef& reader, std::size_t room, bool may_wait, const WaitRef& wait,
+                    Done done) {
+  answer(reader, {room, wait, std::move(done)}, may_wait);
+}
+
+void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
+  std::string text;
+  int error = 0;
+  {
+    std::unique_lock reading(reader->mutex_);
+    for (;;) {
+      fetch(*reader, read.room);
+      if (!reader->text_.empty() || read.room == 0) break;
+      const std::lock_guard guard(mutex_);
+      if (reader->next_ != next_) continue;
+      if (read.wait->cancelled_) {
+        error = EINTR;
+      } else if (!stopping_ && !may_wait) {
+        error = EAGAIN;
+      } else if (!stopping_) {
+        reader->parked_.push_back(std::move(read));
+        ++waiting_;
+        return;
+      }
+      break;
+    }
+    // Whole lines, if one fits.
+    std::string& ready = reader->text_;
+    std::size_t length = std::min(read.room, ready.size());
+    if (length < ready.size()) {
+      const std::size_t end = std::string_view(ready).substr(0, length).rfind('\n');
+      if (end != std::string::npos) length = end + 1;
+    }
+    text = ready.substr(0, length);
+    ready.erase(0, length);
+  }
+  read.done(error != 0 ? Result<std::string_view>(fail(error)) : std::string_view(text));
+}
+
+void EventLog::fetch(Reader& reader, std::size_t room) {
+  while (reader.text_.size() < room) {
+    if (!reader.first_.empty()) {
+      reader.text_ += format_(reader.first_.front(), 0);
+      reader.first_.pop_front();
+      continue;
+    }
+    std::vector<Event> events;
+    Sequence lost = 0;
+    {
+      const std::lock_guard guard(mutex_);
+      if (next_ - reader.next_ > capacity_) {
+        lost = next_ - capacity_ - reader.next_;
+        reader.next_ += lost;
+      }
+      while (reader.next_ != next_ && events.size() < kAtOnce) {
+        events.push_back(ring_[reader.next_++ % capacity_]);
+      }
+    }
+    if (events.empty()) return;
+    for (const Event& event : events) reader.text_ += format_(event, std::exchange(lost, 0));
+  }
+}
+
+void EventLog::cancel(const WaitRef& wait) {
+  const std::lock_guard guard(mutex_);
+  wait->cancelled_ = true;
+  due_ = true;
+  attention_.notify_one();
+}
+
+bool EventLog::poll(const ReaderRef& reader) {
+  const std::lock_guard reading(reader->mutex_);
+  const std::lock_guard guard(mutex_);
+  if (!reader->text_.empty() || !reader->first_.empty() || reader->next_ != next_ || stopping_) {
+    return true;
+  }
+  if (!reader->polled_) ++waiting_;
+  reader->polled_ = true;
+  return false;
+}
+
+void EventLog::stop() {
+  std::call_once(stopped_, [this] {
+    {
+      const std::lock_guard guard(mutex_);
+      stopping_ = true;
+      due_ = true;
+      attention_.notify_one();
+    }
+    if (thread_.joinable()) thread_.join();
+  });
+}
+
+void EventLog::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    attention_.wait(lock, [this] { return due_; });
+    due_ = false;
+    const bool last = stopping_;
+    std::vector<ReaderRef> polled;
+    std::vector<std::pair<ReaderRef, Parked>> reads;
+    for (const ReaderRef& reader : readers_) {
+      const bool all = last || reader->next_ != next_;
+      if (reader->polled_ && all) {
+        reader->polled_ = false;
+        --waiting_;
+        polled.push_back(reader);
+      }
+      // In their order; the later ones of a reader may find that nothing is left for them.
+      std::erase_if(reader->parked_, [&](Parked& read) {
+        if (!all && !read.wait->cancelled_) return false;
+        reads.emplace_back(reader, std::move(read));
+        --waiting_;
+        return true;
+      });
+    }
+    lock.unlock();
+    for (const ReaderRef& reader : polled) reader->has_news_();
+    for (auto& [reader, read] : reads) answer(reader, std::move(read), true);
+    lock.lock();
+    if (last) return;
+  }
+}
+
+}  // namespace daxfs

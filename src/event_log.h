@@ -1,0 +1,127 @@
+// What happens at the gate, for whoever reads along (`.daxfs/events`, `daxfsctl events`).
+//
+//   gate ──post()──► ring of the last events ──► readers, each with a place of its own in it
+//
+// The ring is all the memory that events take: a reader that is slower than the gate loses the
+// oldest, and its next line says how many. A read that finds nothing is parked, and answered from
+// the log's own thread. While nobody listens an event costs one look at an atomic.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "blockmap/result.h"
+#include "lease/gate_event.h"
+
+namespace daxfs {
+
+// Thread-safe.
+class EventLog final : public GateEvents {
+ public:
+  struct Event {
+    GateEvent what;
+    std::chrono::system_clock::time_point time;
+    std::uint64_t pins = 0;  // quarantine: how many the process holds
+  };
+  // The line for an event, with its end. `lost`: so many before it are gone, the reader was too
+  // slow.
+  using Format = std::function<std::string(const Event&, std::uint64_t lost)>;
+
+  class Reader;
+  using ReaderRef = std::shared_ptr<Reader>;
+
+  // A read that may have to wait, so that it can be told to give up: at any time, also before it
+  // waits.
+  class Wait {
+    friend class EventLog;
+    bool cancelled_ = false;  // protected by the log's mutex
+  };
+  using WaitRef = std::shared_ptr<Wait>;
+  // Some bytes, at most as many as there was room for; none: the log has ended. The text is good
+  // only during the call. Errors: EAGAIN, EINTR.
+  using Done = std::function<void(Result<std::string_view>)>;
+
+  static constexpr std::size_t kCapacity = 1u << 14;
+  explicit EventLog(Format format, std::size_t capacity = kCapacity);
+  ~EventLog() override;  // stops
+  EventLog(const EventLog&) = delete;
+  EventLog& operator=(const EventLog&) = delete;
+
+  bool wanted() const noexcept override { return listening_.load(std::memory_order_relaxed) != 0; }
+  void post(const GateEvent& event) noexcept override;
+
+  // Hears of everything from now on. `first`, asked once the reader listens (so that nothing falls
+  // in between), comes before that. `has_news` is called, on the log's thread, for a reader that
+  // poll() has found without any.
+  ReaderRef listen(const std::function<std::vector<Event>()>& first,
+                   std::function<void()> has_news);
+  // Precondition: none of its reads waits.
+  void leave(const ReaderRef& reader);
+
+  // Calls `done` once: before it returns, or later from the log's thread.
+  void read(const ReaderRef& reader, std::size_t room, bool may_wait, const WaitRef& wait,
+            Done done);
+  void cancel(const WaitRef& wait);
+  // Whether a read would find something.
+  bool poll(const ReaderRef& reader);
+
+  // Answers whoever waits, and everybody from now on when there is nothing left: the log has ended.
+  // Joins the thread. Idempotent.
+  void stop();
+
+ private:
+  using Sequence = std::uint64_t;
+  struct Parked {
+    std::size_t room;
+    WaitRef wait;
+    Done done;
+  };
+
+  void run();
+  // Answers the read, or parks it.
+  void answer(const ReaderRef& reader, Parked read, bool may_wait);
+  // Text for the reader until it is at least `room` long, or all has been said. Reader's lock held.
+  void fetch(Reader& reader, std::size_t room);
+
+  const Format format_;
+  const std::size_t capacity_;
+  std::atomic<std::size_t> listening_{0};
+
+  std::mutex mutex_;         // protects what follows, and of readers what they say; a leaf lock
+  std::vector<Event> ring_;  // empty until somebody listens
+  Sequence next_ = 0;        // of the next event; it will be at ring_[next_ % capacity_]
+  std::vector<ReaderRef> readers_;
+  std::size_t waiting_ = 0;  // parked reads, and readers that are polled
+  std::condition_variable attention_;
+  bool due_ = false;  // the thread has something to do
+  bool stopping_ = false;
+  std::thread thread_;
+  std::once_flag stopped_;
+};
+
+// One open description of the events.
+class EventLog::Reader {
+ private:
+  friend class EventLog;
+  std::mutex mutex_;         // protects the next two; taken before the log's
+  std::deque<Event> first_;  // to be told before anything else
+  std::string text_;         // formatted, and not yet read
+  // Protected by the log's mutex.
+  Sequence next_ = 0;
+  std::deque<Parked> parked_;
+  bool polled_ = false;
+  std::function<void()> has_news_;
+};
+
+}  // namespace daxfs

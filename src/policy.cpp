@@ -1,0 +1,71 @@
+// Whose policy decides: the mount's, switched live, or the file's own.
+#include <spdlog/spdlog.h>
+
+#include "src/filesystem.h"
+#include "src/policy_settings.h"
+
+namespace daxfs {
+namespace {
+
+const std::string kPolicyXattr = "user.daxfs.pin_policy";
+
+}  // namespace
+
+bool Filesystem::is_trusted(const Caller& caller) const {
+  return caller.uid == 0 || caller.uid == mounter_;
+}
+
+Outcome<void> Filesystem::set_policy(std::string_view text, const Caller& caller) {
+  if (!is_trusted(caller)) {
+    return problem(EPERM, "only root and the user who mounted may switch policies");
+  }
+  const std::lock_guard guard(policy_mutex_);
+  const auto changed =
+      change_policy(gate_.options(), text, options_.unsafe_demo, bytes(volume_.data_area().count));
+  if (!changed) return std::unexpected(changed.error());
+  if (changed->pin_policy == PinPolicy::ignore) {
+    spdlog::warn("{}: switched to pin_policy=ignore: holders WILL see and cause corruption",
+                 mountpoint_);
+  }
+  gate_.set_options(*changed, processes_.process(caller.thread));
+  return {};
+}
+
+std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
+  if (!inode.pin_policy) {
+    inode.pin_policy.emplace();
+    if (inode.record.xattr_block != 0) {
+      const auto attributes =
+          load_xattrs(volume_.medium(), inode.number, inode.record, volume_.data_area());
+      // Attributes that cannot be read are reported to who reads them; here the mount's policy is
+      // the answer.
+      if (attributes) {
+        const auto found = attributes->find(kPolicyXattr);
+        if (found != attributes->end()) *inode.pin_policy = parse_pin_policy(found->second);
+      }
+    }
+    // It may have been set under a mount that allowed it.
+    if (**inode.pin_policy == PinPolicy::ignore && !options_.unsafe_demo) inode.pin_policy->reset();
+  }
+  return *inode.pin_policy;
+}
+
+Status Filesystem::check_policy_xattr(Inode& inode, const std::string& name,
+                                      std::optional<std::string_view> value,
+                                      const Caller& caller) const {
+  if (name != kPolicyXattr) return {};
+  if (!is_trusted(caller)) return fail(EPERM);
+  if (!value) return {};
+  const auto policy = parse_pin_policy(*value);
+  if (!policy || !inode.is_regular()) return fail(EINVAL);
+  if (*policy == PinPolicy::ignore && !options_.unsafe_demo) return fail(EINVAL);
+  return {};
+}
+
+void Filesystem::policy_xattr_changed(Inode& inode, const std::string& name) {
+  if (name != kPolicyXattr) return;
+  inode.pin_policy.reset();
+  gate_.rejudge(inode.number);
+}
+
+}  // namespace daxfs

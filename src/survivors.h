@@ -1,0 +1,84 @@
+// Pins that a former daemon gave out and whose processes live on: holders go on using what they
+// have mapped, whatever becomes of the daemon.
+//
+// At the mount each such process becomes a holder of its own at the gate, with all its recorded
+// pins. They end when it exits (a pidfd tells), or go to a descriptor that it opens
+// (daxfs_adopt()). Blocks that no file has any more are in limbo until then.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "blockmap/pin_records.h"
+#include "blockmap/result.h"
+#include "blockmap/unique_fd.h"
+#include "blockmap/volume.h"
+#include "lease/gate.h"
+#include "src/inode.h"
+#include "src/open_file.h"
+
+namespace daxfs {
+
+// The highest number that a surviving pin has: new ones are numbered from there on.
+PinId last_surviving_pin(const Volume& volume);
+
+// Thread-safe. Its thread is started only if there is somebody to watch.
+class Survivors {
+ public:
+  // The inode of a pin, or none if its file has gone.
+  using FindInode = std::function<InodeRef(InodeNumber, std::uint32_t generation)>;
+  // So many write pins of the file have ended.
+  using WriteUnpinned = std::function<void(Inode&, std::uint32_t)>;
+
+  // Puts the volume's survivors into the gate. All that is given outlives this object.
+  Survivors(Gate& gate, const Volume& volume, const FindInode& find_inode,
+            WriteUnpinned write_unpinned);
+  ~Survivors();  // stops watching; the records stay, for the next mount
+  Survivors(const Survivors&) = delete;
+  Survivors& operator=(const Survivors&) = delete;
+
+  // The pin goes to this open file. ENOENT: no such pin is left over; EPERM: it is another
+  // process's, or of another file; EBADF: a write pin, and the file is not open for writing.
+  Status give(PinId pin, const PinOwner& to, OpenFile& file);
+
+  // Those who still hold something of a former mount.
+  struct Survivor {
+    PinOwner owner;
+    HolderId holder;
+    PinId first;  // of its pins
+    std::size_t pins = 0;
+  };
+  std::vector<Survivor> list() const;
+
+ private:
+  struct Pin {
+    InodeNumber inode;
+    std::uint32_t generation = 0;
+    InodeRef written;  // of a write pin: keeps the inode's count of these
+  };
+  struct Process {
+    PinOwner owner;
+    HolderId holder;
+    UniqueFd pidfd;
+    std::map<PinId, Pin> pins;
+  };
+
+  void restore(const SurvivingPin& pin, const FindInode& find_inode);
+  Process& process_of(const PinOwner& owner);
+  void watch();
+  void gone(Process& process);
+
+  Gate& gate_;
+  const WriteUnpinned write_unpinned_;
+  mutable std::mutex mutex_;  // protects processes_; taken before the gate's
+  std::vector<std::unique_ptr<Process>> processes_;
+  UniqueFd epoll_;
+  UniqueFd stop_;  // an eventfd
+  std::thread thread_;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,150 @@
+"""Where the guest's kernel comes from, and which of its modules must be loaded in which order."""
+
+import lzma
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+
+PACKAGE = "linux-image-amd64"
+
+
+class NoKernel(Exception):
+    """Why there is none, in one line."""
+
+
+def cache_directory():
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    directory = os.path.join(base, "daxfs-vm")
+    os.makedirs(directory, exist_ok=True)
+    return directory
+
+
+class Kernel:
+    """One version: its image and its modules, below `root` (which is / for one that is installed)."""
+
+    def __init__(self, root, version):
+        self.version = version
+        self.packed_image = os.path.join(root, "boot", f"vmlinuz-{version}")
+        self.modules = os.path.join(root, "lib/modules", version)
+
+    def is_complete(self):
+        return os.path.exists(self.packed_image) and os.path.exists(os.path.join(self.modules, "modules.dep"))
+
+    def image(self):
+        """Unpacked if possible: an emulated CPU takes seconds to unpack its own kernel."""
+        status = os.stat(self.packed_image)
+        unpacked = os.path.join(cache_directory(), f"vmlinux-{self.version}-{status.st_size}-{int(status.st_mtime)}")
+        if not os.path.exists(unpacked):
+            with open(self.packed_image, "rb") as file:
+                contents = unpack_image(file.read())
+            if contents is None:
+                return self.packed_image
+            write_atomically(unpacked, contents)
+        return unpacked
+
+    def load_order(self, names):
+        """Paths below `modules` of the modules with these names and of all that they need, those first. What the
+        kernel has built in has no module and is left out."""
+        paths, needs = {}, {}
+        with open(os.path.join(self.modules, "modules.dep"), encoding="ascii") as table:
+            for line in table:
+                path, _, needed = line.partition(":")
+                paths[module_name(path)] = path
+                # The last one listed must be loaded first.
+                needs[path] = needed.split()[::-1]
+        order = []
+        for name in names:
+            path = paths.get(name.replace("-", "_"))
+            for one in [*needs[path], path] if path else []:
+                if one not in order:
+                    order.append(one)
+        return order
+
+    def read_module(self, path):
+        with open(os.path.join(self.modules, path), "rb") as file:
+            contents = file.read()
+        if path.endswith(".xz"):
+            return lzma.decompress(contents)
+        if path.endswith(".zst"):
+            return subprocess.run(["zstd", "-qdc"], input=contents, capture_output=True, check=True).stdout
+        return contents
+
+
+def module_name(path):
+    return re.sub(r"\.ko(\.\w+)?$", "", os.path.basename(path)).replace("-", "_")
+
+
+def unpack_image(image):
+    """The ELF file within a bzImage, found by its header (Documentation/x86/boot.rst), or None."""
+    setup_sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    payload = image[start : start + length]
+    if payload.startswith(b"\xfd7zXZ\0"):
+        # The stream is followed by its size.
+        return lzma.LZMADecompressor().decompress(payload)
+    if payload.startswith(b"\x28\xb5\x2f\xfd") and shutil.which("zstd"):
+        found = subprocess.run(["zstd", "-qdc"], input=payload[:-4], capture_output=True, check=False)
+        return found.stdout if found.returncode == 0 else None
+    return None
+
+
+def write_atomically(path, contents):
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
+        file.write(contents)
+    os.replace(file.name, path)
+
+
+def complete_kernels(root):
+    try:
+        images = os.listdir(os.path.join(root, "boot"))
+    except FileNotFoundError:
+        return []
+    versions = [name.removeprefix("vmlinuz-") for name in images if name.startswith("vmlinuz-")]
+    versions.sort(key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
+    return [kernel for kernel in (Kernel(root, version) for version in versions) if kernel.is_complete()]
+
+
+def find_kernel():
+    """The newest kernel that is installed or was unpacked by fetch_kernel()."""
+    found = complete_kernels("/") or complete_kernels(os.path.join(cache_directory(), "kernel"))
+    if not found:
+        raise NoKernel(f"no kernel in /boot, and none was fetched (Debian's package {PACKAGE}): run tools/check as root")
+    return found[-1]
+
+
+def fetch_kernel():
+    """Unpacks Debian's kernel package beside the system instead of installing it: this machine (or container) is not
+    to boot it, needs no boot loader for it, and would take a minute to make an initial ramdisk."""
+    try:
+        return find_kernel()
+    except NoKernel:
+        pass
+    root = os.path.join(cache_directory(), "kernel")
+    with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
+        try:
+            shown = run(["apt-cache", "depends", "--important", PACKAGE])
+            package = re.search(r"Depends: (linux-image-\S+)", shown)
+            if not package:
+                raise NoKernel(f"package {PACKAGE} names no kernel; is 'apt-get update' needed?")
+            run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package[1]], cwd=work)
+            archive = os.path.join(work, os.listdir(work)[0])
+            unpacked = os.path.join(work, "root")
+            run(["dpkg-deb", "--extract", archive, unpacked])
+            for version in os.listdir(os.path.join(unpacked, "lib/modules")):
+                run(["depmod", "--basedir", unpacked, version])
+            shutil.rmtree(root, ignore_errors=True)
+            os.rename(unpacked, root)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NoKernel(f"the kernel of package {PACKAGE} cannot be unpacked: {error}") from None
+    return find_kernel()
+
+
+def run(command, **how):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **how)
+    if done.returncode:
+        raise NoKernel(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
+    return done.stdout

@@ -1,0 +1,20 @@
+#include "tools/hold_engine.h"
+
+#include "tools/hold_rdma.h"
+#include "tools/hold_uring.h"
+
+namespace daxfs::hold {
+
+Outcome<std::unique_ptr<Engine>> Engine::make(EngineKind kind, const std::string& path) {
+  switch (kind) {
+    case EngineKind::mmap:
+      break;
+    case EngineKind::io_uring:
+      return make_uring_engine(path);
+    case EngineKind::rdma:
+      return make_rdma_engine(path);
+  }
+  return nullptr;
+}
+
+}  // namespace daxfs::hold
