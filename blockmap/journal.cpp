@@ -195,7 +195,8 @@ Journal::Journal(Medium& medium, Geometry geometry)
 std::size_t Journal::capacity() const { return geometry_.lane_bytes - sizeof(LaneHeader); }
 
 void Journal::commit(const Transaction& transaction) {
-  if (transaction.empty()) return;
+  // What this change relies on (its data, what was committed before) may be lost already.
+  if (transaction.empty() || medium_.failed()) return;
   const std::span<const std::byte> records(transaction.log_);
   if (records.size() > capacity()) {
     die(fmt::format(
@@ -221,8 +222,11 @@ void Journal::commit(const Transaction& transaction) {
   const PoolOffset start = lane_start(geometry_, guard.lane());
   medium_.write(start, image);
   medium_.fence();
+  if (medium_.failed()) return;
   apply(medium_, records);
   medium_.fence();
+  // A part of it may be lost: the lane alone still has all of it.
+  if (medium_.failed()) return;
   // Past the caches, as the lane was written: a store would have to fetch the line first.
   medium_.write(start, std::as_bytes(std::span(&kEmptyLane, 1)));
   medium_.fence();

@@ -74,7 +74,8 @@ class Journal {
   // (a commit takes microseconds). Thread-safe. A transaction over capacity(), or with a record
   // outside the pool, is a bug in the caller and aborts the process: it could be neither refused
   // nor split here. On a medium that can fail, ask Medium::failed() before reporting the change as
-  // durable.
+  // durable. Once it has failed, nothing is changed in place any more; a change that was being
+  // applied then stays in its lane, and the next mount applies it.
   void commit(const Transaction& transaction);
 
   // Before anything else touches the pool: replays what was committed but not applied. Fails (and

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string>
 #include <type_traits>
 
 #include "blockmap/units.h"
@@ -49,9 +50,14 @@ class Medium {
   virtual void store(PoolOffset to, std::span<const std::byte> data) = 0;
   // Everything that this thread changed before is durable when fence() returns, unless failed().
   virtual void fence() = 0;
-  // Whether a fence could not make changes durable (a page-granular pool whose msync failed). Stays
-  // true: nothing since then may be reported as durable, and the filesystem should stop changing.
+  // Whether changes were lost: a fence could not make them durable (a page-granular pool whose
+  // msync failed), or there was no storage below a page (lost_pages.h). Stays true: nothing since
+  // then may be reported as durable, and the filesystem should stop changing.
   virtual bool failed() const { return false; }
+  // Whether what is read there is not what was written, because the storage below is gone.
+  virtual bool lost(PoolOffset, ByteCount) const { return false; }
+  // For people: what failed() is about, as the end of a sentence that names the pool; "" without.
+  virtual std::string failure() const { return {}; }
 
   void store_u64(PoolOffset to, std::uint64_t v) { store(to, std::as_bytes(std::span(&v, 1))); }
 

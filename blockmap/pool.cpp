@@ -207,10 +207,10 @@ Outcome<std::unique_ptr<Pool>> Pool::adopt(int descriptor, const std::string& pa
   if (auto kind = check_kind(st, path); !kind) return std::unexpected(std::move(kind.error()));
   const auto size = usable_size(st, path);
   if (!size) return std::unexpected(size.error());
-  auto mapped = map_pool(fd.get(), path, *size, read_only);
-  if (!mapped) return std::unexpected(std::move(mapped.error()));
   const bool device = S_ISCHR(st.st_mode);
   const std::uint64_t alignment = device ? device_alignment(st) : kBlockSize;
+  auto mapped = map_pool(fd.get(), path, *size, alignment, read_only);
+  if (!mapped) return std::unexpected(std::move(mapped.error()));
   return std::make_unique<MappedPoolFile>(std::move(fd), path, std::move(*mapped), device,
                                           alignment);
 }

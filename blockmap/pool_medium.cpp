@@ -8,6 +8,7 @@
 #include <linux/stat.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -19,6 +20,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "blockmap/lost_pages.h"
 
 namespace daxfs {
 namespace {
@@ -36,12 +39,25 @@ struct SourceDeleter {
   void operator()(pmem2_source* source) const { pmem2_source_delete(&source); }
 };
 
+// How a pool is mapped, and what was found missing below it.
+struct Mapping {
+  Map map;
+  std::unique_ptr<LostPages> lost;  // goes first
+  int fd;                           // to ask why something is missing
+};
+
 class MappedMedium : public Medium {
  public:
-  explicit MappedMedium(Map map) : map_(std::move(map)) {
-    base_ = static_cast<std::byte*>(pmem2_map_get_address(map_.get()));
-    size_ = ByteCount(pmem2_map_get_size(map_.get()));
+  explicit MappedMedium(Mapping mapping) : mapping_(std::move(mapping)) {
+    base_ = static_cast<std::byte*>(pmem2_map_get_address(map()));
+    size_ = ByteCount(pmem2_map_get_size(map()));
   }
+
+  bool failed() const override { return mapping_.lost->any(); }
+  bool lost(PoolOffset start, ByteCount length) const override {
+    return mapping_.lost->any_in(start, length);
+  }
+  std::string failure() const override;
 
  protected:
   std::byte* target(PoolOffset to, std::size_t length) const {
@@ -49,16 +65,33 @@ class MappedMedium : public Medium {
     static_cast<void>(length);
     return base_ + to.value;
   }
-  pmem2_map* map() const { return map_.get(); }
+  pmem2_map* map() const { return mapping_.map.get(); }
 
  private:
-  Map map_;
+  const Mapping mapping_;
 };
+
+std::string MappedMedium::failure() const {
+  const auto first = mapping_.lost->first();
+  if (!first) return {};
+  const std::string where = fmt::format("there is no storage at byte {}", first->at.value);
+  if (first->damaged) return fmt::format("memory is damaged at byte {}", first->at.value);
+  struct stat st {};
+  if (::fstat(mapping_.fd, &st) == 0 && S_ISREG(st.st_mode) &&
+      static_cast<std::uint64_t>(st.st_size) <= first->at.value) {
+    return fmt::format("{}: the file was cut to {} bytes under the mount", where, st.st_size);
+  }
+  struct statvfs space {};
+  if (::fstatvfs(mapping_.fd, &space) == 0 && space.f_bavail == 0) {
+    return where + ": the file is sparse, and the filesystem that holds it is full";
+  }
+  return where;
+}
 
 // Granularity byte or cache line: everything happens in this thread's CPU.
 class FlushingMedium final : public MappedMedium {
  public:
-  explicit FlushingMedium(Map owned)
+  explicit FlushingMedium(Mapping owned)
       : MappedMedium(std::move(owned)),
         copy_(pmem2_get_memcpy_fn(map())),
         set_(pmem2_get_memset_fn(map())),
@@ -108,7 +141,13 @@ class SyncingMedium final : public MappedMedium {
     touched(to, data.size());
   }
   void fence() override;
-  bool failed() const override { return failed_.load(std::memory_order_acquire); }
+  bool failed() const override {
+    return failed_.load(std::memory_order_acquire) || MappedMedium::failed();
+  }
+  std::string failure() const override {
+    const std::string lost = MappedMedium::failure();
+    return lost.empty() && failed() ? "changes could not be written back (msync failed)" : lost;
+  }
 
  private:
   struct Pages {
@@ -207,7 +246,8 @@ Granularity to_granularity(pmem2_granularity granularity) {
 
 }  // namespace
 
-Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, bool read_only) {
+Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, std::uint64_t unit,
+                             bool read_only) {
   const auto failure = [&](int code) {
     // libpmem2's own codes lie far below the negated errnos.
     return problem(code > PMEM2_E_UNKNOWN ? -code : EIO,
@@ -235,13 +275,17 @@ Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, 
     const ForcedGranularity forced(on_tmpfs(fd));
     if (const int code = pmem2_map_new(&raw_map, config.get(), source.get())) return failure(code);
   }
-  Map map(raw_map);
+  Mapping mapping{.map = Map(raw_map), .lost = nullptr, .fd = fd};
+  auto lost =
+      LostPages::watch(static_cast<std::byte*>(pmem2_map_get_address(raw_map)), length, unit);
+  if (!lost) return problem(lost.error().code, fmt::format("pool {}: {}", path, lost.error().text));
+  mapping.lost = std::move(*lost);
   const Granularity granularity = to_granularity(pmem2_map_get_store_granularity(raw_map));
   std::unique_ptr<Medium> medium;
   if (granularity == Granularity::page) {
-    medium = std::make_unique<SyncingMedium>(std::move(map));
+    medium = std::make_unique<SyncingMedium>(std::move(mapping));
   } else {
-    medium = std::make_unique<FlushingMedium>(std::move(map));
+    medium = std::make_unique<FlushingMedium>(std::move(mapping));
   }
   return MappedPool{std::move(medium), granularity,
                     granularity != Granularity::page && is_emulated(fd)};

@@ -17,10 +17,13 @@ struct MappedPool {
   bool emulated;  // flushes the CPU's caches, but what lies below them is no persistent memory
 };
 
-// Maps the first `length` bytes (a multiple of a block) of an open pool, shared. tmpfs is mapped
+// Maps the first `length` bytes (a multiple of a block) of an open pool, shared. `fd` has to stay
+// open for as long as the medium lives. `unit` is the
+// smallest piece of the mapping that can be replaced (lost_pages.h). tmpfs is mapped
 // with cache-line granularity, because msync does nothing there: that way an emulated pool goes
 // through the code that real persistent memory needs. PMEM2_FORCE_GRANULARITY (libpmem2(7))
 // overrides that. Call before other threads run: it may change the environment for the moment.
-Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, bool read_only);
+Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, std::uint64_t unit,
+                             bool read_only);
 
 }  // namespace daxfs

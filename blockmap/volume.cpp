@@ -58,7 +58,10 @@ Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string&
       return problem(ENOMEM, "not enough memory to open the pool; free some and try again");
     }
   };
-  if (auto mounted = mount(); !mounted) {
+  auto mounted = mount();
+  // Whatever else seems wrong then follows from it.
+  if (medium.failed()) return problem(EIO, fmt::format("pool {}: {}", name, medium.failure()));
+  if (!mounted) {
     return problem(mounted.error().code, fmt::format("{}: {}", name, mounted.error().text));
   }
   return volume;

@@ -42,6 +42,7 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
         } else {
           fuse_reply_iov(req, data.data(), static_cast<int>(data.size()));
         }
+        return !current_reply_was_unreadable();
       });
   if (!status) fuse_reply_err(req, status.error().code);
 }
@@ -51,9 +52,9 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
   if (is_control(inode)) return control::write(req, {data, size}, info);
   OpenFile& opened = file(info);
   if (info->writepage) fs(req).note_page_cache(opened);
-  const auto written =
-      fs(req).write(opened, FileOffset(static_cast<std::uint64_t>(offset)),
-                    std::as_bytes(std::span(data, size)), current_write_drops_privileges());
+  const auto written = if_durable(
+      req, fs(req).write(opened, FileOffset(static_cast<std::uint64_t>(offset)),
+                         std::as_bytes(std::span(data, size)), current_write_drops_privileges()));
   if (!written) {
     fuse_reply_err(req, written.error().code);
     return;
@@ -69,7 +70,7 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
 // Nothing is left to do: the kernel has written dirty pages back before it asks. But it has to ask.
 // It forgets pages that it cannot write because the daemon is gone, without an error, so that an
 // msync or fsync that needs no answer from here would acknowledge them.
-void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err(req, 0); }
+void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { reply_change(req, {}); }
 
 void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                fuse_file_info* info) {
@@ -83,15 +84,16 @@ void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t l
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case 0:
-      reply(req, fs(req).allocate(file(info), from, count, keep_size));
+      reply_change(req, fs(req).allocate(file(info), from, count, keep_size));
       return;
     case FALLOC_FL_ZERO_RANGE:
-      reply(req, fs(req).zero_range(file(info), from, count, keep_size));
+      reply_change(req, fs(req).zero_range(file(info), from, count, keep_size));
       return;
     case FALLOC_FL_PUNCH_HOLE: {
       const auto waiting = Waiting::watch(req);
-      fs(req).punch_hole(file(info), from, count, caller(req), waiting->cancellation(),
-                         [waiting](const Status& status) { reply(waiting->finish(), status); });
+      fs(req).punch_hole(
+          file(info), from, count, caller(req), waiting->cancellation(),
+          [waiting](const Status& status) { reply_change(waiting->finish(), status); });
       return;
     }
     default:

@@ -11,6 +11,7 @@
 
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
+#include "fuse_ops/readahead.h"
 #include "fuse_ops/signals.h"
 #include "fuse_ops/wire_hooks.h"
 
@@ -120,6 +121,7 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
     return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
   }
 
+  raise_readahead(options.mountpoint);
   SignalsEndSession signals(session.get());
   std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
   filesystem.set_kernel_cache(&*notifier);

@@ -4,9 +4,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "fuse_ops/readahead.h"
 
 namespace daxfs {
 namespace {
@@ -19,6 +22,7 @@ constexpr std::uint32_t kInit2DirectIoAllowMmap = 1u << 4;
 struct InitIn {
   std::uint32_t major, minor, max_readahead, flags, flags2;
 };
+constexpr std::size_t kInitOutReadahead = 8;
 constexpr std::size_t kInitOutFlags = 12;
 constexpr std::size_t kInitOutFlags2 = 32;
 
@@ -28,6 +32,7 @@ struct Current {
   std::uint32_t write_flags = 0;
   std::uint32_t init_flags = 0;
   std::uint32_t init_flags2 = 0;
+  bool unreadable = false;
 };
 thread_local Current current;
 
@@ -62,6 +67,9 @@ void improve_reply(const iovec* parts, int count) {
   auto* body = static_cast<std::byte*>(parts[1].iov_base);
   const std::size_t size = parts[1].iov_len;
   if (current.opcode == FUSE_INIT && size >= kInitOutFlags2 + 4) {
+    // The kernel takes the smaller of this and what stands in sysfs; libfuse allows no more than
+    // the kernel's default.
+    std::memcpy(body + kInitOutReadahead, &kReadaheadBytes, sizeof kReadaheadBytes);
     or_u32(body + kInitOutFlags, current.init_flags & FUSE_HANDLE_KILLPRIV_V2);
     const std::uint32_t more = current.init_flags2 & kInit2DirectIoAllowMmap;
     if (more != 0) {
@@ -93,7 +101,15 @@ ssize_t hooked_writev(int fd, iovec* parts, int count, void*) {
     const auto header = load<fuse_out_header>(static_cast<const std::byte*>(parts[0].iov_base));
     if (header.unique == current.unique && header.error == 0) improve_reply(parts, count);
   }
-  return ::writev(fd, parts, count);
+  const ssize_t sent = ::writev(fd, parts, count);
+  if (sent < 0 && errno == EFAULT) {
+    // The reply pointed to pool memory that has no storage. The kernel has ended the request
+    // itself, with EIO (fuse_dev_do_write); nothing is left to answer, which is what ENOENT says to
+    // libfuse.
+    current.unreadable = true;
+    errno = ENOENT;
+  }
+  return sent;
 }
 
 }  // namespace
@@ -105,6 +121,8 @@ bool install_wire_hooks(fuse_session* session) {
                                     .splice_send = nullptr};
   return fuse_session_custom_io(session, &hooks, fuse_session_fd(session)) == 0;
 }
+
+bool current_reply_was_unreadable() { return current.unreadable; }
 
 bool current_write_drops_privileges() {
   return (current.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;

@@ -94,8 +94,26 @@ void Filesystem::unmount() {
 
 Status Filesystem::writable() const {
   if (options_.read_only) return fail(EROFS);
-  if (volume_.medium().failed()) return fail(EIO);
-  return {};
+  return durable();
+}
+
+Status Filesystem::durable() const {
+  if (!volume_.medium().failed()) [[likely]]
+    return {};
+  std::call_once(failure_logged_, [this] {
+    spdlog::critical(
+        "{}: pool {}: {}; nothing is changed from now on, reading goes on: unmount it, put the "
+        "storage right, and check it with fsck.daxfs",
+        mountpoint_, pool_ != nullptr ? pool_->path() : "", volume_.medium().failure());
+  });
+  return fail(EIO);
+}
+
+void Filesystem::note_unreadable(Inode& inode, FileOffset offset, ByteCount length) {
+  constexpr std::uint64_t kMostLogged = 20;
+  if (unreadable_.fetch_add(1, std::memory_order_relaxed) >= kMostLogged) return;
+  spdlog::error("{}{}: bytes {} to {} cannot be read: the pool's storage is gone or damaged there",
+                mountpoint_, path_of(inode.number), offset.value, offset.value + length.value);
 }
 
 struct Filesystem::Attempt : std::enable_shared_from_this<Attempt> {

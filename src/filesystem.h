@@ -99,6 +99,10 @@ class Filesystem {
   void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
   void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
 
+  // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
+  // may be acknowledged any more. The first to ask logs why.
+  Status durable() const;
+
   // Answers whoever waits, at the gate or for events; nobody waits from now on.
   void stop_waiting();
 
@@ -172,8 +176,9 @@ class Filesystem {
 
   // --- data ---
   // Hands the bytes to `send` where they lie in the pool, while the file's blocks are held in
-  // place. Fewer bytes than asked at the end of the file.
-  using Send = std::function<void(std::span<const iovec>)>;
+  // place. Fewer bytes than asked at the end of the file. `send` returns false if they could not be
+  // read there (the caller got EIO then). EIO: the storage below them is gone.
+  using Send = std::function<bool(std::span<const iovec>)>;
   Status read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send);
   // Durable on return. A short count if space ran out half-way.
   Result<std::size_t> write(OpenFile& file, FileOffset offset, std::span<const std::byte> data,
@@ -376,6 +381,7 @@ class Filesystem {
   // events.cpp
   std::string event_line(const EventLog::Event& event, std::uint64_t lost);
 
+  void note_unreadable(Inode& inode, FileOffset offset, ByteCount length);
   void drop_cached_pages(Inode& inode, std::function<void()> done);
   // The highest counts of pins over any block of the range.
   PinCounts most_pins(PoolRange range) const;
@@ -387,6 +393,8 @@ class Filesystem {
   const uid_t mounter_;
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   KernelCache* kernel_cache_ = nullptr;
+  mutable std::once_flag failure_logged_;
+  std::atomic<std::uint64_t> unreadable_ = 0;  // reads that met missing or damaged storage
   EventLog events_;
   Gate gate_;
   InodeTableCache cache_;

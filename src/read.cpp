@@ -51,15 +51,23 @@ Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, con
     const auto run = inode.extents->run_at(wanted.start, wanted.count);
     std::uint64_t here = std::min(end, offset_of(run.range.end()).value) - at;
     if (run.pool && !run.unwritten) {
-      add(volume_.medium().at(offset_of(*run.pool)) + (at - offset_of(run.range.start).value),
-          here);
+      const PoolOffset from =
+          offset_of(*run.pool) + ByteCount(at - offset_of(run.range.start).value);
+      if (volume_.medium().lost(from, ByteCount(here))) {
+        note_unreadable(inode, FileOffset(at), ByteCount(here));
+        return fail(EIO);
+      }
+      add(volume_.medium().at(from), here);
     } else {
       here = std::min<std::uint64_t>(here, kZeroBytes);
       add(kZeroes.data(), here);
     }
     at += here;
   }
-  send(many.empty() ? std::span<const iovec>(few.data(), count) : std::span<const iovec>(many));
+  if (!send(many.empty() ? std::span<const iovec>(few.data(), count)
+                         : std::span<const iovec>(many))) {
+    note_unreadable(inode, offset, ByteCount(end - offset.value));
+  }
   return {};
 }
 

@@ -102,6 +102,7 @@ inline Result<std::string> read(Filesystem& fs, OpenFile& file, std::uint64_t of
         for (const iovec& piece : pieces) {
           out.append(static_cast<const char*>(piece.iov_base), piece.iov_len);
         }
+        return true;
       });
   if (!done) return std::unexpected(done.error());
   return out;

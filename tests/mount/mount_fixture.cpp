@@ -79,7 +79,7 @@ TempDir::~TempDir() {
 Mount::Mount() : Mount(Setup{}) {}
 
 Mount::Mount(const Setup& setup) {
-  pool_ = make_pool(dir_.path("pool"), setup.size);
+  pool_ = make_pool(setup.pool.empty() ? dir_.path("pool") : setup.pool, setup.size);
   REQUIRE(mkdir(path().c_str(), 0755) == 0);
   mount(setup.options);
   // Tests of unprivileged users work in the root.

@@ -48,6 +48,7 @@ class Mount {
   struct Setup {
     std::string size = {};  // see make_pool()
     std::string options = {};
+    std::string pool = {};  // where; else in a directory of its own
   };
   Mount();
   explicit Mount(const Setup& setup);
@@ -72,6 +73,8 @@ class Mount {
   pid_t daemon() const { return daemon_->pid(); }
   // Waits for the daemon's end, and takes away what is left of the mount.
   Finished daemon_ends();
+  // What the daemon has logged so far.
+  std::string log() const { return daemon_->err(); }
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
 

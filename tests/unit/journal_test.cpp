@@ -396,3 +396,49 @@ TEST_CASE("a journal that does not lie within the pool is a problem, not a crash
   CHECK(recovered.error().code == EUCLEAN);
   CHECK_FALSE(Journal::pending(medium, geometry));
 }
+
+namespace {
+
+// Its n-th fence finds that the storage is gone.
+class FailingMedium final : public HeapMedium {
+ public:
+  explicit FailingMedium(int healthy) : HeapMedium(kPool), healthy_(healthy) {}
+  void fence() override {
+    if (healthy_-- == 0) failed_ = true;
+  }
+  bool failed() const override { return failed_; }
+  void heal() { failed_ = false; }
+
+ private:
+  int healthy_;
+  bool failed_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("on a medium that fails, a commit changes nothing, or leaves all of it to the next mount",
+          "[journal]") {
+  for (int healthy = 0; healthy < 3; ++healthy) {
+    INFO("fails at fence " << healthy);
+    FailingMedium medium(healthy);
+    const Bytes before = contents(medium);
+    Journal journal(medium, kGeometry);
+    std::mt19937_64 random(7);
+    const Transaction tx = random_transaction(random, 0, kBlockSize);
+    journal.commit(tx);
+    CHECK(medium.failed());
+    if (healthy == 0) CHECK(contents(medium) == before);
+    const Bytes applied = contents(medium);
+    // Nothing follows on what may be lost.
+    journal.commit(random_transaction(random, 3 * kBlockSize, 4 * kBlockSize));
+    CHECK(contents(medium) == applied);
+
+    // The lane still has it; but where the failure came after all was applied, nothing is left to
+    // do.
+    medium.heal();
+    CHECK(recover(medium) == (healthy < 2 ? 1 : 0));
+    HeapMedium whole(kPool);
+    Journal(whole, kGeometry).commit(tx);
+    CHECK(contents(medium) == contents(whole));
+  }
+}
