@@ -67,8 +67,8 @@ void check_stopped(const Mount& mount, const daxfs::UniqueFd& early, const std::
   CHECK(error_of(daxfs_pin(early.get(), 0, kBlock, 0, &pin)) == EIO);
   CHECK(contains(mount.status()["stopped"].get<std::string>(), why));
   CHECK(contains(control(mount, "metrics"), "\ndaxfs_stopped 1\n"));
+  CHECK(eventually([&] { return contains(mount.log(), why); }));
   CHECK(contains(mount.log(), mount.pool()));
-  CHECK(contains(mount.log(), why));
 }
 
 struct Cut {
@@ -111,8 +111,9 @@ TEST_CASE("a pool that is cut under its mount: reads of what is there go on, not
     CHECK(pread(fd.get(), block.data(), kBlock, cut.there) == kBlock);
     CHECK(block.view() == big.substr(static_cast<std::size_t>(cut.there), kBlock));
     CHECK(error_of(pread(fd.get(), block.data(), kBlock, cut.gone)) == EIO);
-    CHECK(contains(mount.log(), "/big: bytes " + std::to_string(cut.gone) + " to " +
-                                    std::to_string(cut.gone + off_t(kBlock)) + " cannot be read"));
+    const std::string told = "/big: bytes " + std::to_string(cut.gone) + " to " +
+                             std::to_string(cut.gone + off_t(kBlock)) + " cannot be read";
+    CHECK(eventually([&] { return contains(mount.log(), told); }));
     // So far nothing was lost that anybody changed.
     CHECK(mount.status()["stopped"].is_null());
     write_at(early.get(), 0, "EARLY");
