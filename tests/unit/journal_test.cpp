@@ -11,8 +11,8 @@
 
 #include "blockmap/crc32c.h"
 #include "blockmap/heap_medium.h"
+#include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
-#include "tests/unit/recording_medium.h"
 
 using namespace daxfs;
 using daxfs::testing::RecordingMedium;
@@ -148,7 +148,7 @@ TEST_CASE("at every crash a transaction has happened wholly or not at all", "[jo
   RecordingMedium medium(kPool);
   Journal::format(medium, kGeometry);
   medium.write(PoolOffset(0), random_bytes(random, kBlockSize));
-  medium.mark();
+  medium.mark_start();
 
   std::vector<Bytes> states{contents(medium)};
   std::vector<std::size_t> returned;  // calls made when the n-th commit had returned
@@ -185,17 +185,13 @@ TEST_CASE("at every crash a transaction has happened wholly or not at all", "[jo
     // The recovery itself may crash anywhere: recovering again comes to the same end.
     if (expected > 0 && replays++ % 20 == 0) {
       REQUIRE(recover(again) == expected);
-      nested += again.explore({.random_words = 4}, [&](Medium& inner, std::size_t) {
+      nested += again.explore({}, seed, [&](Medium& inner, std::size_t) {
         recover(inner);
         REQUIRE(contents(inner) == result);
       });
     }
   };
-  RecordingMedium::Options options;
-  options.subset_limit = 6;
-  options.random_words = 24;
-  options.seed = seed;
-  CHECK(medium.explore(options, check) > 1000);
+  CHECK(medium.explore({.torn = 12}, seed, check) > 1000);
   CHECK(replays > 100);
   CHECK(nested > 100);
 }
@@ -212,11 +208,9 @@ TEST_CASE("a lane that got only part of a commit replays nothing old", "[journal
   };
   set(1);
   set(2);
-  medium.mark();
+  medium.mark_start();
   set(1);  // puts back what the medium has seen before
-  RecordingMedium::Options options;
-  options.random_words = 400;
-  medium.explore(options, [&](Medium& image, std::size_t done) {
+  medium.explore({.torn = 200}, 1, [&](Medium& image, std::size_t done) {
     const bool pending = Journal::pending(image, kOne).value() > 0;
     const auto before = image.load<std::uint64_t>(PoolOffset(0));
     REQUIRE(Journal::recover(image, kOne));
@@ -255,9 +249,7 @@ TEST_CASE("threads commit side by side, and a crash cuts each one cleanly", "[jo
       });
     }
   }
-  RecordingMedium::Options options;
-  options.subset_limit = 3;
-  medium.explore(options, [&](Medium& image, std::size_t done) {
+  medium.explore({.torn = 12}, 1, [&](Medium& image, std::size_t done) {
     REQUIRE(Journal::recover(image, kTwo));
     for (std::size_t t = 0; t < kThreads; ++t) {
       const Log& log = logs[t];

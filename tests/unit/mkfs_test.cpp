@@ -11,8 +11,8 @@
 #include "blockmap/heap_medium.h"
 #include "blockmap/journal.h"
 #include "blockmap/pin_record_scan.h"
+#include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
-#include "tests/unit/recording_medium.h"
 
 using namespace daxfs;
 
@@ -144,14 +144,14 @@ TEST_CASE("an interrupted mkfs leaves either no pool or a whole one", "[mkfs][cr
   SECTION("over an old pool") {
     REQUIRE(make_filesystem(medium, old));
     medium.store_u64(offset_of(PoolBlock(1)), 12345);  // no longer what mkfs writes
-    medium.mark();
+    medium.mark_start();
   }
   REQUIRE(make_filesystem(medium, options()));
 
   std::size_t none = 0;
   std::size_t old_ones = 0;
   std::size_t whole = 0;
-  const std::size_t states = medium.explore([&](Medium& image, std::size_t) {
+  const std::size_t states = medium.explore({}, 1, [&](Medium& image, std::size_t) {
     bool any = false;
     for (const PoolBlock copy : {copy_a(), copy_b(image)}) {
       if (!valid_superblock(image, copy)) continue;
@@ -173,7 +173,7 @@ TEST_CASE("an interrupted mkfs leaves either no pool or a whole one", "[mkfs][cr
   CHECK(whole > 10);
   // All of it is durable in the end, whatever was not fenced is lost.
   bool finished = true;
-  medium.explore({.subset_limit = 0, .random_words = 0}, [&](Medium& image, std::size_t done) {
+  medium.explore({.torn = 0}, 1, [&](Medium& image, std::size_t done) {
     if (done < medium.calls()) return;
     finished =
         finished && valid_superblock(image, copy_a()) && valid_superblock(image, copy_b(image));

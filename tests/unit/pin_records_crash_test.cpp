@@ -4,9 +4,9 @@
 #include <random>
 
 #include "blockmap/check.h"
+#include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/pin_record_helpers.h"
-#include "tests/unit/recording_medium.h"
 
 using namespace daxfs;
 using namespace daxfs::test;
@@ -58,13 +58,14 @@ class Story {
   }
   // From here on crashes are explored.
   void begin() {
-    medium_.mark();
+    medium_.mark_start();
     start_ = pins_;
     events_.clear();
   }
 
-  std::size_t explore(const testing::RecordingMedium::Options& options) {
-    return medium_.explore(options, [&](Medium& image, std::size_t made) { check(image, made); });
+  std::size_t explore(const testing::CutOptions& options, std::uint64_t seed = 1) {
+    return medium_.explore(options, seed,
+                           [&](Medium& image, std::size_t made) { check(image, made); });
   }
   std::size_t held() const { return pins_.size(); }
   Volume& volume() { return *volume_; }
@@ -158,7 +159,7 @@ TEST_CASE("an acknowledged pin is there after a crash, another one wholly or not
   story.add(8);
   story.remove(2);
   CHECK(story.held() == 0);
-  CHECK(story.explore({.subset_limit = 5, .random_words = 16}) > 300);
+  CHECK(story.explore({.all_subsets = 5, .torn = 16}) > 300);
 }
 
 TEST_CASE("a crash while the chain of records grows or shrinks loses no pin and no block",
@@ -174,7 +175,7 @@ TEST_CASE("a crash while the chain of records grows or shrinks loses no pin and 
   story.remove(13);
   CHECK(story.held() == 0);
   CHECK(story.volume().pin_records().spill_blocks().value == 0);
-  CHECK(story.explore({.subset_limit = 3, .random_words = 6}) > 200);
+  CHECK(story.explore({.all_subsets = 3, .torn = 6}) > 200);
 }
 
 TEST_CASE("a crash in random histories of pins", "[crash]") {
@@ -195,5 +196,5 @@ TEST_CASE("a crash in random histories of pins", "[crash]") {
   run(20);
   story.begin();
   run(25);
-  CHECK(story.explore({.subset_limit = 3, .random_words = 3, .seed = seed}) > 100);
+  CHECK(story.explore({.all_subsets = 3, .torn = 3}, seed) > 100);
 }

@@ -7,10 +7,12 @@
 #include <string>
 
 #include "src/filesystem.h"
+#include "tests/crash/operations.h"
 
 namespace daxfs::testing {
 
 struct FileState {
+  std::uint64_t inode = 0;
   std::uint32_t mode = 0;
   std::uint64_t links = 0;
   std::uint64_t uid = 0;
@@ -24,17 +26,17 @@ struct FileState {
 };
 using TreeState = std::map<std::string, FileState>;  // by path; the root is ""
 
+// Throws std::runtime_error if something cannot be read.
 TreeState state_of(Filesystem& fs);
 
-// How a state may differ from what is expected.
-enum class Tolerance : std::uint8_t {
-  none,
-  times,    // times may be anything
-  content,  // and each aligned word of a file's content may be that of `other`
-};
+// Blocks of all files, each counted once.
+std::uint64_t blocks_of(const TreeState& tree);
 
-// What is wrong with `found`, or nothing. `other` matters for Tolerance::content.
-std::optional<std::string> difference(const TreeState& found, const TreeState& expected,
-                                      Tolerance tolerance, const TreeState& other);
+// What is wrong with `found`, or nothing.
+std::optional<std::string> difference(const TreeState& found, const TreeState& expected);
+
+// The same for a state that an operation in flight may have left.
+std::optional<std::string> difference_in_flight(const TreeState& found, const TreeState& before,
+                                                const TreeState& after, Promise promise);
 
 }  // namespace daxfs::testing

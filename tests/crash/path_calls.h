@@ -27,9 +27,12 @@ class PathCalls {
     }
     return at;
   }
-  // Open for reading and writing.
+  // Open for reading and writing. Only files: the kernel answers for all else by itself.
   std::unique_ptr<OpenFile> open(const std::string& path) {
-    return must(fs_.open(find(path), O_RDWR), path);
+    auto file = must(fs_.open(find(path), O_RDWR), path);
+    if (file->inode->is_regular()) return file;
+    fs_.release(std::move(file));
+    throw std::runtime_error(path + ": no file");
   }
   void close(std::unique_ptr<OpenFile> file) { fs_.release(std::move(file)); }
 
@@ -86,16 +89,13 @@ class PathCalls {
   void remove_xattr(const std::string& path, const std::string& name) {
     must(fs_.remove_xattr(find(path), name, Caller{}), path);
   }
-  // Pins a range, holes allocated, and lets go of it again.
-  void pin(const std::string& path, std::uint64_t offset, std::uint64_t length) {
-    with(path, [&](OpenFile& file) {
-      const PinId id = must(testing::pin(fs_, file,
-                                         {.offset = FileOffset(offset),
-                                          .length = ByteCount(length),
-                                          .flags = DAXFS_PIN_ALLOCATE | DAXFS_PIN_WRITE}),
-                            path);
-      must(testing::unpin(fs_, file, id), path);
-    });
+  // Pins a range for writing, holes allocated.
+  PinId pin(OpenFile& file, std::uint64_t offset, std::uint64_t length) {
+    return must(testing::pin(fs_, file,
+                             {.offset = FileOffset(offset),
+                              .length = ByteCount(length),
+                              .flags = DAXFS_PIN_ALLOCATE | DAXFS_PIN_WRITE}),
+                "pin");
   }
 
  private:
