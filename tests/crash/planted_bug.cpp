@@ -32,9 +32,10 @@ bool is_inode_record(const JournalRecord& record, const Superblock& super) {
 // --- flushes and fences ---
 
 void no_fence_behind_lane(Trace& trace, const Superblock& super) {
-  drop_events(trace, [&](const Event* before, const Event& event) {
-    return is_fence(event) && before != nullptr && before->kind == Event::Kind::nontemporal &&
-           in_journal(super, before->offset);
+  edit_commits(trace, super, [](Commit& commit, Trace& out) {
+    const std::size_t begin = out.size();
+    commit.append_to(out);
+    out.erase(out.begin() + static_cast<std::ptrdiff_t>(begin + 1));
   });
 }
 

@@ -23,7 +23,7 @@ std::optional<std::pair<Commit, std::size_t>> commit_at(const Trace& trace, std:
   if (!is(++at, Event::Kind::fence)) return {};
   commit.fence = trace[at];
   while (is(++at, Event::Kind::store)) commit.applied.push_back(trace[at]);
-  if (!is(at, Event::Kind::fence) || !is(at + 1, Event::Kind::store) ||
+  if (!is(at, Event::Kind::fence) || !is(at + 1, Event::Kind::nontemporal) ||
       !is(at + 2, Event::Kind::fence)) {
     return {};
   }
