@@ -107,6 +107,9 @@ Outcome<void> show_status(const std::string& path, bool json) {
   const Json pins = part(*status, "pins");
   Overview overview;
   overview.add("pool", text_of(*status, "pool"));
+  if (const auto why = status->find("stopped"); why != status->end() && why->is_string()) {
+    overview.add("stopped", why->get<std::string>() + "; nothing is changed any more");
+  }
   overview.add("uuid", text_of(*status, "uuid"));
   overview.add("mounted at", text_of(*status, "mountpoint"));
   overview.add("block size", size_of(*status, "block_size"));

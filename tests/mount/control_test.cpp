@@ -232,10 +232,10 @@ TEST_CASE_METHOD(Control, "everybody sees what is everybody's, and his own pins 
   // Who was given the descriptor has not got the right with it.
   const daxfs::UniqueFd policy = open_file(control("policy"), O_WRONLY);
   CHECK(in_child([&] { return error_of(write(policy.get(), "defer", 5)); }, kSomebody) == EPERM);
-  const Finished set = run({tool("daxfsctl"), "policy", path(), "set", "defer"}, kSomebody);
+  const Finished set = run_as(kSomebody, {"daxfsctl", "policy", path(), "set", "defer"});
   CHECK(set.code == 1);
   CHECK(set.err.find("only root and the user who mounted") != std::string::npos);
-  const Finished events = run({tool("daxfsctl"), "events", path()}, kSomebody);
+  const Finished events = run_as(kSomebody, {"daxfsctl", "events", path()});
   CHECK(events.code == 1);
   CHECK(events.err.find("only root and the user who mounted") != std::string::npos);
   CHECK(status()["policy"]["pin_policy"] == "refuse");

@@ -255,7 +255,7 @@ TEST_CASE_METHOD(Holding, "what daxfs-hold cannot do is said, and changes nothin
   }
   REQUIRE(chmod(file.c_str(), 0666) == 0);
   REQUIRE(chmod(pool().c_str(), 0600) == 0);
-  const Finished other = run({tool("daxfs-hold"), file, "--lease"}, 1000);
+  const Finished other = run_as(1000, {"daxfs-hold", file, "--lease"});
   INFO(other.err);
   CHECK(other.code == 1);
   CHECK(contains(other.err, "cannot open its pool"));

@@ -165,6 +165,19 @@ std::uint64_t Mount::check_pool() const {
   return report.free_blocks * kBlockSize;
 }
 
+Finished Mount::run_as(uid_t user, std::vector<std::string> command) const {
+  namespace fs = std::filesystem;
+  const fs::path dir = dir_.path("tools");
+  fs::create_directory(dir);
+  for (const fs::path& file :
+       {fs::path(tool(command[0])), fs::path(tool("client")) / "libdaxfs.so.0"}) {
+    fs::copy_file(file, dir / file.filename(), fs::copy_options::skip_existing);
+  }
+  command[0] = dir / command[0];
+  command.insert(command.begin(), {"/usr/bin/env", "LD_LIBRARY_PATH=" + dir.string()});
+  return run(command, user);
+}
+
 Json Mount::ctl(const std::string& view, const std::string& name) const {
   const Finished shown = run({tool("daxfsctl"), view, path(name), "--json"});
   INFO(shown.err);

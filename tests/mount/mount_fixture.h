@@ -78,6 +78,10 @@ class Mount {
   // The pool must be sound (it is not mounted); its free space in bytes.
   std::uint64_t check_pool() const;
 
+  // Runs a command of the build (its name and arguments) as another user, who may be barred from
+  // the build's directory.
+  Finished run_as(uid_t user, std::vector<std::string> command) const;
+
   // daxfsctl VIEW --json.
   Json ctl(const std::string& view, const std::string& name = {}) const;
   Json status() const { return ctl("status"); }

@@ -153,7 +153,7 @@ TEST_CASE_METHOD(PinLife, "others' pins are shown to root, and counted for every
 
   CHECK(ctl("pins").size() == 2);
   const auto seen_by = [&](uid_t user) {
-    const Finished shown = run({tool("daxfsctl"), "pins", path(), "--json"}, user);
+    const Finished shown = run_as(user, {"daxfsctl", "pins", path(), "--json"});
     INFO(shown.err);
     REQUIRE(shown.code == 0);
     return Json::parse(shown.out);
@@ -163,7 +163,7 @@ TEST_CASE_METHOD(PinLife, "others' pins are shown to root, and counted for every
   CHECK(own[0]["uid"] == kUser);
   CHECK(own[0]["pid"] == stranger.pid());
   CHECK(seen_by(kUser + 1).empty());
-  const Finished counts = run({tool("daxfsctl"), "extents", file, "--json"}, kUser + 1);
+  const Finished counts = run_as(kUser + 1, {"daxfsctl", "extents", file, "--json"});
   REQUIRE(counts.code == 0);
   CHECK(Json::parse(counts.out)[0]["long"] == 2);
 }

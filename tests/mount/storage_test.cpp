@@ -66,6 +66,9 @@ void check_stopped(const Mount& mount, const daxfs::UniqueFd& early, const std::
   std::uint64_t pin = 0;
   CHECK(error_of(daxfs_pin(early.get(), 0, kBlock, 0, &pin)) == EIO);
   CHECK(contains(mount.status()["stopped"].get<std::string>(), why));
+  const std::string shown = run({tool("daxfsctl"), "status", mount.path()}).out;
+  CHECK(contains(shown, "stopped"));
+  CHECK(contains(shown, why));
   CHECK(contains(control(mount, "metrics"), "\ndaxfs_stopped 1\n"));
   CHECK(eventually([&] { return contains(mount.log(), why); }));
   CHECK(contains(mount.log(), mount.pool()));
