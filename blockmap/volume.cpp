@@ -8,6 +8,7 @@
 
 #include "blockmap/block_ranges.h"
 #include "blockmap/crc32c.h"
+#include "blockmap/layout.h"
 #include "blockmap/rebuild.h"
 #include "blockmap/recover_inodes.h"
 
@@ -127,9 +128,7 @@ std::string Volume::uuid() const {
   return text;
 }
 
-PoolRange Volume::data_area() const {
-  return {PoolBlock(super_.data_start), BlockCount(super_.total_blocks - 1 - super_.data_start)};
-}
+PoolRange Volume::data_area() const { return daxfs::data_area(super_); }
 
 void Volume::close_clean() {
   // What could not be made durable must not be called clean.

@@ -1,0 +1,55 @@
+// A populated pool in memory, and what is known about it: which bytes belong to which inode, and
+// what each inode holds. That tells what a damage may cost and what it must not.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blockmap/format.h"
+#include "blockmap/units.h"
+#include "src/filesystem.h"
+#include "tests/unit/recording_medium.h"
+
+namespace daxfs::corruption {
+
+struct Bytes {
+  std::uint64_t begin;
+  std::uint64_t end;
+  bool overlaps(const Bytes& other) const { return begin < other.end && other.begin < end; }
+};
+
+struct Known {
+  pmem::InodeRecord record{};
+  std::string content;  // of a file or the target of a link; not of a directory
+  std::map<std::string, std::string> xattrs;
+  std::map<std::string, std::uint64_t> entries;  // of a directory
+  // What must be undamaged for this inode to be.
+  PoolOffset slot;
+  std::vector<PoolBlock> chain;
+  std::vector<Bytes> bytes;
+};
+
+struct Image {
+  std::string name;
+  std::unique_ptr<testing::CrashImage> medium;
+  pmem::Superblock super{};
+  std::map<std::uint64_t, Known> inodes;
+  std::vector<PoolBlock> index_blocks;
+  std::vector<PoolBlock> used_blocks;  // of the data area
+  std::uint64_t region_inodes = 0;     // inodes that lie in the inode region
+};
+
+// Files of every shape, unmounted in good order.
+Image make_small_image();
+// More inodes than the inode region holds, so that there is a chunk index.
+Image make_wide_image();
+// Not unmounted: a long truncation and an unlinked open file are left to finish.
+Image make_interrupted_image();
+
+// What an inode holds now. Throws if it cannot be read.
+Known read_inode(Filesystem& fs, InodeNumber inode);
+
+}  // namespace daxfs::corruption
