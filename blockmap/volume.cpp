@@ -15,12 +15,6 @@
 namespace daxfs {
 namespace {
 
-constexpr PoolBlock kStateBlock{1};
-
-Journal::Geometry journal_geometry(const pmem::Superblock& super) {
-  return {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes};
-}
-
 std::vector<PoolRange> blocks_of(const std::vector<SurvivingPin>& survivors) {
   std::vector<PoolRange> blocks;
   for (const SurvivingPin& survivor : survivors) {

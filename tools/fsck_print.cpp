@@ -54,8 +54,8 @@ void FsckProgress::advance(std::string_view phase, std::uint64_t done, std::uint
   }
   if (bar_ && now >= next_) {
     const auto full = static_cast<int>(total == 0 ? kWidth : kWidth * done / total);
-    fmt::print(stderr, "\r{:<14} [{:=<{}}{: <{}}] {} of {} inodes ", phase, "", full, "",
-               kWidth - full, done, total);
+    fmt::print(stderr, "\r{:<14} [{:=<{}}{: <{}}] {} of {} ", phase, "", full, "", kWidth - full,
+               done, total);
     std::fflush(stderr);
     shown_ = true;
   }

@@ -19,24 +19,30 @@ namespace daxfs::fsck {
 // `difference` (wrong xor right). Takes O(bytes).
 std::optional<std::uint64_t> find_flipped_bit(std::uint32_t difference, std::size_t bytes);
 
-// Corrects one flipped bit among the first `covered` bytes of a sealed record. False (and the
-// record unchanged) if that does not explain the checksum.
-template <class Record>
-bool correct_bit(Record& record, std::size_t covered = sizeof(Record)) {
-  const std::uint32_t difference = record.crc ^ record_crc(record, covered);
+// Corrects one flipped bit among the first `covered` bytes of a record whose checksum `crc_of`
+// computes. False (and the record unchanged) if that does not explain the checksum.
+template <class Record, class CrcOf>
+bool correct_bit_by(Record& record, std::size_t covered, const CrcOf& crc_of) {
+  const std::uint32_t difference = record.crc ^ crc_of(record);
   if (difference == 0) return false;
   if ((difference & (difference - 1)) == 0) {  // the checksum itself has the flipped bit
     record.crc ^= difference;
-    return is_sealed(record, covered);
+    return true;
   }
   const auto bit = find_flipped_bit(difference, covered);
   if (!bit) return false;
   Record corrected = record;
   reinterpret_cast<unsigned char*>(&corrected)[*bit / 8] ^=
       static_cast<unsigned char>(1u << (*bit % 8));
-  if (!is_sealed(corrected, covered)) return false;  // a bit of the checksum, which is not covered
+  // A bit of the checksum itself, which is not covered.
+  if (corrected.crc != crc_of(corrected)) return false;
   record = corrected;
   return true;
+}
+
+template <class Record>
+bool correct_bit(Record& record, std::size_t covered = sizeof(Record)) {
+  return correct_bit_by(record, covered, [&](const Record& r) { return record_crc(r, covered); });
 }
 
 }  // namespace daxfs::fsck

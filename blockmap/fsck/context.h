@@ -12,8 +12,15 @@
 #include "blockmap/journal.h"
 #include "blockmap/layout.h"
 #include "blockmap/medium.h"
+#include "blockmap/rebuild.h"
 
 namespace daxfs::fsck {
+
+// The blocks that hold pin records.
+struct PinBlocks {
+  std::uint64_t ready = 0;       // of the region, that are initialised
+  std::vector<PoolBlock> chain;  // in the data area
+};
 
 class Context {
  public:
@@ -58,6 +65,9 @@ class Context {
   std::unique_ptr<Allocator> allocator;
   std::unique_ptr<InodeTable> inodes;
   std::vector<PoolRange> index_runs;  // inode chunks and their index in the data area
+  // From the pass over pin records on.
+  PinBlocks pin_blocks;
+  PinnedSpace pins;  // never free, whatever becomes of the files
 
  private:
   bool blocked_ = false;

@@ -48,6 +48,10 @@ std::string_view to_string(Code code) {
       return "xattrs";
     case Code::symlink:
       return "symlink";
+    case Code::pin_blocks:
+      return "pin-blocks";
+    case Code::pin_record:
+      return "pin-record";
     case Code::shared_blocks:
       return "shared-blocks";
     case Code::directory_extents:

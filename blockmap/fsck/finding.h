@@ -36,6 +36,8 @@ enum class Code : std::uint8_t {
   block_count,
   xattrs,
   symlink,
+  pin_blocks,
+  pin_record,
   shared_blocks,
   directory_extents,
   directory_size,
@@ -77,6 +79,8 @@ struct Report {
   std::uint64_t directories = 0;
   std::uint64_t data_blocks = 0;
   std::uint64_t free_blocks = 0;
+  std::uint64_t pins = 0;         // of living processes
+  std::uint64_t kept_blocks = 0;  // of no file, but kept by these pins
 
   std::uint64_t count(Severity severity) const {
     return counts[static_cast<std::size_t>(severity)];
@@ -86,7 +90,7 @@ struct Report {
   }
 };
 
-// Told how far the work is: inodes of the phase.
+// Told how far the work of a phase is, in whatever it counts.
 class Progress {
  public:
   virtual ~Progress() = default;

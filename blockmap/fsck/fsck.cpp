@@ -50,7 +50,7 @@ class Run {
   bool check_round() {
     const std::uint64_t before = context_.repairs();
     using Pass = void (*)(Context&);
-    for (const Pass pass : {check_inode_places, check_inodes, check_shared_blocks}) {
+    for (const Pass pass : {check_inode_places, check_inodes, check_pins, check_shared_blocks}) {
       pass(context_);
       if (stopped()) return false;
     }
@@ -58,8 +58,9 @@ class Run {
     context_.allocator = std::make_unique<Allocator>();
     context_.inodes = std::make_unique<InodeTable>(context_.medium, *context_.journal,
                                                    *context_.allocator, context_.super, state);
-    auto built =
-        rebuild(context_.medium, *context_.allocator, *context_.inodes, context_.area(), threads());
+    PinnedSpace pins = context_.pins;
+    auto built = rebuild(context_.medium, *context_.allocator, *context_.inodes, context_.area(),
+                         threads(), pins);
     if (!built) {
       if (context_.repairs() != before) return true;  // the next round looks again
       context_.accept(Code::medium, Severity::fatal, "pool", built.error().text);
@@ -95,6 +96,8 @@ class Run {
     report_.directories = verdict.directories;
     report_.data_blocks = verdict.data_blocks;
     report_.free_blocks = verdict.free_blocks;
+    report_.pins = verdict.pins;
+    report_.kept_blocks = verdict.kept_blocks;
   }
 
   void mount_once() {

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "blockmap/fsck/context.h"
-#include "blockmap/rebuild.h"
 #include "blockmap/result.h"
 
 namespace daxfs::fsck {
@@ -26,10 +25,15 @@ void check_inode_places(Context& context);
 // 4. Every inode by itself: record, extents, extended attributes.
 void check_inodes(Context& context);
 
-// 5. Blocks that several claim.
+// 5. Pin records: the blocks that hold them, then each record. Says what pins of living processes
+// keep.
+void check_pins(Context& context);
+bool find_pin_blocks(Context& context);  // its first half; false if the second would make no sense
+
+// 6. Blocks that several claim.
 void check_shared_blocks(Context& context);
 
-// 6. Directories, names, links: the tree. Precondition: rebuild() was successful.
+// 7. Directories, names, links: the tree. Precondition: rebuild() was successful.
 void check_tree(Context& context);
 
 }  // namespace daxfs::fsck

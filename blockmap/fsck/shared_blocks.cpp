@@ -1,6 +1,6 @@
 // Blocks that several claim. Who keeps them, in this order:
 //
-//   1. inode chunks and their index
+//   1. inode chunks and their index, then blocks of pin records
 //   2. extent blocks, attribute runs and directory blocks, which prove whose they are
 //   3. file data, which proves nothing: the inode with the lower number
 //
@@ -15,8 +15,8 @@
 
 #include "blockmap/block_bitmap.h"
 #include "blockmap/crc32c.h"
-#include "blockmap/extent_map.h"
 #include "blockmap/extent_record.h"
+#include "blockmap/fsck/claims.h"
 #include "blockmap/fsck/inspect_directory.h"
 #include "blockmap/fsck/passes.h"
 #include "blockmap/xattr.h"
@@ -39,10 +39,8 @@ class SharedBlocks {
 
   void run() {
     if (!anything_shared() || context_.cancelled()) return;
-    for (const PoolRange& run : context_.index_runs) {
-      proven_.mark(run);
-      owned_.mark(run);
-    }
+    for (const PoolRange& run : context_.index_runs) take_proven(run);
+    for (const PoolRange& run : context_.pins.records) take_proven(run);
     each("shared blocks", [&](Claimant& c) { settle_chain(c); });
     each("shared blocks", [&](Claimant& c) { settle_xattrs(c); });
     each("shared blocks", [&](Claimant& c) { settle_directory(c); });
@@ -50,39 +48,22 @@ class SharedBlocks {
   }
 
  private:
-  struct Claimant {
-    InodeNumber inode;
-    pmem::InodeRecord record;
-    ExtentMap map;
-  };
-
   template <class Visit>
   void each(std::string_view phase, const Visit& visit) {
-    context_.for_each_inode(phase, [&](InodeNumber inode) {
-      const auto record = context_.inodes->load(inode);
-      if (!record) return;
-      auto map = ExtentMap::load(medium_, *context_.allocator, inode, context_.inodes->slot(inode),
-                                 context_.area());
-      if (!map) return;
-      Claimant claimant{inode, *record, std::move(*map)};
-      visit(claimant);
-    });
+    for_each_claimant(context_, phase, visit);
   }
 
-  // Marks all that is claimed; what nobody claims is free.
+  // Marks all that is claimed; what neither is nor kept by a pin is free.
   bool anything_shared() {
     BlockBitmap claimed(medium_.blocks());
     bool shared = false;
     const auto mark = [&](PoolRange run) {
-      if (!run.empty() && claimed.mark(run)) shared = true;
+      if (claimed.mark(run)) shared = true;
     };
-    for (const PoolRange& run : context_.index_runs) mark(run);
-    each("blocks", [&](Claimant& c) {
-      for (const PoolBlock block : c.map.chain()) mark({block, BlockCount(1)});
-      mark(xattr_run(c.record));
-      for (const PoolRange& run : c.map.physical(all())) mark(run);
-    });
+    for (const PoolRange& run : context_.pins.records) mark(run);
+    for_each_claim(context_, "blocks", mark);
     if (!shared) return false;
+    for (const PoolRange& run : context_.pins.kept) claimed.mark(run);
     std::vector<PoolRange> free_runs;
     claimed.for_each_clear(context_.area(), [&](PoolRange run) { free_runs.push_back(run); });
     return context_.allocator->rebuild(free_runs).has_value();
@@ -118,8 +99,8 @@ class SharedBlocks {
         continue;
       }
       if (!found(c, Severity::loss,
-                 fmt::format("its extent block {} lies in an inode chunk; the chain is cut off "
-                             "there, what followed reads as zeroes",
+                 fmt::format("its extent block {} lies where other metadata is; the chain is cut "
+                             "off there, what followed reads as zeroes",
                              chain[i].value))) {
         return;
       }

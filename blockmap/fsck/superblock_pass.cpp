@@ -38,7 +38,8 @@ bool has_usual_geometry(const Superblock& super, const Medium& medium) {
   const Superblock usual = plan_geometry(BlockCount(super.total_blocks));
   return super.total_blocks == medium.blocks().value &&
          super.journal_start == usual.journal_start && super.journal_lanes == usual.journal_lanes &&
-         super.lane_bytes == usual.lane_bytes &&
+         super.lane_bytes == usual.lane_bytes && super.pin_region_start == usual.pin_region_start &&
+         super.pin_region_blocks == usual.pin_region_blocks &&
          super.inode_region_start == usual.inode_region_start &&
          super.inode_region_chunks == usual.inode_region_chunks &&
          super.data_start == usual.data_start;

@@ -1,0 +1,27 @@
+// Who claims which blocks of the data area. Nobody asks here whether that is right.
+#pragma once
+
+#include <absl/functional/function_ref.h>
+
+#include <string_view>
+
+#include "blockmap/extent_map.h"
+#include "blockmap/fsck/context.h"
+
+namespace daxfs::fsck {
+
+struct Claimant {
+  InodeNumber inode;
+  pmem::InodeRecord record;
+  ExtentMap map;
+};
+
+// Every inode in use whose extents hold together.
+void for_each_claimant(Context& context, std::string_view phase,
+                       absl::FunctionRef<void(Claimant&)> visit);
+
+// Everything but pin records: inode chunks, their index, and what inodes have.
+void for_each_claim(Context& context, std::string_view phase,
+                    absl::FunctionRef<void(PoolRange)> visit);
+
+}  // namespace daxfs::fsck
