@@ -21,13 +21,13 @@ void for_each_claimant(Context& context, std::string_view phase,
 }
 
 void for_each_claim(Context& context, std::string_view phase,
-                    absl::FunctionRef<void(PoolRange)> visit) {
-  for (const PoolRange& run : context.index_runs) visit(run);
+                    absl::FunctionRef<void(PoolRange, const Claimant*)> visit) {
+  for (const PoolRange& run : context.index_runs) visit(run, nullptr);
   for_each_claimant(context, phase, [&](Claimant& c) {
-    for (const PoolBlock block : c.map.chain()) visit({block, BlockCount(1)});
-    if (const PoolRange run = xattr_run(c.record); !run.empty()) visit(run);
+    for (const PoolBlock block : c.map.chain()) visit({block, BlockCount(1)}, &c);
+    if (const PoolRange run = xattr_run(c.record); !run.empty()) visit(run, &c);
     for (const PoolRange& run : c.map.physical({FileBlock(0), BlockCount(kMaxFileBlocks)})) {
-      visit(run);
+      visit(run, &c);
     }
   });
 }

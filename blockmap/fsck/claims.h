@@ -20,8 +20,9 @@ struct Claimant {
 void for_each_claimant(Context& context, std::string_view phase,
                        absl::FunctionRef<void(Claimant&)> visit);
 
-// Everything but pin records: inode chunks, their index, and what inodes have.
+// Everything but pin records: what inodes have, and inode chunks and their index (which have no
+// claimant).
 void for_each_claim(Context& context, std::string_view phase,
-                    absl::FunctionRef<void(PoolRange)> visit);
+                    absl::FunctionRef<void(PoolRange, const Claimant*)> visit);
 
 }  // namespace daxfs::fsck

@@ -141,7 +141,8 @@ class PinPlaces {
 
   void find_lost() {
     BlockBitmap claimed(medium_.blocks());
-    for_each_claim(context_, "pin records", [&](PoolRange run) { claimed.mark(run); });
+    for_each_claim(context_, "pin records",
+                   [&](PoolRange run, const Claimant*) { claimed.mark(run); });
     for (const PoolBlock block : chain_) claimed.mark({block, BlockCount(1)});
     const PoolRange area = context_.area();
     claimed.for_each_clear(area, [&](PoolRange run) {

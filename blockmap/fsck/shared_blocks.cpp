@@ -3,6 +3,7 @@
 //   1. inode chunks and their index, then blocks of pin records
 //   2. extent blocks, attribute runs and directory blocks, which prove whose they are
 //   3. file data, which proves nothing: the inode with the lower number
+//   4. blocks that are set aside for a file, but were never written
 //
 // Another file that claims the block gets a copy, as long as there is space: one of the two has
 // lost its own data, and nobody can tell which. What is proven metadata is no file's data: there
@@ -35,7 +36,8 @@ class SharedBlocks {
       : context_(context),
         medium_(context.medium),
         proven_(context.medium.blocks()),
-        owned_(context.medium.blocks()) {}
+        owned_(context.medium.blocks()),
+        kept_(context.medium.blocks()) {}
 
   void run() {
     if (!anything_shared() || context_.cancelled()) return;
@@ -44,7 +46,9 @@ class SharedBlocks {
     each("shared blocks", [&](Claimant& c) { settle_chain(c); });
     each("shared blocks", [&](Claimant& c) { settle_xattrs(c); });
     each("shared blocks", [&](Claimant& c) { settle_directory(c); });
-    each("shared blocks", [&](Claimant& c) { settle_data(c); });
+    for (const bool unwritten : {false, true}) {
+      each("shared blocks", [&](Claimant& c) { settle_data(c, unwritten); });
+    }
   }
 
  private:
@@ -57,11 +61,12 @@ class SharedBlocks {
   bool anything_shared() {
     BlockBitmap claimed(medium_.blocks());
     bool shared = false;
-    const auto mark = [&](PoolRange run) {
+    for (const PoolRange& run : context_.pins.kept) kept_.mark(run);
+    for (const PoolRange& run : context_.pins.records) claimed.mark(run);
+    for_each_claim(context_, "blocks", [&](PoolRange run, const Claimant* by) {
       if (claimed.mark(run)) shared = true;
-    };
-    for (const PoolRange& run : context_.pins.records) mark(run);
-    for_each_claim(context_, "blocks", mark);
+      if (by != nullptr && S_ISDIR(by->record.mode) && is_in(kept_, run)) shared = true;
+    });
     if (!shared) return false;
     for (const PoolRange& run : context_.pins.kept) claimed.mark(run);
     std::vector<PoolRange> free_runs;
@@ -82,9 +87,10 @@ class SharedBlocks {
     context_.journal->commit(tx);
   }
 
-  bool is_taken(PoolRange run) const {
-    return owned_.find(run.start.value, run.end().value, true) != run.end().value;
+  static bool is_in(const BlockBitmap& marks, PoolRange run) {
+    return marks.find(run.start.value, run.end().value, true) != run.end().value;
   }
+  bool is_taken(PoolRange run) const { return is_in(owned_, run); }
   void take_proven(PoolRange run) {
     proven_.mark(run);
     owned_.mark(run);
@@ -139,12 +145,16 @@ class SharedBlocks {
     if (const PoolRange copy = xattr_run(c.record); !copy.empty()) take_proven(copy);
   }
 
-  // The blocks of a directory that hold an entry of it.
+  // The blocks of a directory that hold an entry of it. Others may be anybody's; what a process has
+  // pinned is no directory's, and must not be written to.
   void settle_directory(Claimant& c) {
     if (!S_ISDIR(c.record.mode)) return;
     for_each_block(c, [&](const Extent& block) {
-      if (!holds_sound_entry(medium_, c.inode, block.pool)) return;
       const PoolRange run{block.pool, block.count};
+      if (!holds_sound_entry(medium_, c.inode, block.pool)) {
+        if (is_in(kept_, run)) give_up(c, block);
+        return;
+      }
       if (is_taken(run)) {
         give_up(c, block);
       } else {
@@ -153,8 +163,10 @@ class SharedBlocks {
     });
   }
 
-  void settle_data(Claimant& c) {
-    if (!S_ISDIR(c.record.mode)) return settle_runs(c);
+  // What was written before what is only set aside: that is given up without a loss.
+  void settle_data(Claimant& c, bool unwritten) {
+    if (!S_ISDIR(c.record.mode)) return settle_runs(c, unwritten);
+    if (unwritten) return;
     for_each_block(c, [&](const Extent& block) {
       if (holds_sound_entry(medium_, c.inode, block.pool)) return;
       if (is_taken({block.pool, block.count})) {
@@ -184,8 +196,9 @@ class SharedBlocks {
             extent.unwritten};
   }
 
-  void settle_runs(Claimant& c) {
+  void settle_runs(Claimant& c, bool unwritten) {
     for (const Extent& extent : extents_of(c)) {
+      if (extent.unwritten != unwritten) continue;
       const std::uint64_t start = extent.pool.value;
       const std::uint64_t end = start + extent.count.value;
       for (std::uint64_t at = start; at < end;) {
@@ -291,6 +304,7 @@ class SharedBlocks {
   Medium& medium_;
   BlockBitmap proven_;  // metadata that proves whose it is
   BlockBitmap owned_;   // has been given to somebody
+  BlockBitmap kept_;    // by pins of living processes
 };
 
 }  // namespace

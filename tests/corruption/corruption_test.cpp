@@ -4,15 +4,19 @@
 //
 //   DAXFS_CORRUPTIONS=100000 build/release/tests/tests_corruption     the long run
 //   DAXFS_CORRUPTION_SEED=17 DAXFS_CORRUPTIONS=1 ...                  one of them again
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 
 #include "blockmap/check.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
+#include "blockmap/pin_record_scan.h"
 #include "tests/corruption/damage.h"
 #include "tests/corruption/image.h"
 #include "tests/model/mounted.h"
@@ -75,6 +79,7 @@ struct Tally {
   std::uint64_t refused = 0;
   std::uint64_t killed = 0;
   std::uint64_t intact_inodes = 0;
+  std::uint64_t intact_pins = 0;
 };
 
 class Campaign {
@@ -139,7 +144,7 @@ class Campaign {
     if (!again.findings.empty()) {
       throw Mistake("not clean after the repair:\n" + last_ + "second run:\n" + describe(again));
     }
-    verify(image, damage, unsure);
+    verify(image, *pristine_[seed % images_.size()], damage, unsure);
   }
 
   void after_a_kill(Medium& medium, std::uint64_t seed) {
@@ -181,7 +186,7 @@ class Campaign {
   }
 
   // `unsure`: nobody can tell where things were.
-  void verify(Image& image, const Damage& damage, bool unsure) {
+  void verify(Image& image, const Medium& pristine, const Damage& damage, bool unsure) {
     testing::Mounted mounted(*image.medium, testing::mount_options(PinPolicy::refuse));
     Filesystem& fs = *mounted.fs;
     for (std::uint64_t n = 1; n <= mounted.volume->inodes().capacity(); ++n) {
@@ -189,14 +194,16 @@ class Campaign {
     }
     const bool journal_hit =
         damage.touches({offset_of(PoolBlock(image.super.journal_start)).value,
-                        offset_of(PoolBlock(image.super.inode_region_start)).value});
+                        offset_of(PoolBlock(image.super.pin_region_start)).value});
     for (const auto& [number, known] : image.inodes) {
       if (unsure || damage.touches(known.bytes) || may_lose(image, damage, number)) continue;
       compare(fs, image, damage, number, known, journal_hit);
       ++tally_.intact_inodes;
     }
+    if (!unsure) require_pins(image, damage, *mounted.volume);
     use(fs);
     mounted.fs->unmount();
+    if (!unsure) require_limbo(image, pristine, damage);
     const CheckReport after = check_volume(*image.medium, "pool");
     if (!after.ok()) throw Mistake("damaged after use: " + after.errors.front());
   }
@@ -233,6 +240,33 @@ class Campaign {
     }
   }
 
+  void require_pins(const Image& image, const Damage& damage, const Volume& volume) {
+    for (const KnownPin& pin : image.pins) {
+      if (damage.touches(pin.bytes)) continue;
+      const auto found = std::ranges::find(volume.survivors(), pin.slot, &SurvivingPin::slot);
+      if (found == volume.survivors().end() || found->blocks != pin.blocks) {
+        throw Mistake(fmt::format("the pin record at byte {} was not damaged, but is gone\n{}",
+                                  offset_of(pin.slot).value, last_));
+      }
+      ++tally_.intact_pins;
+    }
+  }
+
+  // What only pins keep is written to by nobody but their holders.
+  void require_limbo(const Image& image, const Medium& pristine, const Damage& damage) {
+    for (const KnownPin& pin : image.pins) {
+      if (!pin.limbo || damage.touches(pin.bytes)) continue;
+      for (const PoolRange& run : pin.blocks) {
+        if (damage.touches(block_bytes(run.start, bytes(run.count).value))) continue;
+        if (std::memcmp(image.medium->at(run.start), pristine.at(run.start),
+                        bytes(run.count).value) != 0) {
+          throw Mistake(
+              fmt::format("block {} is pinned, but was written to\n{}", run.start.value, last_));
+        }
+      }
+    }
+  }
+
   // A repaired pool takes changes.
   static void use(Filesystem& fs) {
     const auto made =
@@ -257,6 +291,7 @@ class Campaign {
 TEST_CASE("random damage is repaired, and what is not damaged stays") {
   const std::uint64_t count = number_from("DAXFS_CORRUPTIONS", 1500);
   const std::uint64_t first = number_from("DAXFS_CORRUPTION_SEED", 1);
+  spdlog::set_level(spdlog::level::err);  // each mount tells who still has pins
   Campaign campaign;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     try {
@@ -268,9 +303,9 @@ TEST_CASE("random damage is repaired, and what is not damaged stays") {
   const Tally& tally = campaign.tally();
   WARN(
       fmt::format("{} damages: {} harmless, {} repaired ({} without loss), {} refused; {} repairs "
-                  "killed on the way; {} intact inodes compared",
+                  "killed on the way; {} intact inodes and {} intact pins compared",
                   count, tally.clean, tally.repaired, tally.without_loss, tally.refused,
-                  tally.killed, tally.intact_inodes));
+                  tally.killed, tally.intact_inodes, tally.intact_pins));
 }
 
 TEST_CASE("a truncated pool is refused with a reason, and repaired once it has its size again") {

@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 
 #include "blockmap/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/layout.h"
+#include "blockmap/pin_record_scan.h"
 
 namespace daxfs::corruption {
 
@@ -30,9 +32,11 @@ bool Damage::touches(const std::vector<Bytes>& bytes) const {
 
 PoolBlock Damage::some_block() {
   const std::uint64_t blocks = medium_.blocks().value;
-  switch (below(6)) {
+  switch (below(7)) {
     case 0:
       return PoolBlock(below(blocks));
+    case 3:
+      return block_of(some_pin_slot());
     case 1:
       return PoolBlock(below(image_.super.inode_region_start));
     case 2:
@@ -43,9 +47,11 @@ PoolBlock Damage::some_block() {
 }
 
 PoolOffset Damage::some_place() {
-  switch (below(5)) {
+  switch (below(6)) {
     case 0:
       return PoolOffset(below(medium_.size().value));
+    case 4:
+      return offset_of(some_pin_slot()) + ByteCount(below(pmem::kPinSlotBytes));
     case 1:
       return some_inode().slot + ByteCount(below(pmem::kInodeBytes));
     case 2: {
@@ -153,7 +159,11 @@ void Damage::forge() {
   const auto it =
       std::next(image_.inodes.begin(), static_cast<std::ptrdiff_t>(below(image_.inodes.size())));
   Known& victim = it->second;
-  switch (below(12)) {
+  switch (below(15)) {
+    case 12:
+    case 13:
+    case 14:
+      return forge_pin();
     case 0:
       return forge_index();
     case 1:
@@ -296,6 +306,24 @@ void Damage::forge_superblock() {
   change_field(reinterpret_cast<std::byte*>(&super), 104);
   seal(super);
   replace(at, super, sizeof super, "forged superblock");
+}
+
+void Damage::forge_pin() {
+  const PinSlot slot = some_pin_slot();
+  auto words = medium_.load<std::array<std::uint64_t, pmem::kPinSlotBytes / 8>>(offset_of(slot));
+  if (below(4) == 0) {
+    // Leads to another record.
+    const std::size_t link = index_of(slot) == 0 ? 1 + below(2) : 2;
+    const PinSlot other = some_pin_slot();
+    words[link] = index_of(slot) == 0 ? block_of(other).value : other.position;
+  } else {
+    change_field(reinterpret_cast<std::byte*>(words.data()), sizeof words);
+  }
+  words[0] &= ~std::uint64_t{0xffff'ffff};  // the checksum
+  const std::uint32_t crc =
+      sealed_crc(std::as_bytes(std::span(words)), static_cast<std::uint32_t>(slot.position));
+  std::memcpy(words.data(), &crc, sizeof crc);
+  replace(offset_of(slot), words, sizeof words, "forged pin record");
 }
 
 }  // namespace daxfs::corruption

@@ -40,6 +40,7 @@ class Damage {
   void forge_index();
   void forge_state();
   void forge_superblock();
+  void forge_pin();
 
   std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
   // A block that somebody uses, or some metadata, or any.
@@ -48,6 +49,7 @@ class Damage {
   PoolOffset some_place();
   std::uint64_t some_number();
   Known& some_inode();
+  PinSlot some_pin_slot() { return image_.pin_slots[below(image_.pin_slots.size())]; }
   void write(PoolOffset at, std::span<const std::byte> data, std::string what);
   template <class T>
   void replace(PoolOffset at, const T& object, std::size_t bytes, std::string what) {

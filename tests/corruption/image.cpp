@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <random>
@@ -10,6 +11,8 @@
 #include "blockmap/detach.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/layout.h"
+#include "blockmap/pin_record_scan.h"
+#include "blockmap/process_identity.h"
 #include "blockmap/xattr.h"
 #include "tests/model/mounted.h"
 
@@ -67,7 +70,7 @@ class Populate {
     need(testing::number_of(fs_, fs_.link(inode, parent, name)), "link");
   }
   void attribute(InodeNumber inode, const std::string& name, std::size_t length) {
-    need(fs_.set_xattr(inode, name, pattern(length, length), 0), "setxattr");
+    need(fs_.set_xattr(inode, name, pattern(length, length), 0, caller_), "setxattr");
   }
   void everything() {
     const auto docs = directory(kRootInode, "docs");
@@ -139,6 +142,122 @@ void learn(Image& image) {
   mounted.fs->unmount();
 }
 
+class PinMaker {
+ public:
+  PinMaker(Image& image, Volume& volume) : image_(image), volume_(volume) {
+    gone_.boot.fill(std::byte{0x77});
+  }
+
+  // The region of these pools has one block of records: with so many, they go on in the data area.
+  void everything() {
+    const std::vector<PoolRange> big = blocks_of("big");
+    const std::vector<PoolRange> chained = blocks_of("chained");
+    for (unsigned i = 0; i < 45; ++i) {
+      keep(limbo(1 + i % 3), true);
+      if (i % 4 == 0) keep({big.front()}, false);
+      if (i % 3 == 0) add(gone_, limbo(1));
+    }
+    keep(limbo(20), true);
+    keep({chained.begin(), chained.begin() + 30}, false);
+    add(gone_, {chained.begin(), chained.begin() + 10});
+  }
+
+  // As a crash leaves one that was being written.
+  void torn() {
+    const PinSlot slot = add(living_, limbo(9));
+    const auto head = image_.medium->load<pmem::PinHead>(offset_of(slot));
+    image_.medium->store_u64(offset_of(PinSlot{head.next}), 0);
+  }
+
+  // Once all are there.
+  void learn_slots() {
+    image_.pin_slots.clear();
+    PinRecordScan scan(volume_.medium(), volume_.superblock());
+    if (const auto read = scan.read_headers(); !read) throw std::runtime_error(read.error().text);
+    const PoolBlock region(volume_.superblock().pin_region_start);
+    for (std::uint64_t i = 0; i < scan.ready_blocks(); ++i) learn_block(region + BlockCount(i));
+    for (const PoolBlock block : scan.chain()) {
+      image_.used_blocks.push_back(block);
+      learn_block(block);
+    }
+    scan.for_each([&](RecordedPin&& found, std::span<const PinSlot> slots) {
+      const auto pin = std::ranges::find(image_.pins, found.slot, &KnownPin::slot);
+      if (pin == image_.pins.end()) return;
+      pin->slots.assign(slots.begin(), slots.end());
+      pin->bytes.clear();
+      for (const PinSlot slot : slots) {
+        const std::uint64_t at = offset_of(slot).value;
+        pin->bytes.push_back({at, at + pmem::kPinSlotBytes});
+      }
+    });
+  }
+
+ private:
+  PinSlot add(const PinOwner& owner, const std::vector<PoolRange>& blocks) {
+    PinRecord pin;
+    pin.owner = owner;
+    pin.inode = InodeNumber(2);
+    pin.generation = 1;
+    pin.length = ByteCount(kBlockSize);
+    pin.pin_id = image_.pins.size() * 2 + (owner == living_ ? 1 : 2);
+    pin.write = true;
+    return need(volume_.pin_records().add(pin, blocks), "pin");
+  }
+  void keep(std::vector<PoolRange> blocks, bool limbo) {
+    image_.pins.push_back({add(living_, blocks), std::move(blocks), limbo, {}, {}});
+  }
+  std::vector<PoolRange> limbo(std::size_t runs) {
+    std::vector<PoolRange> taken;
+    for (std::size_t i = 0; i < runs; ++i) {
+      taken.push_back(need(volume_.allocator().allocate_run(BlockCount(1)), "allocate"));
+      const PoolBlock block = taken.back().start;
+      const std::string content = pattern(block.value, kBlockSize);
+      image_.medium->write(offset_of(block), std::as_bytes(std::span(content)));
+      image_.used_blocks.push_back(block);
+    }
+    return taken;
+  }
+  std::vector<PoolRange> blocks_of(const std::string& name) {
+    for (const auto& [number, directory] : image_.inodes) {
+      const auto entry = directory.entries.find(name);
+      if (entry == directory.entries.end()) continue;
+      const InodeNumber inode(entry->second);
+      const auto map = need(ExtentMap::load(*image_.medium, volume_.allocator(), inode,
+                                            volume_.inodes().slot(inode), volume_.data_area()),
+                            "load");
+      return map.physical(to_end(FileBlock(0)));
+    }
+    throw std::runtime_error("there is no " + name);
+  }
+  void learn_block(PoolBlock block) {
+    for (std::uint64_t index = 0; index < pmem::kPinSlotsPerBlock; ++index) {
+      const PinSlot slot = slot_of(block, index);
+      if (image_.medium->load<std::uint64_t>(offset_of(slot)) != 0) {
+        image_.pin_slots.push_back(slot);
+      }
+    }
+  }
+
+  Image& image_;
+  Volume& volume_;
+  const PinOwner living_ = need(identify_process(::getpid(), ::getuid()), "identity");
+  PinOwner gone_{4711, 1, {}, 0};
+};
+
+std::unique_ptr<Volume> open_volume(Image& image) {
+  auto volume = Volume::open(*image.medium, "pool", false, 1);
+  if (!volume) throw std::runtime_error(volume.error().text);
+  return std::move(*volume);
+}
+
+void add_pins(Image& image) {
+  const auto volume = open_volume(image);
+  PinMaker pins(image, *volume);
+  pins.everything();
+  pins.learn_slots();
+  volume->close_clean();
+}
+
 Image blank(const char* name) {
   Image image;
   image.name = name;
@@ -185,6 +304,7 @@ Image make_small_image() {
     mounted.fs->unmount();
   }
   learn(image);
+  add_pins(image);
   return image;
 }
 
@@ -199,15 +319,18 @@ Image make_wide_image() {
     mounted.fs->unmount();
   }
   learn(image);
+  add_pins(image);
   return image;
 }
 
 Image make_interrupted_image() {
   Image image = make_small_image();
   image.name = "interrupted";
-  auto volume = Volume::open(*image.medium, "pool", false, 1);
-  if (!volume) throw std::runtime_error(volume.error().text);
-  // An unlinked file that is open, and a truncation that stopped after its first transaction.
+  const auto volume = open_volume(image);
+  PinMaker pins(image, *volume);
+  pins.torn();
+  pins.learn_slots();
+  // A truncation that stopped after its first transaction. Some of what it takes is pinned.
   for (auto& [number, known] : image.inodes) {
     const InodeNumber inode(number);
     auto record = known.record;
@@ -217,8 +340,8 @@ Image make_interrupted_image() {
     record.size = 100 * kBlockSize;
     known.content.resize(record.size);
     Transaction tx;
-    (*volume)->inodes().stage(tx, inode, record);
-    (*volume)->journal().commit(tx);
+    volume->inodes().stage(tx, inode, record);
+    volume->journal().commit(tx);
     known.record = record;
     break;
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "blockmap/format.h"
+#include "blockmap/pin_records.h"
 #include "blockmap/units.h"
 #include "src/filesystem.h"
 #include "tests/unit/recording_medium.h"
@@ -32,21 +33,33 @@ struct Known {
   std::vector<Bytes> bytes;
 };
 
+// A long-term pin of a living process.
+struct KnownPin {
+  PinSlot slot;
+  std::vector<PoolRange> blocks;
+  bool limbo = false;          // no file has the blocks: nobody may write to them
+  std::vector<PinSlot> slots;  // all that it takes
+  std::vector<Bytes> bytes;    // the same
+};
+
 struct Image {
   std::string name;
   std::unique_ptr<testing::CrashImage> medium;
   pmem::Superblock super{};
   std::map<std::uint64_t, Known> inodes;
+  std::vector<KnownPin> pins;
+  std::vector<PinSlot> pin_slots;  // all that are in use, also headers and those of the dead
   std::vector<PoolBlock> index_blocks;
   std::vector<PoolBlock> used_blocks;  // of the data area
   std::uint64_t region_inodes = 0;     // inodes that lie in the inode region
 };
 
-// Files of every shape, unmounted in good order.
+// Files of every shape, unmounted in good order. All images have pins of this process and of dead
+// ones, more than the region holds, some of blocks that no file has any more.
 Image make_small_image();
 // More inodes than the inode region holds, so that there is a chunk index.
 Image make_wide_image();
-// Not unmounted: a long truncation and an unlinked open file are left to finish.
+// Not unmounted: a long truncation is left to finish, and a pin that was never acknowledged.
 Image make_interrupted_image();
 
 // What an inode holds now. Throws if it cannot be read.
