@@ -166,7 +166,7 @@ class Inspector {
             fmt::format("has an impossible size; set to where its extents end, {}", record.size));
     }
     const bool detach = record.detach_begin != 0 || record.detach_end != 0;
-    if (record.detach_begin > record.detach_end || (detach && S_ISDIR(record.mode))) {
+    if (record.detach_begin > record.detach_end || (detach && !S_ISREG(record.mode))) {
       record.detach_begin = 0;
       record.detach_end = 0;
       wrong(Severity::repairable, "says that an impossible truncation was interrupted; forgotten");

@@ -209,12 +209,19 @@ TEST_CASE_METHOD(FsckFixture, "fsck: extended attributes") {
   check_content(file, {0, 2, 4, 6, 8});
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: a symbolic link without a target is removed") {
+TEST_CASE_METHOD(FsckFixture, "fsck: a symbolic link") {
   OpenInode link = create(*volume, root, "link", S_IFLNK | 0777);
   fill(link, {0});
   link.record.size = 10;
   commit_record(*volume, link);
-  zero(offset_of(first_block(link)), kBlockSize);
-  require_repaired(Code::symlink, Severity::loss);
-  CHECK_FALSE(find({"link"}));
+  SECTION("without a target is removed") {
+    zero(offset_of(first_block(link)), kBlockSize);
+    require_repaired(Code::symlink, Severity::loss);
+    CHECK_FALSE(find({"link"}));
+  }
+  SECTION("is not truncated, whatever its record says") {
+    forge_record(link, [](auto& r) { r.detach_end = pmem::kDetachToEnd; });
+    require_repaired(Code::inode_fields, Severity::repairable);
+    check_content(link, {0});
+  }
 }
