@@ -81,8 +81,13 @@ void print_findings(const Report& report, const FsckOptions& options) {
 
 void print_summary(const Report& report, const FsckOptions& options, const std::string& pool) {
   const auto numbers = [&] {
-    return fmt::format("{} files, {} directories, {} free", report.files, report.directories,
-                       format_size(bytes(BlockCount(report.free_blocks))));
+    const std::string pins =
+        report.pins == 0
+            ? std::string()
+            : fmt::format(", {} pins of living processes keep {} that no file has", report.pins,
+                          format_size(bytes(BlockCount(report.kept_blocks))));
+    return fmt::format("{} files, {} directories, {} free{}", report.files, report.directories,
+                       format_size(bytes(BlockCount(report.free_blocks))), pins);
   };
   const std::uint64_t damage = report.count(Severity::repairable) + report.count(Severity::loss);
   if (report.cancelled) {
@@ -125,6 +130,8 @@ void print_json(const Report& report, const FsckOptions& options, const std::str
   out["files"] = report.files;
   out["directories"] = report.directories;
   out["data"] = bytes(BlockCount(report.data_blocks)).value;
+  out["pins"] = report.pins;
+  out["kept_by_pins"] = bytes(BlockCount(report.kept_blocks)).value;
   out["free"] = bytes(BlockCount(report.free_blocks)).value;
   for (const Severity severity :
        {Severity::harmless, Severity::repairable, Severity::loss, Severity::fatal}) {
