@@ -7,16 +7,19 @@
 
 namespace daxfs::fsck {
 
+std::optional<Claimant> load_claimant(Context& context, InodeNumber inode) {
+  const auto record = context.inodes->load(inode);
+  if (!record) return std::nullopt;
+  auto map = ExtentMap::load(context.medium, *context.allocator, inode, context.inodes->slot(inode),
+                             context.area());
+  if (!map) return std::nullopt;
+  return Claimant{inode, *record, std::move(*map)};
+}
+
 void for_each_claimant(Context& context, std::string_view phase,
                        absl::FunctionRef<void(Claimant&)> visit) {
   context.for_each_inode(phase, [&](InodeNumber inode) {
-    const auto record = context.inodes->load(inode);
-    if (!record) return;
-    auto map = ExtentMap::load(context.medium, *context.allocator, inode,
-                               context.inodes->slot(inode), context.area());
-    if (!map) return;
-    Claimant claimant{inode, *record, std::move(*map)};
-    visit(claimant);
+    if (auto claimant = load_claimant(context, inode)) visit(*claimant);
   });
 }
 

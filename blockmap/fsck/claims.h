@@ -3,6 +3,7 @@
 
 #include <absl/functional/function_ref.h>
 
+#include <optional>
 #include <string_view>
 
 #include "blockmap/extent_map.h"
@@ -16,7 +17,10 @@ struct Claimant {
   ExtentMap map;
 };
 
-// Every inode in use whose extents hold together.
+// Nothing if the inode is not in use, or its extents do not hold together.
+std::optional<Claimant> load_claimant(Context& context, InodeNumber inode);
+
+// Every one that there is.
 void for_each_claimant(Context& context, std::string_view phase,
                        absl::FunctionRef<void(Claimant&)> visit);
 

@@ -1,13 +1,16 @@
 // The blocks that hold pin records: the region, and the chain in the data area. Records prove
-// where they lie, so what a broken link or header hides is found again, as long as no inode claims
-// it: blocks that left the chain keep their old contents until somebody overwrites them.
+// where they lie, so what a broken link or header hides is found again. But blocks that left the
+// chain keep their old contents until somebody overwrites them: so not where an inode's metadata or
+// unwritten blocks are, while a file that has such a block as written claims what is not its own.
 #include <absl/container/flat_hash_set.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "blockmap/block_bitmap.h"
+#include "blockmap/extent_record.h"
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/claims.h"
 #include "blockmap/fsck/passes.h"
@@ -143,6 +146,12 @@ class PinPlaces {
     BlockBitmap claimed(medium_.blocks());
     for_each_claim(context_, "pin records",
                    [&](PoolRange run, const Claimant*) { claimed.mark(run); });
+    for_each_claimant(context_, "pin records", [&](Claimant& c) {
+      if (!S_ISREG(c.record.mode)) return;
+      c.map.for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
+        if (!extent.unwritten) find_in_file({extent.pool, extent.count});
+      });
+    });
     for (const PoolBlock block : chain_) claimed.mark({block, BlockCount(1)});
     const PoolRange area = context_.area();
     claimed.for_each_clear(area, [&](PoolRange run) {
@@ -152,6 +161,14 @@ class PinPlaces {
         if (!context_.cancelled() && holds_record(at)) chain_.push_back(at);
       }
     });
+  }
+
+  void find_in_file(PoolRange run) {
+    for (PoolBlock at = run.start; at < run.end(); at += BlockCount(1)) {
+      if (is_linked(at.value) && holds_record(at) && seen_.insert(at.value).second) {
+        chain_.push_back(at);
+      }
+    }
   }
 
   void tell(std::uint64_t done, std::uint64_t total) {

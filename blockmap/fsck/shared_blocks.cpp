@@ -2,7 +2,8 @@
 //
 //   1. inode chunks and their index, then blocks of pin records
 //   2. extent blocks, attribute runs and directory blocks, which prove whose they are
-//   3. file data, which proves nothing: the inode with the lower number
+//   3. file data, which proves nothing: the inode that shares the fewest blocks, since one bad
+//      record can claim what many own; of equals that with the lower number
 //   4. blocks that are set aside for a file, but were never written
 //
 // Another file that claims the block gets a copy, as long as there is space: one of the two has
@@ -12,7 +13,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstring>
+#include <compare>
+#include <vector>
 
 #include "blockmap/block_bitmap.h"
 #include "blockmap/crc32c.h"
@@ -43,35 +45,80 @@ class SharedBlocks {
     if (!anything_shared() || context_.cancelled()) return;
     for (const PoolRange& run : context_.index_runs) take_proven(run);
     for (const PoolRange& run : context_.pins.records) take_proven(run);
-    each("shared blocks", [&](Claimant& c) { settle_chain(c); });
-    each("shared blocks", [&](Claimant& c) { settle_xattrs(c); });
-    each("shared blocks", [&](Claimant& c) { settle_directory(c); });
+    each([&](Claimant& c) { settle_chain(c); });
+    each([&](Claimant& c) { settle_xattrs(c); });
+    each([&](Claimant& c) { settle_directory(c); });
     for (const bool unwritten : {false, true}) {
-      each("shared blocks", [&](Claimant& c) { settle_data(c, unwritten); });
+      each([&](Claimant& c) { settle_data(c, unwritten); });
     }
   }
 
  private:
+  struct Sharer {
+    std::uint64_t blocks;  // that others claim, too
+    InodeNumber inode;
+    auto operator<=>(const Sharer&) const = default;
+  };
+
+  // Whoever shares nothing meets nobody.
   template <class Visit>
-  void each(std::string_view phase, const Visit& visit) {
-    for_each_claimant(context_, phase, visit);
+  void each(const Visit& visit) {
+    for (std::size_t i = 0; i < sharers_.size() && !context_.cancelled(); ++i) {
+      if (context_.options.progress != nullptr) {
+        context_.options.progress->advance("shared blocks", i, sharers_.size());
+      }
+      if (auto claimant = load_claimant(context_, sharers_[i].inode)) visit(*claimant);
+    }
   }
 
   // Marks all that is claimed; what neither is nor kept by a pin is free.
   bool anything_shared() {
     BlockBitmap claimed(medium_.blocks());
+    BlockBitmap twice(medium_.blocks());
     bool shared = false;
     for (const PoolRange& run : context_.pins.kept) kept_.mark(run);
     for (const PoolRange& run : context_.pins.records) claimed.mark(run);
     for_each_claim(context_, "blocks", [&](PoolRange run, const Claimant* by) {
-      if (claimed.mark(run)) shared = true;
-      if (by != nullptr && S_ISDIR(by->record.mode) && is_in(kept_, run)) shared = true;
+      if (is_in(claimed, run)) {
+        shared = true;
+        for_each_marked(claimed, run, [&](PoolRange part) { twice.mark(part); });
+      }
+      claimed.mark(run);
+      if (is_pinned_directory(by, run)) shared = true;
     });
-    if (!shared) return false;
+    if (!shared || context_.cancelled()) return false;
+    find_sharers(twice);
     for (const PoolRange& run : context_.pins.kept) claimed.mark(run);
     std::vector<PoolRange> free_runs;
     claimed.for_each_clear(context_.area(), [&](PoolRange run) { free_runs.push_back(run); });
     return context_.allocator->rebuild(free_runs).has_value();
+  }
+
+  void find_sharers(const BlockBitmap& twice) {
+    for_each_claim(context_, "shared blocks", [&](PoolRange run, const Claimant* by) {
+      if (by == nullptr) return;
+      std::uint64_t blocks = 0;
+      for_each_marked(twice, run, [&](PoolRange part) { blocks += part.count.value; });
+      if (blocks == 0 && !is_pinned_directory(by, run)) return;
+      if (sharers_.empty() || sharers_.back().inode != by->inode)
+        sharers_.push_back({0, by->inode});
+      sharers_.back().blocks += blocks;
+    });
+    std::ranges::sort(sharers_);
+  }
+
+  bool is_pinned_directory(const Claimant* by, PoolRange run) const {
+    return by != nullptr && S_ISDIR(by->record.mode) && is_in(kept_, run);
+  }
+
+  template <class Visit>
+  static void for_each_marked(const BlockBitmap& marks, PoolRange run, const Visit& visit) {
+    const std::uint64_t end = run.end().value;
+    for (std::uint64_t at = marks.find(run.start.value, end, true); at < end;) {
+      const std::uint64_t stop = marks.find(at, end, false);
+      visit(PoolRange{PoolBlock(at), BlockCount(stop - at)});
+      at = marks.find(stop, end, true);
+    }
   }
 
   static FileRange all() { return {FileBlock(0), BlockCount(kMaxFileBlocks)}; }
@@ -302,9 +349,10 @@ class SharedBlocks {
 
   Context& context_;
   Medium& medium_;
-  BlockBitmap proven_;  // metadata that proves whose it is
-  BlockBitmap owned_;   // has been given to somebody
-  BlockBitmap kept_;    // by pins of living processes
+  BlockBitmap proven_;           // metadata that proves whose it is
+  BlockBitmap owned_;            // has been given to somebody
+  BlockBitmap kept_;             // by pins of living processes
+  std::vector<Sharer> sharers_;  // and directories that claim what is kept
 };
 
 }  // namespace

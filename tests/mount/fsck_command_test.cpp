@@ -8,6 +8,7 @@
 #include "blockmap/format.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"
+#include "tests/mount/pin_helpers.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs::test;
@@ -170,6 +171,40 @@ TEST_CASE("fsck.daxfs and a mounted pool") {
   CHECK(run({tool("fsck.daxfs"), "-n", mount.pool()}).code == 0);
   CHECK(read_file(mount.pool()) == before);
   CHECK(run({tool("fsck.daxfs"), "-y", mount.pool()}).code <= 1);
+  mount.mount();
+  CHECK(read_file(mount.path("file")) == pattern(100'000, 1));
+  mount.unmount();
+}
+
+TEST_CASE("fsck.daxfs and pins of a process that outlives the daemon") {
+  Mount mount({.size = "16M"});
+  const auto fsck = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), tool("fsck.daxfs"));
+    words.push_back(mount.pool());
+    Finished done = run(words);
+    UNSCOPED_INFO(done.out << done.err);
+    return done;
+  };
+  write_file(mount.path("file"), pattern(100'000, 1));
+  HoldProcess holder(mount.path("file"), 0, 8192, {"--read-only"});
+  mount.kill_daemon();
+  const Finished repaired = fsck({"-y"});
+  CHECK(repaired.code <= 1);
+  CHECK(repaired.out.find("1 pins of living processes") != std::string::npos);
+  CHECK(Json::parse(fsck({"-n", "--json"}).out)["pins"] == 1);
+
+  // Its record is destroyed: nobody knows any more what it keeps, so that is no safe repair.
+  const auto fd = open_file(mount.pool(), O_RDWR);
+  pmem::Superblock super;
+  REQUIRE(pread(fd.get(), &super, sizeof super, 0) == sizeof super);
+  const std::string zeroes(64, '\0');
+  const auto record = static_cast<off_t>(super.pin_region_start * kBlock + pmem::kPinSlotBytes);
+  REQUIRE(pwrite(fd.get(), zeroes.data(), zeroes.size(), record + 8) == 64);
+  CHECK(fsck({"-n"}).out.find("[data-loss, pin-record]") != std::string::npos);
+  CHECK(fsck({"-p"}).code == 4);
+  CHECK(fsck({"-y"}).code == 1);
+  CHECK(fsck({"-n"}).code == 0);
+  CHECK(Json::parse(fsck({"-n", "--json"}).out)["pins"] == 0);
   mount.mount();
   CHECK(read_file(mount.path("file")) == pattern(100'000, 1));
   mount.unmount();

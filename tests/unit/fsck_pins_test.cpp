@@ -268,6 +268,9 @@ TEST_CASE_METHOD(FsckPins, "fsck: the blocks of pin records") {
   }
   SECTION("a file claims a block of records: it gets a hole") {
     forge_extent(file, 1, [&](auto& r) { r.pool_block = block_of(middle).value; });
+    SECTION("also where nothing else leads to it") {
+      zero(offset_of(header_of(pins.front().slot)), pmem::kPinSlotBytes);
+    }
     require_repaired(Code::shared_blocks, Severity::loss);
     check_content(file, {0, 4, 6, 8});
   }
@@ -301,6 +304,16 @@ TEST_CASE_METHOD(FsckPins, "fsck: what a pin keeps is not used for repairs") {
       REQUIRE(std::memcmp(medium->at(at), pattern(at).data(), kBlockSize) == 0);
     }
   }
+}
+
+TEST_CASE_METHOD(FsckPins, "fsck: a directory does not get what is pinned") {
+  const Pin pin = living(take(1));
+  const PoolBlock block = pin.blocks.front().start;
+  forge_extent(deep, 0, [&](auto& r) { r.pool_block = block.value; });
+  require_repaired(Code::shared_blocks, Severity::loss);
+  CHECK(find({"lost+found", lost_name(file)}) == file.number);
+  CHECK(std::memcmp(medium->at(block), pattern(block).data(), kBlockSize) == 0);
+  require_kept({pin});
 }
 
 TEST_CASE_METHOD(FsckPins, "fsck: a repair of pin records can be killed at any fence") {

@@ -25,6 +25,23 @@ TEST_CASE_METHOD(FsckFixture, "fsck: blocks that two files claim") {
     });
     require_repaired(Code::shared_blocks, Severity::loss);
   }
+  SECTION("one record that claims what many own does not take it from them") {
+    std::vector<OpenInode> many;
+    for (std::uint64_t i = 0; i < 10; ++i) {
+      many.push_back(create(*volume, root, "many" + std::to_string(i), S_IFREG | 0600));
+      fill(many.back(), {0, 1});
+    }
+    // Everything that it can get, and no room for a copy of that.
+    const std::uint64_t first = first_block(witness).value;
+    const std::uint64_t count = volume->data_area().end().value - first;
+    forge_extent(file, 0, [&](auto& r) {
+      r.pool_block = first;
+      r.file_block = 100;
+      r.count = static_cast<std::uint32_t>(count);
+    });
+    require_repaired(Code::shared_blocks, Severity::loss);
+    for (const OpenInode& other : many) check_content(other, {0, 1});
+  }
   SECTION("what is unwritten needs no copy") {
     forge_extent(file, 0, [&](auto& r) {
       r.pool_block = wanted.value;
