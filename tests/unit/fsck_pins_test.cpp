@@ -280,7 +280,7 @@ TEST_CASE_METHOD(FsckPins, "fsck: the blocks of pin records") {
 TEST_CASE_METHOD(FsckPins, "fsck: what a pin keeps is not used for repairs") {
   // Everything but a few blocks is kept for a holder.
   std::vector<PoolRange> all;
-  while (volume->allocator().free_blocks().value > 24) {
+  while (volume->allocator().free_blocks().value > 8) {
     REQUIRE(volume->allocator().allocate(BlockCount(1), PoolBlock(0), all));
   }
   all = to_set(std::move(all));
@@ -290,8 +290,8 @@ TEST_CASE_METHOD(FsckPins, "fsck: what a pin keeps is not used for repairs") {
     }
   }
   const Pin pin = living(all);
-  // Needs a copy; a lost file needs lost+found.
-  forge_extent(file, 0, [&](auto& r) { r.pool_block = first_block(witness).value; });
+  // Needs a copy, for which there is no room but what is kept; a lost file needs lost+found.
+  forge_extent(witness, 1, [&](auto& r) { r.pool_block = first_block(file).value; });
   unlink(*volume, sub, "deep", nullptr);
   const fsck::Report report = run();
   CHECK(has(report, Code::shared_blocks, Severity::loss));
@@ -299,6 +299,9 @@ TEST_CASE_METHOD(FsckPins, "fsck: what a pin keeps is not used for repairs") {
   CHECK(run().findings.empty());
   CHECK(find({"lost+found", lost_name(deep), "file"}) == file.number);
   require_kept({pin});
+  CHECK_FALSE(open_inode(*open_volume(*medium), witness.number)
+                  .map->run_at(FileBlock(5), BlockCount(1))
+                  .pool);
   for (const PoolRange& run : all) {
     for (PoolBlock at = run.start; at < run.end(); at += BlockCount(1)) {
       REQUIRE(std::memcmp(medium->at(at), pattern(at).data(), kBlockSize) == 0);
