@@ -130,14 +130,9 @@ class Inspector {
 
   void take_slot_away() {
     plan_.in_use = false;
-    plan_.empty_slot = true;
-    plan_.record_changed = true;
     plan_.record = {};
     plan_.record.generation = slot_.record.generation;
-    plan_.extents.clear();
-    plan_.chain.clear();
-    plan_.slots.clear();
-    plan_.headers.clear();
+    drop_extents();
     plan_.xattr_byte.reset();
   }
 
@@ -228,6 +223,10 @@ class Inspector {
   void check_content(bool record_was_sound) {
     pmem::InodeRecord& record = plan_.record;
     if (S_ISDIR(record.mode)) check_directory(record_was_sound);
+    if (!may_have_data() && (!plan_.extents.empty() || record.extent_block != 0)) {
+      found(Code::extent_record, Severity::loss, "a pipe, socket or device has extents; removed");
+      drop_extents();
+    }
     if (record.blocks != mapped()) {
       // What is missing without a bad record in its place was overwritten by zeroes.
       if (!extents_were_lost()) {
@@ -243,6 +242,21 @@ class Inspector {
       found(Code::symlink, Severity::loss, "the target of the symbolic link is lost; removed");
       take_slot_away();
     }
+  }
+
+  bool may_have_data() const {
+    const std::uint16_t mode = plan_.record.mode;
+    return S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode);
+  }
+
+  void drop_extents() {
+    plan_.empty_slot = true;
+    plan_.record_changed = true;
+    plan_.record.extent_block = 0;
+    plan_.extents.clear();
+    plan_.chain.clear();
+    plan_.slots.clear();
+    plan_.headers.clear();
   }
 
   void check_directory(bool record_was_sound) {

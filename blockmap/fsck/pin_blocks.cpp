@@ -4,7 +4,6 @@
 // unwritten blocks are, while a file that has such a block as written claims what is not its own.
 #include <absl/container/flat_hash_set.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -147,7 +146,6 @@ class PinPlaces {
     for_each_claim(context_, "pin records",
                    [&](PoolRange run, const Claimant*) { claimed.mark(run); });
     for_each_claimant(context_, "pin records", [&](Claimant& c) {
-      if (!S_ISREG(c.record.mode)) return;
       c.map.for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
         if (!extent.unwritten) find_in_file({extent.pool, extent.count});
       });

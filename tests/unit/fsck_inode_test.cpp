@@ -152,6 +152,17 @@ TEST_CASE_METHOD(FsckFixture, "fsck: extents") {
   }
 }
 
+TEST_CASE_METHOD(FsckFixture, "fsck: what has no data gets no blocks") {
+  OpenInode pipe = create(*volume, root, "pipe", S_IFIFO | 0600);
+  fill(pipe, {0, 2, 4, 6, 8});
+  require_repaired(Code::extent_record, Severity::loss);
+  CHECK(find({"pipe"}) == pipe.number);
+  const auto slot_now = medium->load<pmem::InodeSlot>(slot(pipe));
+  CHECK(slot_now.record.blocks == 0);
+  CHECK(slot_now.record.extent_block == 0);
+  CHECK(slot_now.extents[0].count == 0);
+}
+
 TEST_CASE_METHOD(FsckFixture, "fsck: the chain of extent blocks") {
   std::vector<std::uint64_t> blocks;
   for (std::uint64_t b = 10; b < 600; b += 2) blocks.push_back(b);
