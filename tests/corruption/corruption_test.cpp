@@ -303,7 +303,7 @@ class Campaign {
 }  // namespace
 
 TEST_CASE("random damage is repaired, and what is not damaged stays") {
-  const std::uint64_t count = number_from("DAXFS_CORRUPTIONS", 1500);
+  const std::uint64_t count = number_from("DAXFS_CORRUPTIONS", 3000);
   const std::uint64_t first = number_from("DAXFS_CORRUPTION_SEED", 1);
   spdlog::set_level(spdlog::level::err);  // each mount tells who still has pins
   Campaign campaign;
