@@ -25,14 +25,13 @@ class BlockBitmap {
 
   // Marks a range within the pool. Returns the first block of it that was marked before.
   std::optional<PoolBlock> mark(PoolRange range);
+  // The first block in [at, end) whose mark is `set`, else `end`.
+  std::uint64_t find(std::uint64_t at, std::uint64_t end, bool set) const;
   // Unmarked runs within `area`, in ascending order.
   void for_each_clear(PoolRange area, absl::FunctionRef<void(PoolRange)> visit) const;
 
  private:
   static constexpr std::uint64_t kPageBlocks = kBlockSize * 8;  // blocks per page of the bitmap
-
-  // The first block in [at, end) whose mark is `set`, else `end`.
-  std::uint64_t find(std::uint64_t at, std::uint64_t end, bool set) const;
 
   std::uint64_t* words_;
   std::size_t bytes_;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "blockmap/check_pin_records.h"
+#include "blockmap/dir_entry.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/volume.h"
@@ -14,11 +15,6 @@
 
 namespace daxfs {
 namespace {
-
-// st_mode's file type as a DT_* value.
-std::uint8_t entry_type(std::uint16_t mode) {
-  return static_cast<std::uint8_t>((mode & S_IFMT) >> 12);
-}
 
 class Check {
  public:

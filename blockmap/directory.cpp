@@ -4,7 +4,6 @@
 #include <absl/container/btree_set.h>
 #include <absl/container/flat_hash_set.h>
 #include <absl/hash/hash.h>
-#include <dirent.h>
 
 #include <algorithm>
 #include <array>
@@ -12,7 +11,7 @@
 #include <cstring>
 #include <limits>
 
-#include "blockmap/crc32c.h"
+#include "blockmap/dir_entry.h"
 
 namespace daxfs {
 namespace {
@@ -29,11 +28,6 @@ static_assert((sizeof(DirEntryHeader) + pmem::kMaxName + kGranuleBytes - 1) / kG
 constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max();
 // Holes that are remembered for reuse: bounds what a hostile sparse directory can make us keep.
 constexpr std::size_t kMaxHoles = 1 << 20;
-
-constexpr unsigned granules_for(std::size_t name_length) {
-  return static_cast<unsigned>((sizeof(DirEntryHeader) + name_length + kGranuleBytes - 1) /
-                               kGranuleBytes);
-}
 
 constexpr std::uint64_t granule_mask(unsigned first, unsigned count) {
   return ((1ull << count) - 1) << first;
@@ -53,45 +47,8 @@ constexpr unsigned longest_run(std::uint64_t occupied) {
   return length;
 }
 
-std::uint32_t entry_crc(InodeNumber directory, DirEntryHeader header, std::string_view name) {
-  header.crc = 0;
-  std::uint32_t crc = crc32c(std::as_bytes(std::span(&directory.value, 1)));
-  crc = crc32c(std::as_bytes(std::span(&header, 1)), crc);
-  return sealed_crc(std::as_bytes(std::span(name)), crc);
-}
-
-bool is_entry_type(std::uint8_t type) {
-  switch (type) {
-    case DT_FIFO:
-    case DT_CHR:
-    case DT_DIR:
-    case DT_BLK:
-    case DT_REG:
-    case DT_LNK:
-    case DT_SOCK:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool is_entry_name(std::string_view name) {
-  return name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
-}
-
 std::uint32_t hash_of(std::string_view name) {
   return static_cast<std::uint32_t>(absl::Hash<std::string_view>{}(name));
-}
-
-PoolOffset granule_offset(PoolBlock block, std::uint64_t granule) {
-  return offset_of(block) + ByteCount(granule * kGranuleBytes);
-}
-
-// The name of the entry at `at`.
-std::string_view name_at(const Medium& medium, PoolOffset at) {
-  const auto header = medium.load<DirEntryHeader>(at);
-  return {reinterpret_cast<const char*>(medium.at(at + ByteCount(sizeof header))),
-          header.name_length};
 }
 
 }  // namespace
@@ -188,18 +145,12 @@ bool Directory::Index::parse_block(InodeNumber directory, std::uint32_t number, 
   for (unsigned granule = 0; granule < kGranulesPerBlock;) {
     const PoolOffset at = granule_offset(pool, granule);
     const auto header = medium.load<DirEntryHeader>(at);
-    static constexpr std::array<std::byte, sizeof header> kFree{};
-    if (std::memcmp(&header, kFree.data(), sizeof header) == 0) {
+    if (is_free(header)) {
       ++granule;
       continue;
     }
-    if (header.magic != DirEntryHeader::kMagic || header.name_length == 0 || header.inode == 0 ||
-        header.granules != granules_for(header.name_length) ||
-        granule + header.granules > kGranulesPerBlock || !is_entry_type(header.type)) {
-      return false;
-    }
+    if (!is_sound_entry(medium, directory, pool, granule)) return false;
     const std::string_view name = name_at(medium, at);
-    if (header.crc != entry_crc(directory, header, name) || !is_entry_name(name)) return false;
     if (find(name) != nullptr) return false;
     names.insert(Element{at.value / kGranuleBytes, number, hash_of(name)});
     block.starts |= 1ull << granule;

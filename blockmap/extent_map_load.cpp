@@ -1,34 +1,13 @@
 // Reading the slots of an inode back into an ExtentMap. Nothing on the medium is trusted.
 #include <algorithm>
-#include <array>
 #include <cstddef>
-#include <cstring>
 #include <optional>
 
-#include "blockmap/crc32c.h"
 #include "blockmap/extent_map.h"
+#include "blockmap/extent_record.h"
 
 namespace daxfs {
 namespace {
-
-// File offsets are signed 64-bit numbers of bytes.
-constexpr std::uint64_t kMaxFileBlocks = 1ull << (63 - kBlockShift);
-
-bool contains(PoolRange area, std::uint64_t start, std::uint64_t count) {
-  return start >= area.start.value && start < area.end().value && count <= area.end().value - start;
-}
-
-bool is_free(const pmem::ExtentRecord& record) {
-  static constexpr std::array<std::byte, sizeof record> kZero{};
-  return std::memcmp(&record, kZero.data(), sizeof record) == 0;
-}
-
-bool is_plausible(const pmem::ExtentRecord& record, InodeNumber inode, PoolRange data_area) {
-  return is_sealed(record) && record.inode_low == static_cast<std::uint32_t>(inode.value) &&
-         record.count != 0 && (record.flags & ~pmem::kExtentUnwritten) == 0 &&
-         record.file_block < kMaxFileBlocks && record.count <= kMaxFileBlocks - record.file_block &&
-         contains(data_area, record.pool_block, record.count);
-}
 
 // The extent blocks of an inode, oldest first; nullopt for anything that does not hold together.
 std::optional<std::vector<PoolBlock>> read_chain(const Medium& medium, InodeNumber inode,
@@ -38,13 +17,10 @@ std::optional<std::vector<PoolBlock>> read_chain(const Medium& medium, InodeNumb
   std::uint64_t mark = head;
   std::uint64_t next_mark = 1;
   for (std::uint64_t block = head; block != 0;) {
-    if (!contains(data_area, block, 1)) return std::nullopt;
+    if (!lies_within(data_area, block, 1)) return std::nullopt;
     const PoolBlock here(block);
     const auto content = medium.load<pmem::ExtentBlock>(offset_of(here));
-    if (content.magic != pmem::ExtentBlock::kMagic || content.inode != inode.value ||
-        !is_sealed(content, offsetof(pmem::ExtentBlock, slots))) {
-      return std::nullopt;
-    }
+    if (!is_sound_header(content, inode)) return std::nullopt;
     chain.push_back(here);
     block = content.next;
     if (block == mark) return std::nullopt;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "blockmap/crc32c.h"
+#include "blockmap/layout.h"
 
 namespace daxfs {
 namespace {
@@ -16,7 +17,6 @@ using pmem::kChunkBlocks;
 using pmem::kChunkInodes;
 
 constexpr std::uint64_t kWordsPerChunk = kChunkInodes / 64;
-constexpr PoolBlock kStateBlock{1};
 constexpr std::size_t kIndexHeaderBytes = offsetof(ChunkIndexBlock, chunks);
 constexpr std::size_t kIndexEntries = std::tuple_size_v<decltype(ChunkIndexBlock::chunks)>;
 
@@ -40,17 +40,9 @@ InodeTable::InodeTable(Medium& medium, Journal& journal, Allocator& allocator,
                        const pmem::Superblock& super, const pmem::PoolState& state)
     : medium_(medium), journal_(journal), allocator_(allocator), super_(super), state_(state) {}
 
-PoolRange InodeTable::data_area() const {
-  return {PoolBlock(super_.data_start), BlockCount(super_.total_blocks - 1 - super_.data_start)};
-}
-
 Outcome<void> InodeTable::open(std::vector<PoolRange>& used) {
   const std::lock_guard lock(mutex_);
-  const PoolRange area = data_area();
-  const auto within = [&](std::uint64_t start, std::uint64_t count) {
-    return start >= area.start.value && start < area.end().value &&
-           count <= area.end().value - start;
-  };
+  const PoolRange area = data_area(super_);
   const std::uint64_t in_region = std::min(state_.inode_chunks, super_.inode_region_chunks);
   std::uint64_t rest = state_.inode_chunks - in_region;
   if (state_.inode_chunks == 0 || rest > area.count.value / kChunkBlocks) {
@@ -63,7 +55,7 @@ Outcome<void> InodeTable::open(std::vector<PoolRange>& used) {
     const auto broken = [&](const char* what) {
       return problem(EUCLEAN, fmt::format("inode chunk index, block {}: {}", next, what));
     };
-    if (!within(next, 1)) return broken("lies outside the data area");
+    if (!lies_within(area, next, 1)) return broken("lies outside the data area");
     const auto index = medium_.load<ChunkIndexBlock>(offset_of(PoolBlock(next)));
     if (index.magic != ChunkIndexBlock::kMagic || index.count > kIndexEntries ||
         !is_sealed(index, covered_bytes(index))) {
@@ -73,7 +65,8 @@ Outcome<void> InodeTable::open(std::vector<PoolRange>& used) {
       return broken("lists another number of chunks than the pool state");
     }
     for (std::size_t i = 0; i < index.count; ++i) {
-      if (!within(index.chunks[i], kChunkBlocks)) return broken("lists a chunk outside the pool");
+      if (!lies_within(area, index.chunks[i], kChunkBlocks))
+        return broken("lists a chunk outside the pool");
       index_chunks_.push_back(PoolBlock(index.chunks[i]));
       used.push_back({PoolBlock(index.chunks[i]), BlockCount(kChunkBlocks)});
     }

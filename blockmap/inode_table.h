@@ -60,7 +60,6 @@ class InodeTable {
   void set_state_flags(std::uint32_t flags, bool count_mount);
 
  private:
-  PoolRange data_area() const;
   Result<void> grow_locked();
   // Allocates a chunk in the data area and stages its place in the chunk index.
   Result<void> add_index_chunk_locked(Transaction& tx, pmem::PoolState& grown);

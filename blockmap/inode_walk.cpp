@@ -8,6 +8,7 @@
 
 #include "blockmap/crc32c.h"
 #include "blockmap/extent_map.h"
+#include "blockmap/extent_record.h"
 #include "blockmap/xattr.h"
 
 namespace daxfs {
@@ -15,7 +16,8 @@ namespace {
 
 constexpr std::array<std::byte, sizeof(pmem::InodeSlot)> kZeroes{};
 constexpr std::uint64_t kMaxSize = std::numeric_limits<std::int64_t>::max();
-constexpr std::uint64_t kMaxFileBlocks = (kMaxSize >> kBlockShift) + 1;
+
+}  // namespace
 
 bool is_file_type(std::uint16_t mode) {
   switch (mode & S_IFMT) {
@@ -32,19 +34,12 @@ bool is_file_type(std::uint16_t mode) {
   }
 }
 
-// Everything but generation, checksum and times.
 bool is_empty_slot(const pmem::InodeSlot& slot) {
   constexpr std::size_t kFrom = offsetof(pmem::InodeRecord, links);
   const auto* bytes = reinterpret_cast<const std::byte*>(&slot);
   return std::memcmp(bytes + kFrom, kZeroes.data(), pmem::kInodeCrcBytes - kFrom) == 0 &&
          std::memcmp(&slot.extents, kZeroes.data(), sizeof slot.extents) == 0;
 }
-
-bool lies_within(PoolRange area, std::uint64_t start, std::uint64_t count) {
-  return start >= area.start.value && start < area.end().value && count <= area.end().value - start;
-}
-
-}  // namespace
 
 const char* InodeWalk::damage(const pmem::InodeSlot& slot) const {
   const pmem::InodeRecord& record = slot.record;
@@ -85,13 +80,8 @@ bool InodeWalk::visit_inline(InodeNumber inode, const pmem::InodeSlot& slot,
                              absl::FunctionRef<void(PoolRange)> visit) const {
   for (std::size_t i = 0; i < slot.extents.size(); ++i) {
     const pmem::ExtentRecord& record = slot.extents[i];
-    if (std::memcmp(&record, kZeroes.data(), sizeof record) == 0) continue;
-    if (!is_sealed(record) || record.inode_low != static_cast<std::uint32_t>(inode.value) ||
-        record.count == 0 || (record.flags & ~pmem::kExtentUnwritten) != 0 ||
-        record.file_block >= kMaxFileBlocks || record.count > kMaxFileBlocks - record.file_block ||
-        !lies_within(data_area_, record.pool_block, record.count)) {
-      return false;
-    }
+    if (is_free(record)) continue;
+    if (!is_plausible(record, inode, data_area_)) return false;
     for (std::size_t j = 0; j < i; ++j) {
       const pmem::ExtentRecord& other = slot.extents[j];
       if (record.file_block < other.file_block + other.count &&

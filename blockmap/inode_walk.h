@@ -11,6 +11,11 @@
 
 namespace daxfs {
 
+// Whether a mode names one of the seven file types.
+bool is_file_type(std::uint16_t mode);
+// Everything but generation, checksum and times.
+bool is_empty_slot(const pmem::InodeSlot& slot);
+
 // Thread-safe: only reads.
 class InodeWalk {
  public:

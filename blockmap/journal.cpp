@@ -101,6 +101,22 @@ struct FoundLane {
   std::span<const std::byte> records;  // empty: torn, that is, never committed
 };
 
+// What a lane that is not empty holds.
+FoundLane read_lane(const Medium& medium, const Journal::Geometry& geometry, std::uint32_t lane) {
+  const PoolOffset start = lane_start(geometry, lane);
+  const auto header = medium.load<LaneHeader>(start);
+  FoundLane found{start, header.sequence, {}};
+  if (header.bytes != 0 && header.bytes <= geometry.lane_bytes - sizeof header) {
+    const std::span records(medium.at(start) + sizeof header, header.bytes);
+    if (header.crc == lane_crc(header, records)) found.records = records;
+  }
+  return found;
+}
+
+bool is_empty(const Medium& medium, const Journal::Geometry& geometry, std::uint32_t lane) {
+  return medium.load<std::uint64_t>(lane_start(geometry, lane)) == 0;
+}
+
 // Every lane that is not empty. Fails if a committed one cannot be replayed.
 Outcome<std::vector<FoundLane>> scan(const Medium& medium, const Journal::Geometry& geometry) {
   const std::uint64_t size = medium.size().value;
@@ -111,23 +127,14 @@ Outcome<std::vector<FoundLane>> scan(const Medium& medium, const Journal::Geomet
   }
   std::vector<FoundLane> found;
   for (std::uint32_t lane = 0; lane < geometry.lanes; ++lane) {
-    const PoolOffset start = lane_start(geometry, lane);
-    if (medium.load<std::uint64_t>(start) == 0) continue;
-    const auto header = medium.load<LaneHeader>(start);
-    FoundLane entry{start, header.sequence, {}};
-    if (header.bytes != 0 && header.bytes <= geometry.lane_bytes - sizeof header) {
-      const std::span records(medium.at(start) + sizeof header, header.bytes);
-      if (header.crc == lane_crc(header, records)) {
-        if (!all_records_fit(medium, geometry, records)) {
-          return problem(EUCLEAN,
-                         fmt::format("journal lane {}: a committed record points outside the pool; "
-                                     "nothing was replayed; run fsck.daxfs",
-                                     lane));
-        }
-        entry.records = records;
-      }
+    if (is_empty(medium, geometry, lane)) continue;
+    found.push_back(read_lane(medium, geometry, lane));
+    if (!all_records_fit(medium, geometry, found.back().records)) {
+      return problem(EUCLEAN,
+                     fmt::format("journal lane {}: a committed record points outside the pool; "
+                                 "nothing was replayed; run fsck.daxfs",
+                                 lane));
     }
-    found.push_back(entry);
   }
   return found;
 }
@@ -250,6 +257,22 @@ Outcome<std::uint32_t> Journal::pending(const Medium& medium, Geometry geometry)
   auto lanes = scan(medium, geometry);
   if (!lanes) return std::unexpected(std::move(lanes.error()));
   return committed(*lanes);
+}
+
+std::vector<std::uint32_t> Journal::unplayable(const Medium& medium, Geometry geometry) {
+  std::vector<std::uint32_t> lanes;
+  for (std::uint32_t lane = 0; lane < geometry.lanes; ++lane) {
+    if (!is_empty(medium, geometry, lane) &&
+        !all_records_fit(medium, geometry, read_lane(medium, geometry, lane).records)) {
+      lanes.push_back(lane);
+    }
+  }
+  return lanes;
+}
+
+void Journal::discard(Medium& medium, Geometry geometry, std::uint32_t lane) {
+  medium.store_u64(lane_start(geometry, lane), 0);
+  medium.fence();
 }
 
 void Journal::format(Medium& medium, Geometry geometry) {

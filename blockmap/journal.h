@@ -85,6 +85,10 @@ class Journal {
   // How many transactions recover() would replay, or its Problem; changes nothing.
   static Outcome<std::uint32_t> pending(const Medium& medium, Geometry geometry);
 
+  // For fsck: the lanes that make recover() fail, and a way to give one up (durable on return).
+  static std::vector<std::uint32_t> unplayable(const Medium& medium, Geometry geometry);
+  static void discard(Medium& medium, Geometry geometry, std::uint32_t lane);
+
   // Makes all lanes empty (mkfs); durable after the caller's fence.
   static void format(Medium& medium, Geometry geometry);
 

@@ -8,6 +8,7 @@
 
 #include "blockmap/crc32c.h"
 #include "blockmap/journal.h"
+#include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"
 
 namespace daxfs {
@@ -71,13 +72,11 @@ Outcome<void> make_filesystem(Medium& medium, const MakeOptions& options) {
                                        size, size < pmem::kMinPoolBytes ? "small" : "large",
                                        pmem::kMinPoolBytes >> 20, pmem::kMaxPoolBytes >> 50));
   }
-  const PoolBlock copy_a(0);
-  const PoolBlock copy_b(medium.blocks().value - 1);
-  constexpr PoolBlock kState(1);
+  const PoolBlock copy_b = superblock_b(medium);
 
   // An old pool ends here: from now on until copy B stands, there is none. Zeroing the magic alone
   // would not do: if then only the new magic arrived, the old superblock would be back.
-  for (const PoolBlock copy : {copy_a, copy_b}) {
+  for (const PoolBlock copy : {kSuperblockA, copy_b}) {
     medium.zero(offset_of(copy), ByteCount(sizeof(pmem::Superblock)));
   }
   medium.fence();
@@ -91,20 +90,19 @@ Outcome<void> make_filesystem(Medium& medium, const MakeOptions& options) {
   state.flags = pmem::kStateClean;
   state.inode_chunks = 1;
   seal(state);
-  write_block(medium, kState, state);
+  write_block(medium, kStateBlock, state);
 
-  const PoolOffset inodes = offset_of(PoolBlock(super.inode_region_start));
+  const PoolOffset inodes = offset_of(inode_region(super).start);
   medium.zero(inodes, bytes(BlockCount(pmem::kChunkBlocks)));
   medium.fence();  // orders the root record behind the zeroes, which go past the caches
   const pmem::InodeRecord root = root_record(options);
   // Slots are in order from inode 1.
   medium.store(inodes, std::as_bytes(std::span(&root, 1)));
-  Journal::format(
-      medium, {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes});
+  Journal::format(medium, journal_geometry(super));
   format_pin_region(medium, super);
   medium.fence();
 
-  for (const PoolBlock copy : {copy_b, copy_a}) {
+  for (const PoolBlock copy : {copy_b, kSuperblockA}) {
     write_block(medium, copy, super);
     medium.fence();
   }

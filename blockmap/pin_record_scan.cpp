@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "blockmap/layout.h"
+
 namespace daxfs {
 namespace {
 
@@ -67,11 +69,11 @@ Outcome<void> PinRecordScan::read_headers() {
     return damaged(first, "the region says that more of it is initialised than there is");
   }
   ready_ = header.ready_blocks;
-  const std::uint64_t end = super_.total_blocks - 1;
   for (std::uint64_t next = header.spill; next != 0;) {
     const PoolBlock block(next);
-    if (next < super_.data_start || next >= end)
+    if (!lies_within(data_area(super_), next, 1)) {
       return damaged(block, "lies outside the data area");
+    }
     if (!chained_.insert(next).second) return damaged(block, "the chain is a loop");
     const auto spill = medium_.load<PinSpillHeader>(offset_of(block));
     if (!is_pin_record(spill, slot_of(block, 0))) return damaged(block, "checksum does not match");
@@ -152,9 +154,7 @@ const char* PinRecordScan::nonsense(const PinHead& head) const {
 }
 
 bool PinRecordScan::is_pinnable(const pmem::PinnedRun& run) const {
-  const std::uint64_t end = super_.total_blocks - 1;
-  return run.block >= super_.data_start && run.block < end && run.count != 0 &&
-         run.count <= end - run.block;
+  return run.count != 0 && lies_within(data_area(super_), run.block, run.count);
 }
 
 bool PinRecordScan::may_hold(PinSlot slot) const {

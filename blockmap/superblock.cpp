@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "blockmap/crc32c.h"
+#include "blockmap/layout.h"
 #include "blockmap/volume.h"
 
 namespace daxfs {
@@ -17,6 +18,8 @@ constexpr std::uint32_t kMaxLanes = 4096;
 constexpr std::uint32_t kMinLaneBytes = 4096;
 constexpr std::uint64_t kFixedBlocks = 2;  // copy A and the pool state
 constexpr std::uint64_t kCacheLine = 64;
+
+}  // namespace
 
 const char* geometry_damage(const Superblock& super) {
   const std::uint64_t total = super.total_blocks;
@@ -48,8 +51,6 @@ const char* geometry_damage(const Superblock& super) {
   }
   return nullptr;
 }
-
-}  // namespace
 
 Outcome<Superblock> Volume::read_superblock(const Medium& medium, const std::string& name) {
   const std::uint64_t blocks = medium.blocks().value;
@@ -105,11 +106,11 @@ Outcome<Superblock> Volume::read_superblock(const Medium& medium, const std::str
                                         name, damage, name));
   }
   if (super.total_blocks > blocks) {
-    return problem(
-        EUCLEAN,
-        fmt::format(
-            "{}: pool is truncated: superblock says {} bytes, file has {}; restore its size", name,
-            bytes(BlockCount(super.total_blocks)).value, medium.size().value));
+    return problem(EUCLEAN, fmt::format("{0}: pool is truncated: superblock says {1} bytes, file "
+                                        "has {2}; give it its size back "
+                                        "(truncate -s {1} {0}), then run fsck.daxfs",
+                                        name, bytes(BlockCount(super.total_blocks)).value,
+                                        medium.size().value));
   }
   return super;
 }

@@ -8,17 +8,12 @@
 
 #include "blockmap/block_ranges.h"
 #include "blockmap/crc32c.h"
+#include "blockmap/layout.h"
 #include "blockmap/rebuild.h"
 #include "blockmap/recover_inodes.h"
 
 namespace daxfs {
 namespace {
-
-constexpr PoolBlock kStateBlock{1};
-
-Journal::Geometry journal_geometry(const pmem::Superblock& super) {
-  return {offset_of(PoolBlock(super.journal_start)), super.journal_lanes, super.lane_bytes};
-}
 
 std::vector<PoolRange> blocks_of(const std::vector<SurvivingPin>& survivors) {
   std::vector<PoolRange> blocks;
@@ -130,9 +125,7 @@ std::string Volume::uuid() const {
   return text;
 }
 
-PoolRange Volume::data_area() const {
-  return {PoolBlock(super_.data_start), BlockCount(super_.total_blocks - 1 - super_.data_start)};
-}
+PoolRange Volume::data_area() const { return daxfs::data_area(super_); }
 
 void Volume::close_clean() {
   // What could not be made durable must not be called clean.

@@ -1,102 +1,148 @@
-// fsck.daxfs [-n] [-y] POOL: checks a pool that is not mounted.
-//
-// What an interrupted daemon left half-done (the journal, unlinked files that were open, long
-// truncations) is brought to its end, as a mount does. Structural damage is reported; repairing it
-// is not in this version.
+// fsck.daxfs: checks a pool that is not mounted, and repairs it.
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <exception>
-#include <thread>
+#include <iostream>
+#include <string>
 
-#include "blockmap/check.h"
+#include "blockmap/fsck/fsck.h"
 #include "blockmap/pool.h"
-#include "blockmap/size_text.h"
-#include "blockmap/volume.h"
-#include "tools/usage.h"
+#include "blockmap/private_medium.h"
+#include "tools/fsck_options.h"
+#include "tools/fsck_print.h"
 
+namespace daxfs {
 namespace {
+
+using fsck::Report;
+using fsck::Severity;
+using Repair = FsckOptions::Repair;
 
 // fsck(8)
 constexpr int kClean = 0;
 constexpr int kCorrected = 1;
 constexpr int kUncorrected = 4;
 constexpr int kFailed = 8;
-constexpr int kUsage = 16;
+constexpr int kCancelled = 32;
 
-struct Arguments {
-  std::string pool;
-  bool change_nothing = false;
-  bool yes = false;
-  bool automatic = false;
-};
+std::atomic<bool> cancelled{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void on_signal(int) { cancelled.store(true, std::memory_order_relaxed); }
 
 int complain(const std::string& text, int code) {
   fmt::print(stderr, "fsck.daxfs: {}\n", text);
   return code;
 }
 
-// Finishes interrupted work. Whether there was any.
-daxfs::Outcome<bool> finish_interrupted(daxfs::Pool& pool) {
-  auto volume = daxfs::Volume::open(pool.medium(), pool.path(), false,
-                                    std::max(1u, std::thread::hardware_concurrency()));
-  if (!volume) return std::unexpected(volume.error());
-  const auto report = (*volume)->report();
-  (*volume)->close_clean();
-  if (pool.medium().failed())
-    return daxfs::problem(EIO, fmt::format("{}: writing to it failed", pool.path()));
-  return report.replayed + report.orphans_freed + report.detaches_finished > 0;
+int exit_code(const Report& report, const FsckOptions& options) {
+  if (report.cancelled) return kCancelled;
+  if (report.left != 0) return kUncorrected;
+  if (options.repair == Repair::nothing) return report.damaged() ? kUncorrected : kClean;
+  return report.fixed != 0 ? kCorrected : kClean;
 }
 
-int check(const Arguments& arguments) {
-  const auto pool = daxfs::Pool::open(arguments.pool, {.read_only = arguments.change_nothing});
-  if (!pool) return complain(pool.error().text, kFailed);
-  bool corrected = false;
-  if (!arguments.change_nothing) {
-    const auto finished = finish_interrupted(**pool);
-    if (!finished) return complain(finished.error().text, kUncorrected);
-    corrected = *finished;
+class Command {
+ public:
+  explicit Command(const FsckOptions& options) : options_(options), progress_(options) {}
+
+  int run() {
+    auto pool = Pool::open(options_.pool, {.read_only = options_.repair == Repair::nothing});
+    if (!pool) return complain(pool.error().text, kFailed);
+    pool_ = std::move(*pool);
+    const bool safe_only = options_.repair == Repair::safe || options_.repair == Repair::ask;
+    auto report = check(safe_only ? Severity::repairable : Severity::loss);
+    if (!report) return complain(report.error().text, kFailed);
+    if (options_.repair == Repair::ask && needs_an_answer(*report)) {
+      if (auto answered = ask(); !answered) {
+        return complain(answered.error().text, kFailed);
+      } else if (*answered) {
+        report = check(Severity::loss);
+        if (!report) return complain(report.error().text, kFailed);
+        asked_ = true;
+      }
+    }
+    return tell(*report);
   }
-  const daxfs::CheckReport report = daxfs::check_volume((*pool)->medium(), (*pool)->path());
-  for (const std::string& error : report.errors) fmt::print("{}: {}\n", (*pool)->path(), error);
-  if (!report.ok()) {
-    return complain(fmt::format("{}: {} errors; this version does not repair them: copy what is "
-                                "readable to another pool "
-                                "(mount with -o ro)",
-                                (*pool)->path(), report.errors.size()),
-                    kUncorrected);
+
+ private:
+  Outcome<Report> check(Severity repair_up_to) {
+    fsck::Options options;
+    options.repair_up_to = repair_up_to;
+    options.progress = &progress_;
+    options.cancelled = &cancelled;
+    // What -n finds is repaired in DRAM, so that what comes behind it is found as well.
+    std::unique_ptr<PrivateMedium> copy;
+    if (options_.repair == Repair::nothing) {
+      auto mapped = PrivateMedium::map(pool_->descriptor(), pool_->path(), pool_->medium().size());
+      if (!mapped) return std::unexpected(std::move(mapped.error()));
+      copy = std::move(*mapped);
+    }
+    auto report = fsck::check_and_repair(copy ? *copy : pool_->medium(), pool_->path(), options);
+    progress_.clear();
+    return report;
   }
-  fmt::print("{}: {}: {} files, {} directories, {} free\n", (*pool)->path(),
-             corrected ? "interrupted work finished, clean" : "clean", report.files,
-             report.directories,
-             daxfs::format_size(daxfs::bytes(daxfs::BlockCount(report.free_blocks))));
-  return corrected ? kCorrected : kClean;
-}
+
+  bool needs_an_answer(const Report& report) const {
+    return report.left != 0 && report.count(Severity::fatal) == 0 && !report.cancelled &&
+           ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
+  }
+
+  // Shows all that a repair would do, since the safe one had to stop at the first pass.
+  Outcome<bool> ask() {
+    FsckOptions look = options_;
+    look.repair = Repair::nothing;
+    auto mapped = PrivateMedium::map(pool_->descriptor(), pool_->path(), pool_->medium().size());
+    if (!mapped) return std::unexpected(std::move(mapped.error()));
+    fsck::Options all;
+    all.progress = &progress_;
+    all.cancelled = &cancelled;
+    auto would = fsck::check_and_repair(**mapped, pool_->path(), all);
+    progress_.clear();
+    if (!would) return std::unexpected(std::move(would.error()));
+    print_findings(*would, look);
+    fmt::print("{}: {} repairs lose something. Make them? [y/N] ", pool_->path(),
+               would->count(Severity::loss));
+    std::fflush(stdout);
+    std::string answer;
+    return std::getline(std::cin, answer) && (answer == "y" || answer == "Y" || answer == "yes");
+  }
+
+  int tell(const Report& report) {
+    int code = exit_code(report, options_);
+    if (asked_ && code == kClean) code = kCorrected;
+    if (options_.json) {
+      print_json(report, options_, pool_->path(), code);
+    } else {
+      print_findings(report, options_);
+      std::fflush(stdout);
+      print_summary(report, options_, pool_->path());
+    }
+    return code;
+  }
+
+  const FsckOptions options_;
+  FsckProgress progress_;
+  std::unique_ptr<Pool> pool_;
+  bool asked_ = false;
+};
 
 }  // namespace
+}  // namespace daxfs
 
 int main(int argc, char** argv) try {
-  CLI::App app{"Checks a daxfs pool that is not mounted, and finishes what a crash interrupted.",
-               "fsck.daxfs"};
-  app.failure_message(daxfs::usage_message);
-  Arguments arguments;
-  app.add_option("POOL", arguments.pool, "The pool: a file or a device-DAX node")->required();
-  auto* const no = app.add_flag("-n", arguments.change_nothing, "Change nothing, only look");
-  app.add_flag("-y", arguments.yes,
-               "Finish interrupted work without asking (the default: it never asks)")
-      ->excludes(no);
-  app.add_flag("-a,-p", arguments.automatic, "As -y, for boot scripts")->excludes(no);
-  app.set_version_flag("-V,--version", "fsck.daxfs " DAXFS_VERSION);
-  app.footer(
-      "Exit code: 0 clean, 1 interrupted work was finished, 4 errors remain, 8 could not check, 16 "
-      "usage.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kClean : kUsage;
-  }
-  return check(arguments);
+  const auto options = daxfs::parse_fsck_options(argc, argv);
+  if (!options) return options.error();
+  struct sigaction action {};
+  action.sa_handler = daxfs::on_signal;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+  return daxfs::Command(*options).run();
+} catch (const std::bad_alloc&) {
+  return daxfs::complain("not enough memory; free some and run it again", daxfs::kFailed);
 } catch (const std::exception& error) {
-  return complain(error.what(), kFailed);
+  return daxfs::complain(error.what(), daxfs::kFailed);
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "blockmap/dir_entry.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/heap_medium.h"
@@ -97,10 +98,6 @@ inline void commit_record(Volume& volume, OpenInode& inode) {
   Transaction tx;
   volume.inodes().stage(tx, inode.number, inode.record);
   volume.journal().commit(tx);
-}
-
-inline std::uint8_t entry_type(std::uint16_t mode) {
-  return static_cast<std::uint8_t>((mode & S_IFMT) >> 12);
 }
 
 inline OpenInode create(Volume& volume, OpenInode& parent, std::string_view name,
