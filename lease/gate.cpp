@@ -120,7 +120,7 @@ void Gate::Impl::run() {
   std::unique_lock lock(mutex);
   while (true) {
     sleeps_until = SteadyTime::min();  // awake: nobody needs to notify
-    parked.wake_due(std::chrono::steady_clock::now());
+    parked.wake_due(hooks.now());
     if (const TicketRef ticket = parked.take_ready()) {
       retry(lock, ticket);
       continue;

@@ -83,6 +83,10 @@ struct GateHooks {
   std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
   GateEvents* events = nullptr;  // may be null; outlives the gate
   PinId last_pin{};              // pins are numbered from here on
+  // What the time is; with the lock held. A test may have a clock of its own, ahead of the real
+  // one. (Deadlines are looked at when something happens, and when the real clock has reached
+  // them.)
+  std::function<SteadyTime()> now = std::chrono::steady_clock::now;
 };
 
 // Thread-safe. Lock order: inode lock -> gate lock -> allocator lock.

@@ -67,7 +67,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
       leases.in_the_way(request.inode, request.range, request.requester.process);
   if (leased.exclusive && word != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
 
-  const SteadyTime now = std::chrono::steady_clock::now();
+  const SteadyTime now = hooks.now();
   if (!ticket->first_judged) ticket->first_judged = now;
   if (!ticket->shorts_are_long) {
     const SteadyTime limit = after(*ticket->first_judged, options.short_timeout_ms);

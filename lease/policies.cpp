@@ -22,6 +22,8 @@ class Defer final : public DetachPolicy {
  public:
   std::string_view name() const override { return to_string(PinPolicy::defer); }
   Ruling judge(const Conflict& conflict, const GateOptions&) const override {
+    // Nothing would be added to limbo, however full it is.
+    if (conflict.long_pinned.value == 0) return {.kind = Ruling::Kind::to_limbo};
     const bool fits = conflict.limbo_now <= conflict.limbo_limit &&
                       conflict.long_pinned <= conflict.limbo_limit - conflict.limbo_now;
     if (!fits) return {.kind = Ruling::Kind::refuse, .error = ETXTBSY};

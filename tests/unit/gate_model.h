@@ -1,12 +1,13 @@
-// An executable specification of the gate: the contract, block by block, with sets and loops
-// instead of intervals, indexes and threads. It owns the files and the free space as well, so that
-// it knows of every block whose it is.
+// An executable specification of the gate: the contract, block by block and lease by lease, with
+// plain vectors that are looked through from end to end instead of intervals, indexes and threads.
+// It owns the files, the free space and the clock as well, so that it knows of every block whose it
+// is, and who must have been woken.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "lease/gate.h"
@@ -16,172 +17,160 @@ namespace daxfs::test {
 class GateModel {
  public:
   using Block = std::uint64_t;
-  enum class Owner { free, file, limbo };
-  enum class Policy { refuse, defer, ignore, park };
+  using Time = std::uint64_t;  // milliseconds
+  static constexpr Time kNever = UINT64_MAX;
+  static constexpr std::uint64_t kFiles = 3;
+  static constexpr std::uint64_t kFileBlocks = 16;
+  static constexpr Block kPoolBlocks = 64;
 
+  enum class Owner { free, file, limbo };
+  struct Range {
+    std::uint64_t inode, first, count;  // file blocks
+    bool operator==(const Range&) const = default;
+    bool has(std::uint64_t block) const { return block >= first && block - first < count; }
+  };
+  // Pins and leases go by the number of the request that took them.
   struct Pin {
-    HolderId holder;
-    pid_t process;
+    int number;
+    int holder;
+    Requester requester;
+    Range range;
     PinKind kind;
     std::vector<Block> blocks;
   };
-  struct Request {
-    bool detach;
-    std::size_t inode;
-    std::uint64_t first, count;  // file blocks
+  struct Lease {
+    int number;
+    int holder;
+    Requester requester;
+    Range range;
+    bool exclusive;
+  };
+  struct News {
+    LeaseNews::Kind kind;
+    int lease;
+    int holder;
+    std::uint64_t first, count;
     pid_t process;
-    HolderId holder;
-    PinKind kind;
-    bool nowait;
+    Time deadline;
+    bool operator==(const News&) const = default;
+  };
+  enum class What { detach, pin, lease };
+  struct Request {
+    int number;  // ascending in order of arrival
+    What what;
+    Range range;
+    int holder;
+    Requester requester;
+    PinKind kind = PinKind::long_term;
+    bool nowait = false;
+    bool exclusive = false;
     // How it stands.
     bool parked = false;
-    bool fence = false;
     bool cancelled = false;
+    bool has_waited = false;
+    bool fence = false;
+    std::optional<Time> first_judged = std::nullopt;
+    bool shorts_are_long = false;
+    std::optional<PinPolicy> waits_under = std::nullopt;
+    Time waits_since = 0;
+    // While it is parked: for what.
+    Time deadline = kNever;
     Awaited awaited = Awaited::any;
-    std::set<Block> in_the_way;
+    std::vector<Block> in_the_way = {};
     int behind = -1;
+    // The leases that it has broken and waits for, and until when.
+    std::map<int, Time> breaking = {};
   };
   struct Answer {
     int error = 0;  // 0: it went ahead, or is parked
     bool parked = false;
+    bool operator==(const Answer&) const = default;
+  };
+  struct Event {
+    GateEvent::Kind kind;
+    std::uint64_t inode, offset, length;
+    pid_t process;
+    std::optional<PinPolicy> policy;  // of requests; else it does not matter
+    bool operator==(const Event&) const = default;
   };
 
-  static constexpr std::size_t kFiles = 3;
-  static constexpr std::uint64_t kFileBlocks = 16;
-  static constexpr Block kPoolBlocks = 64;
-
-  Policy policy = Policy::refuse;
-  std::uint64_t limbo_limit = UINT64_MAX;
+  GateOptions options;
+  std::optional<PinPolicy> own_policy[kFiles];
+  Time now = 0;
+  bool stopped = false;
   std::vector<Owner> owner = std::vector<Owner>(kPoolBlocks, Owner::free);
   std::map<std::uint64_t, Block> files[kFiles];  // file block -> pool block
-  std::map<PinId, Pin> pins;
-  std::map<int, Request> requests;  // by arrival
+  std::vector<Pin> pins;                         // in the order in which they were granted
+  std::vector<Lease> leases;                     // the same
+  std::vector<Request> requests;                 // in order of arrival
+  std::vector<News> asked;                       // not yet read
+  std::vector<News> revoked;                     // not yet read
   // What must have happened since the caller last cleared these.
   std::vector<Block> freed;
-  std::vector<int> woken;
+  std::vector<std::vector<int>> woken;  // those of one moment in order of arrival
+  std::vector<int> told;                // holders
+  std::vector<Event> events;            // without `freed`
+  std::uint64_t left_limbo = 0;         // that many blocks were
 
-  std::vector<Block> blocks_of(const Request& r) const {
-    std::vector<Block> result;
-    for (const auto& [at, block] : files[r.inode]) {
-      if (at >= r.first && at < r.first + r.count) result.push_back(block);
-    }
-    return result;
-  }
+  // What is asked of the gate. A detach that goes ahead is carried out as well.
+  Answer judge(int number);
+  Answer pin(int number);
+  Answer lease(int number);
+  void end(int number);
+  void cancel(int number);
+  void unpin(int number);
+  int unlease(int number);
+  int shrink(int number, std::uint64_t first, std::uint64_t count);
+  void drop(int holder);
+  std::optional<News> next_news(int holder);
+  bool has_news(int holder) const;
+  void last_close(std::uint64_t inode);
+  void set_options(const GateOptions& wanted);
+  void set_own_policy(std::uint64_t inode, std::optional<PinPolicy> policy);
+  void advance(Time ms);
+  void stop();
 
-  std::uint64_t in_limbo() const {
-    return static_cast<std::uint64_t>(std::count(owner.begin(), owner.end(), Owner::limbo));
-  }
-
-  PinCounts counts(Block block) const {
-    PinCounts result;
-    for (const auto& [id, pin] : pins) {
-      const auto n =
-          static_cast<std::uint32_t>(std::count(pin.blocks.begin(), pin.blocks.end(), block));
-      (pin.kind == PinKind::long_term ? result.long_term : result.short_term) += n;
-    }
-    return result;
-  }
-
-  Answer judge(int number) {
-    Request& r = requests.at(number);
-    if (r.cancelled) return {EINTR};
-    const std::vector<Block> blocks = blocks_of(r);
-    const std::set<Block> shorts = pinned(blocks, Awaited::short_term, std::nullopt);
-    if (!shorts.empty()) return wait(r, blocks, Awaited::short_term);
-    const std::set<Block> all = pinned(blocks, Awaited::any, std::nullopt);
-    if (!all.empty()) {
-      if (policy == Policy::refuse) return {ETXTBSY};
-      if (policy == Policy::defer && in_limbo() + all.size() > limbo_limit) return {ETXTBSY};
-      if (policy == Policy::park) return wait(r, blocks, Awaited::any);
-    }
-    for (const Block block : blocks) {
-      const bool keep = policy != Policy::ignore && all.contains(block);
-      owner[block] = keep ? Owner::limbo : Owner::free;
-      if (!keep) freed.push_back(block);
-    }
-    std::erase_if(files[r.inode], [&](const auto& entry) {
-      return entry.first >= r.first && entry.first < r.first + r.count;
-    });
-    return {};
-  }
-
-  // The caller adds the pin, as it knows the id.
-  Answer pin(int number) {
-    Request& r = requests.at(number);
-    if (r.cancelled) return {EINTR};
-    r.behind = -1;
-    for (const auto& [arrival, other] : requests) {
-      if (arrival < number && other.fence && other.inode == r.inode &&
-          other.first < r.first + r.count && r.first < other.first + other.count) {
-        r.behind = arrival;
-      }
-    }
-    if (r.behind < 0) return {};
-    if (r.nowait) return {EAGAIN};
-    r.parked = true;
-    return {.error = 0, .parked = true};
-  }
-
-  void end(int number) {
-    requests.erase(number);
-    for (auto& [arrival, r] : requests) {
-      if (r.parked && !r.detach && r.behind == number) wake(arrival, r);
-    }
-  }
-  void cancel(int number) {
-    Request& r = requests.at(number);
-    r.cancelled = true;
-    if (r.parked) wake(number, r);
-  }
-  void wake_all() {
-    for (auto& [arrival, r] : requests) {
-      if (r.parked) wake(arrival, r);
-    }
-  }
-  void unpin(PinId id) {
-    const std::vector<Block> blocks = pins.at(id).blocks;
-    pins.erase(id);
-    for (const Block block : blocks) {
-      if (owner[block] == Owner::limbo && counts(block).none()) {
-        owner[block] = Owner::free;
-        freed.push_back(block);
-      }
-    }
-    for (auto& [arrival, r] : requests) {
-      if (!r.parked || !r.detach) continue;
-      const std::vector<Block> waits(r.in_the_way.begin(), r.in_the_way.end());
-      if (pinned(waits, r.awaited, r.process).empty()) wake(arrival, r);
-    }
-  }
+  // What can be looked at.
+  Request* find_request(int number);
+  const Pin* find_pin(int number) const;
+  const Lease* find_lease(int number) const;
+  std::vector<Block> blocks_of(const Range& range) const;
+  PinCounts counts(Block block) const;
+  std::uint64_t in_limbo() const;
+  // When the first request that waits for the lease runs out of time; nothing if none waits.
+  std::optional<Time> breaking(int lease) const;
+  // The holder's oldest lease over the pin, or none.
+  const Lease* lease_over(const Pin& pin) const;
 
  private:
   // Those of the blocks that have awaited pins, of others than `except`.
-  std::set<Block> pinned(const std::vector<Block>& blocks, Awaited awaited,
-                         std::optional<pid_t> except) const {
-    std::set<Block> result;
-    for (const auto& [id, pin] : pins) {
-      if (awaited == Awaited::short_term && pin.kind != PinKind::short_term) continue;
-      if (except && *except != 0 && pin.process == *except) continue;
-      for (const Block block : pin.blocks) {
-        if (std::find(blocks.begin(), blocks.end(), block) != blocks.end()) result.insert(block);
-      }
-    }
-    return result;
-  }
-
-  Answer wait(Request& r, const std::vector<Block>& blocks, Awaited awaited) {
-    r.in_the_way = pinned(blocks, awaited, r.process);
-    if (r.in_the_way.empty()) return {EDEADLK};
-    r.awaited = awaited;
-    r.parked = true;
-    r.fence = true;
-    return {.error = 0, .parked = true};
-  }
-
-  void wake(int arrival, Request& r) {
-    r.parked = false;
-    woken.push_back(arrival);
-  }
+  std::vector<Block> pinned(const std::vector<Block>& blocks, Awaited awaited,
+                            std::optional<pid_t> except) const;
+  bool covered(int holder, const Range& range) const;
+  bool needed(const Lease& lease, std::uint64_t first, std::uint64_t count) const;
+  std::optional<Answer> pass_fences(Request& r);
+  Answer wait(Request& r, Awaited awaited, Time deadline);
+  Answer refuse(Request& r, int error);
+  Answer go_ahead(Request& r, bool keep_pinned);
+  bool may_go_ahead(PinPolicy policy, std::uint64_t pinned_blocks) const;
+  std::uint64_t take_away(const Range& range, bool keep_pinned);
+  void tell(const Request& r, const Lease& lease, Time deadline);
+  void revoke(const Request& r, const Lease& lease);
+  void remove_lease(int number);
+  void release_breaks(int lease, std::vector<int>& now_awake);
+  void wake(Request& r, std::vector<int>& now_awake);
+  void note(std::vector<int> now_awake);
+  template <class Condition>
+  void wake_if(Condition condition);
+  void post(GateEvent::Kind kind, const Request& r);
+  void post(GateEvent::Kind kind, const Range& range, pid_t process);
+  PinPolicy policy_for_request(const Request& r) const;
 };
+
+// Block-aligned, as the histories ask. A truncate's range reaches to the end of all numbers; people
+// are told of the blocks that a file here can have.
+constexpr std::uint64_t shown_count(const GateModel::Range& range) {
+  return std::min(range.count, GateModel::kFileBlocks - range.first);
+}
 
 }  // namespace daxfs::test

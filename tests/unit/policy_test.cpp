@@ -38,6 +38,7 @@ TEST_CASE("policies: rulings") {
       {PinPolicy::defer, 11, 90, 100, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 1, 0, 0, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 1, 200, 100, Kind::refuse, ETXTBSY},
+      {PinPolicy::defer, 0, 200, 100, Kind::to_limbo, 0},  // leases alone
       {PinPolicy::ignore, 1, 0, 0, Kind::free_all, 0},
       {PinPolicy::ignore, max, max, 0, Kind::free_all, 0},
   };
