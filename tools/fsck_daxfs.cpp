@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -75,6 +76,7 @@ class Command {
     options.repair_up_to = repair_up_to;
     options.progress = &progress_;
     options.cancelled = &cancelled;
+    options.next_data = [this](PoolOffset from) { return next_data(from); };
     // What -n finds is repaired in DRAM, so that what comes behind it is found as well.
     std::unique_ptr<PrivateMedium> copy;
     if (options_.repair == Repair::nothing) {
@@ -85,6 +87,13 @@ class Command {
     auto report = fsck::check_and_repair(copy ? *copy : pool_->medium(), pool_->path(), options);
     progress_.clear();
     return report;
+  }
+
+  // A device has no holes, and does not know the question.
+  PoolOffset next_data(PoolOffset from) const {
+    const off_t at = ::lseek(pool_->descriptor(), static_cast<off_t>(from.value), SEEK_DATA);
+    if (at >= 0) return PoolOffset(static_cast<std::uint64_t>(at));
+    return errno == ENXIO ? PoolOffset(pool_->medium().size().value) : from;
   }
 
   bool needs_an_answer(const Report& report) const {
@@ -101,6 +110,7 @@ class Command {
     fsck::Options all;
     all.progress = &progress_;
     all.cancelled = &cancelled;
+    all.next_data = [this](PoolOffset from) { return next_data(from); };
     auto would = fsck::check_and_repair(**mapped, pool_->path(), all);
     progress_.clear();
     if (!would) return std::unexpected(std::move(would.error()));

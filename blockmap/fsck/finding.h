@@ -4,9 +4,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "blockmap/units.h"
 
 namespace daxfs::fsck {
 
@@ -103,6 +106,9 @@ struct Options {
   Progress* progress = nullptr;
   // Set by a signal: the work ends between two repairs.
   const std::atomic<bool>* cancelled = nullptr;
+  // The first place from here on that may hold anything but zeroes; empty: this one. Reading the
+  // holes of a sparse pool can fill them (tmpfs).
+  std::function<PoolOffset(PoolOffset)> next_data;
 };
 
 }  // namespace daxfs::fsck

@@ -56,8 +56,6 @@ class PinPlaces {
                       std::move(text)});
   }
 
-  PoolBlock region_block(std::uint64_t index) const { return region_ + BlockCount(index); }
-
   bool is_possible(const PinRegionHeader& header) const {
     return header.ready_blocks != 0 && header.ready_blocks <= context_.super.pin_region_blocks;
   }
@@ -84,14 +82,30 @@ class PinPlaces {
 
   // What lies behind the last record holds none.
   std::uint64_t count_ready() const {
-    std::uint64_t ready = context_.super.pin_region_blocks;
-    while (ready > 1 && !holds_record(region_block(ready - 1))) --ready;
+    std::uint64_t ready = 1;
+    for_each_stored({region_, BlockCount(context_.super.pin_region_blocks)}, [&](PoolBlock block) {
+      if (holds_record(block)) ready = (block - region_).value + 1;
+    });
     return ready;
+  }
+
+  // Blocks that may hold something.
+  template <class Visit>
+  void for_each_stored(PoolRange run, const Visit& visit) const {
+    for (PoolBlock at = run.start; at < run.end(); at += BlockCount(1)) {
+      const bool ask = at == run.start || at.value % pmem::kHugeBlocks == 0;
+      if (ask && context_.options.next_data) {
+        at = std::max(at, block_of(context_.options.next_data(offset_of(at))));
+        if (at >= run.end()) return;
+      }
+      visit(at);
+    }
   }
 
   bool holds_record(PoolBlock block) const {
     for (std::uint64_t index = 1; index < pmem::kPinSlotsPerBlock; ++index) {
       const PinSlot slot = slot_of(block, index);
+      if (medium_.load<std::uint64_t>(offset_of(slot)) == 0) continue;
       if (is_pin_record(medium_.load<pmem::PinHead>(offset_of(slot)), slot) ||
           is_pin_record(medium_.load<pmem::PinContinuation>(offset_of(slot)), slot)) {
         return true;
@@ -153,11 +167,11 @@ class PinPlaces {
     for (const PoolBlock block : chain_) claimed.mark({block, BlockCount(1)});
     const PoolRange area = context_.area();
     claimed.for_each_clear(area, [&](PoolRange run) {
-      for (PoolBlock at = run.start; at < run.end(); at += BlockCount(1)) {
+      for_each_stored(run, [&](PoolBlock at) {
         const std::uint64_t done = (at - area.start).value;
         if (done % 4096 == 0) tell(done, area.count.value);
         if (!context_.cancelled() && holds_record(at)) chain_.push_back(at);
-      }
+      });
     });
   }
 

@@ -129,6 +129,25 @@ TEST_CASE_METHOD(Bench, "fsck.daxfs -n changes nothing, not even the times of th
   CHECK(read_file(pool) == content);
 }
 
+TEST_CASE("fsck.daxfs fills no holes of a sparse pool") {
+  const TempDir dir;
+  const std::string pool = dir.path("pool");
+  REQUIRE(run({tool("mkfs.daxfs"), "--size", "1T", pool}).code == 0);
+  // Everything that is not in use is looked at for pin records.
+  const auto fd = open_file(pool, O_RDWR);
+  pmem::Superblock super;
+  REQUIRE(pread(fd.get(), &super, sizeof super, 0) == sizeof super);
+  const std::string zeroes(pmem::kPinSlotBytes, '\0');
+  REQUIRE(pwrite(fd.get(), zeroes.data(), zeroes.size(),
+                 static_cast<off_t>(super.pin_region_start * kBlock)) == pmem::kPinSlotBytes);
+  const auto before = status_of(pool).st_blocks;
+  const Finished repaired = run({tool("fsck.daxfs"), "-y", pool});
+  INFO(repaired.out << repaired.err);
+  CHECK(repaired.code == 1);
+  CHECK(repaired.out.find("[repairable, pin-blocks]") != std::string::npos);
+  CHECK(status_of(pool).st_blocks < before + 64 * 1024);  // of 512 bytes
+}
+
 TEST_CASE_METHOD(Bench, "fsck.daxfs --json") {
   lose_root();
   const Finished looked = fsck({"-n", "--json"});
