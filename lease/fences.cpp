@@ -20,10 +20,14 @@ std::optional<Arrival> Fences::newest_before(Arrival arrival, const Fence& range
 }
 
 std::vector<Arrival> Fences::in(InodeNumber inode) const {
+  return over({inode, {FileBlock(0), BlockCount(UINT64_MAX)}});
+}
+
+std::vector<Arrival> Fences::over(const Fence& range) const {
   std::vector<Arrival> result;
-  for (auto it = fences_.lower_bound({inode, 0}); it != fences_.end() && it->first.first == inode;
-       ++it) {
-    result.push_back(it->first.second);
+  for (auto it = fences_.lower_bound({range.inode, 0});
+       it != fences_.end() && it->first.first == range.inode; ++it) {
+    if (overlap(it->second, range.range)) result.push_back(it->first.second);
   }
   return result;
 }

@@ -36,8 +36,9 @@ class Fences {
   // The newest fence over the range that is older than `arrival`. The newest, because the others
   // have then probably gone when it goes.
   std::optional<Arrival> newest_before(Arrival arrival, const Fence& range) const;
-  // The requests that have a fence in this file.
+  // The requests that have a fence in this file, and over (part of) this range.
   std::vector<Arrival> in(InodeNumber inode) const;
+  std::vector<Arrival> over(const Fence& range) const;
   bool empty() const { return fences_.empty(); }
 
  private:

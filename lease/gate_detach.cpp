@@ -58,6 +58,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
                                   Aftermath& aftermath) {
   const PinPolicy word = request.policy.value_or(options.pin_policy);
   ticket->about = about(request, word);
+  ticket->takes = {request.inode, request.range};
   parked.forget(*ticket);
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;
@@ -189,12 +190,18 @@ void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) 
   std::vector<PoolRange> freed;
   {
     const std::lock_guard lock(impl_->mutex);
+    BlockCount kept;
     if (ticket->free_all) {
       freed.assign(blocks.begin(), blocks.end());
     } else {
-      const BlockCount kept = impl_->sort_out(blocks, freed);
+      kept = impl_->sort_out(blocks, freed);
       impl_->release_reservation(*ticket, kept);
       if (kept.value > 0) impl_->post(GateEvent::Kind::deferred, ticket->about);
+    }
+    // What was pinned has left the file: others who wait for these pins need not any more.
+    if (ticket->free_all || kept.value > 0) {
+      impl_->wake_all_of(impl_->fences.over(ticket->takes));
+      impl_->notify();
     }
   }
   if (!freed.empty()) impl_->hooks.free_blocks(freed);

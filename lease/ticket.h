@@ -57,6 +57,7 @@ class Ticket {
   const DetachPolicy* waits_under = nullptr;  // the policy that parked it, and since when
   SteadyTime waits_since;
   bool free_all = false;  // the ruling it went ahead with
+  Fences::Fence takes;    // what it was judged for
   BlockCount limbo_reserved;
   std::vector<LeaseId> breaking;  // those that it has broken and waits for
   bool has_waited = false;

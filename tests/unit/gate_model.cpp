@@ -250,7 +250,12 @@ GateModel::Answer GateModel::refuse(Request& r, int error) {
 
 GateModel::Answer GateModel::go_ahead(Request& r, bool keep_pinned) {
   if (r.has_waited) post(GateEvent::Kind::resumed, r);
-  if (take_away(r.range, keep_pinned) > 0) post(GateEvent::Kind::deferred, r);
+  const std::uint64_t kept = take_away(r.range, keep_pinned);
+  if (kept > 0) post(GateEvent::Kind::deferred, r);
+  // Pinned blocks have left the file: who waits for these pins need not any more.
+  if (!keep_pinned || kept > 0) {
+    wake_if([&](const Request& other) { return other.fence && overlap(other.range, r.range); });
+  }
   return {};
 }
 

@@ -209,6 +209,32 @@ TEST_CASE("gate: a parked detach is not woken while an older request's pin is in
   }
 }
 
+TEST_CASE("gate: a parked detach does not wait for pins on what another has taken away") {
+  GateFixture f({.pin_policy = PinPolicy::wait});
+  const HolderId holder = f.gate.new_holder();
+  f.pinned(holder, {blocks(10, 2), blocks(30, 1)}, 2);
+  const TicketRef same = f.begin(1);
+  const TicketRef elsewhere = f.begin(2);
+  REQUIRE(f.judge(same, {blocks(11, 1)}) == Verdict::parked);
+  REQUIRE(f.judge(elsewhere, {blocks(30, 1)}) == Verdict::parked);
+  // As one does whose time is up, under on_timeout=defer.
+  const TicketRef other = f.begin(3);
+  const std::vector<PoolRange> taken{blocks(10, 2)};
+  REQUIRE(f.gate.judge(other, {.inode = InodeNumber{1},
+                               .range = in_file(10, 2),
+                               .blocks = taken,
+                               .requester = {1, 0},
+                               .policy = PinPolicy::defer}) == Verdict::proceed);
+  f.gate.detached(other, taken);
+  f.gate.end(other);
+  CHECK(f.woken.next() == 1);
+  CHECK(f.judge(same, {}) == Verdict::proceed);
+  f.gate.end(same);
+  f.settle();
+  CHECK(f.woken.none());
+  f.gate.end(elsewhere);
+}
+
 TEST_CASE("gate: a parked request that tries again unasked still waits once") {
   GateFixture f;
   const HolderId holder = f.gate.new_holder();
