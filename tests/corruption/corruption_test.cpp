@@ -249,11 +249,16 @@ class Campaign {
            });
   }
 
+  static bool lies_in_chain(const Image& image, const KnownPin& pin) {
+    return std::ranges::any_of(
+        pin.slots, [&](PinSlot slot) { return block_of(slot).value >= image.super.data_start; });
+  }
+
   void require_pins(const Image& image, const Damage& damage, const Volume& volume) {
     const bool forged = chain_forged(image, damage);
     for (const KnownPin& pin : image.pins) {
       if (damage.touches(pin.bytes)) continue;
-      if (forged && block_of(pin.slot).value >= image.super.data_start) continue;
+      if (forged && lies_in_chain(image, pin)) continue;
       const auto found = std::ranges::find(volume.survivors(), pin.slot, &SurvivingPin::slot);
       if (found == volume.survivors().end() || found->blocks != pin.blocks) {
         throw Mistake(fmt::format("the pin record at byte {} was not damaged, but is gone\n{}",
@@ -268,7 +273,7 @@ class Campaign {
     const bool forged = chain_forged(image, damage);
     for (const KnownPin& pin : image.pins) {
       if (!pin.limbo || damage.touches(pin.bytes)) continue;
-      if (forged && block_of(pin.slot).value >= image.super.data_start) continue;
+      if (forged && lies_in_chain(image, pin)) continue;
       for (const PoolRange& run : pin.blocks) {
         if (damage.touches(block_bytes(run.start, bytes(run.count).value))) continue;
         if (std::memcmp(image.medium->at(run.start), pristine.at(run.start),
