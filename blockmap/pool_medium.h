@@ -18,11 +18,11 @@ struct MappedPool {
 };
 
 // Maps the first `length` bytes (a multiple of a block) of an open pool, shared. `fd` has to stay
-// open for as long as the medium lives. `unit` is the
-// smallest piece of the mapping that can be replaced (lost_pages.h). tmpfs is mapped
-// with cache-line granularity, because msync does nothing there: that way an emulated pool goes
-// through the code that real persistent memory needs. PMEM2_FORCE_GRANULARITY (libpmem2(7))
-// overrides that. Call before other threads run: it may change the environment for the moment.
+// open for as long as the medium lives. `unit` is the smallest piece of the mapping that can be
+// replaced (lost_pages.h). tmpfs is mapped with cache-line granularity, because msync does nothing
+// there: that way an emulated pool goes through the code that real persistent memory needs.
+// PMEM2_FORCE_GRANULARITY (libpmem2(7)) overrides that. Call before other threads run: it may
+// change the environment for the moment.
 Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, std::uint64_t unit,
                              bool read_only);
 

@@ -82,20 +82,19 @@ class GateFixture {
   // `park`: stands in for the policy `refuse`.
   explicit GateFixture(GateOptions options = {.short_timeout_ms = kHour},
                        const DetachPolicy* park = nullptr)
-      : gate(
-            options,
-            {.free_blocks =
-                 [this](std::span<const PoolRange> ranges) {
-                   const std::lock_guard lock(mutex_);
-                   for (const PoolRange& range : ranges) {
-                     for (std::uint64_t i = 0; i < range.count.value; ++i) {
-                       freed_.push_back(range.start.value + i);
-                     }
-                   }
-                 },
-             .policies = [park](PinPolicy policy) -> const DetachPolicy& {
-               return park != nullptr && policy == PinPolicy::refuse ? *park : policy_for(policy);
-             }}) {}
+      : gate(options, {.free_blocks =
+                           [this](std::span<const PoolRange> ranges) {
+                             const std::lock_guard lock(mutex_);
+                             for (const PoolRange& range : ranges) {
+                               for (std::uint64_t i = 0; i < range.count.value; ++i) {
+                                 freed_.push_back(range.start.value + i);
+                               }
+                             }
+                           },
+                       .policies = [park](PinPolicy policy) -> const DetachPolicy& {
+                         return park != nullptr && policy == PinPolicy::refuse ? *park
+                                                                               : policy_for(policy);
+                       }}) {}
   ~GateFixture() { gate.stop(); }
 
   TicketRef begin(int request) {
