@@ -46,6 +46,8 @@ std::string to_text(const GateHistory& history);
 // Nothing if a line is not understood.
 std::optional<GateHistory> parse_history(const std::string& text);
 
+inline constexpr const char* kGateIsStuck = "the gate's thread goes on";
+
 // A gate with a clock of its own beside its specification. What a step refers to and is not there
 // makes it a step that does nothing, so that a history can lose some of its steps and remain one.
 class GateReplay {
@@ -55,7 +57,8 @@ class GateReplay {
   GateReplay(const GateReplay&) = delete;
   GateReplay& operator=(const GateReplay&) = delete;
 
-  // What the gate did otherwise than it should; empty if nothing.
+  // What the gate did otherwise than it should; empty if nothing. Nothing may follow what begins
+  // with kGateIsStuck.
   std::string apply(const GateStep& step);
 
   // To choose the next step by.

@@ -114,6 +114,8 @@ class Chooser {
 };
 
 void fail_with(const GateHistory& history, const std::string& what) {
+  // Each try would wait for the thread as long again.
+  if (what.starts_with(kGateIsStuck)) FAIL(what << '\n' << to_text(history));
   const GateHistory shortest = shorten(history);
   const auto wrong = replay(shortest);
   FAIL(what << "\nA shorter history that goes wrong (" << (wrong ? wrong->what : "not every time")

@@ -68,7 +68,7 @@ void GateReplay::Impl::new_holder(std::size_t slot) {
 
 // Returns when every request that was ready has had its continuation, and time's are ready.
 void GateReplay::Impl::settle() {
-  if (model.stopped) return;  // stop() has waited for them
+  if (model.stopped || !wrong.empty()) return;  // stop() has waited for them
   std::condition_variable came;
   bool done = false;
   const TicketRef ticket = gate.begin([&] {
@@ -86,7 +86,7 @@ void GateReplay::Impl::settle() {
   gate.cancel(ticket);  // the newest of all that are ready, so the last
   std::unique_lock lock(mutex);
   const bool in_time = came.wait_for(lock, std::chrono::seconds(60), [&] { return done; });
-  expect_true("the gate's thread goes on", in_time);
+  expect_true(kGateIsStuck, in_time);
   lock.unlock();
   gate.end(ticket);
 }

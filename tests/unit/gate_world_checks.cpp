@@ -54,7 +54,7 @@ void GateWorld::settle() {
   gate_.cancel(ticket);  // the newest of all that are ready, so the last
   {
     std::unique_lock lock(mutex);
-    if (!came.wait_for(lock, std::chrono::seconds(120), [&] { return done; })) {
+    if (!came.wait_for(lock, std::chrono::seconds(60), [&] { return done; })) {
       complain("the gate's thread is stuck");
     }
   }
