@@ -267,6 +267,9 @@ TEST_CASE("a pool that is deleted under its mount works until it is unmounted") 
 }
 
 TEST_CASE("a daemon without a descriptor to spare goes on") {
+#ifdef __SANITIZE_ADDRESS__
+  skip_here("UBSan looks at memory through a pipe; without a descriptor, it calls all invalid");
+#endif
   Mount mount({.options = "pin_policy=wait"});
   const rlimit none{3, 3};
   REQUIRE(prlimit(mount.daemon(), RLIMIT_NOFILE, &none, nullptr) == 0);
