@@ -23,6 +23,7 @@ TEST_CASE("gate: threads, files, holders and an allocator around one gate") {
   constexpr unsigned kThreads = 4;
   const unsigned rounds = setting("DAXFS_GATE_ROUNDS", 40);
   const unsigned first_seed = setting("DAXFS_GATE_SEED", 1);
+  int parked = 0, detached = 0, pinned = 0, leased = 0, broken = 0, revoked = 0;
   for (unsigned seed = first_seed; seed < first_seed + 4; ++seed) {
     GateWorld world;
     for (unsigned round = 0; round < rounds; ++round) {
@@ -38,13 +39,21 @@ TEST_CASE("gate: threads, files, holders and an allocator around one gate") {
     }
     world.finish();
     REQUIRE(world.complaints() == std::vector<std::string>());
-    // It was worth the trouble.
-    const GateWorld::Seen& seen = world.seen();
-    CHECK(seen.parked > 100);
-    CHECK(seen.detached > 100);
-    CHECK(seen.pinned > 100);
-    CHECK(seen.leased > 100);
-    CHECK(seen.broken > 20);
-    CHECK(seen.revoked > 0);
+    const GateWorld::Seen& of_it = world.seen();
+    parked += of_it.parked;
+    detached += of_it.detached;
+    pinned += of_it.pinned;
+    leased += of_it.leased;
+    broken += of_it.broken;
+    revoked += of_it.revoked;
   }
+  CAPTURE(parked, detached, pinned, leased, broken, revoked);
+  if (rounds < 40) return;
+  // It was worth the trouble. In all worlds together: what comes of a race may be rare in one.
+  CHECK(parked > 400);
+  CHECK(detached > 400);
+  CHECK(pinned > 400);
+  CHECK(leased > 400);
+  CHECK(broken > 80);
+  CHECK(revoked > 0);
 }
