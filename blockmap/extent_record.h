@@ -13,6 +13,7 @@ namespace daxfs {
 
 // File offsets are signed 64-bit numbers of bytes.
 inline constexpr std::uint64_t kMaxFileBlocks = 1ull << (63 - kBlockShift);
+inline constexpr FileRange kWholeFile{FileBlock(0), BlockCount(kMaxFileBlocks)};
 
 inline bool is_free(const pmem::ExtentRecord& record) {
   static constexpr std::array<std::byte, sizeof record> kZero{};

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "blockmap/crc32c.h"
+#include "blockmap/dir_entry.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/extent_record.h"
 #include "blockmap/xattr.h"
@@ -19,20 +20,7 @@ constexpr std::uint64_t kMaxSize = std::numeric_limits<std::int64_t>::max();
 
 }  // namespace
 
-bool is_file_type(std::uint16_t mode) {
-  switch (mode & S_IFMT) {
-    case S_IFREG:
-    case S_IFDIR:
-    case S_IFLNK:
-    case S_IFCHR:
-    case S_IFBLK:
-    case S_IFIFO:
-    case S_IFSOCK:
-      return true;
-    default:
-      return false;
-  }
-}
+bool is_file_type(std::uint16_t mode) { return is_entry_type(entry_type(mode)); }
 
 bool is_empty_slot(const pmem::InodeSlot& slot) {
   constexpr std::size_t kFrom = offsetof(pmem::InodeRecord, links);
@@ -69,9 +57,7 @@ bool InodeWalk::for_each_run(InodeNumber inode, PoolOffset place, const pmem::In
 
   const auto map = ExtentMap::load(medium_, allocator_, inode, place, data_area_);
   if (!map) return false;
-  map->for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
-    visit({extent.pool, extent.count});
-  });
+  map->for_each(kWholeFile, [&](const Extent& extent) { visit({extent.pool, extent.count}); });
   for (const PoolBlock block : map->chain()) visit({block, BlockCount(1)});
   return true;
 }

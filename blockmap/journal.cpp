@@ -114,7 +114,7 @@ FoundLane read_lane(const Medium& medium, const Journal::Geometry& geometry, std
 }
 
 bool is_empty(const Medium& medium, const Journal::Geometry& geometry, std::uint32_t lane) {
-  return medium.load<std::uint64_t>(lane_start(geometry, lane)) == 0;
+  return medium.load<std::uint64_t>(lane_start(geometry, lane)) == kEmptyLane;
 }
 
 // Every lane that is not empty. Fails if a committed one cannot be replayed.
@@ -271,7 +271,7 @@ std::vector<std::uint32_t> Journal::unplayable(const Medium& medium, Geometry ge
 }
 
 void Journal::discard(Medium& medium, Geometry geometry, std::uint32_t lane) {
-  medium.store_u64(lane_start(geometry, lane), 0);
+  medium.store_u64(lane_start(geometry, lane), kEmptyLane);
   medium.fence();
 }
 

@@ -24,13 +24,16 @@ static_assert(std::atomic<LostPages*>::is_always_lock_free);
 // Who had the signal before: a sanitizer's report, or the default.
 struct sigaction previous {};
 
+// What a bit for each block takes.
+std::size_t bitmap_bytes(ByteCount size) {
+  return ((size.value >> kBlockShift) / kBitsPerWord + 1) * sizeof(std::atomic<std::uint64_t>);
+}
+
 }  // namespace
 
 LostPages::LostPages(std::byte* base, ByteCount size, std::uint64_t unit,
                      std::atomic<std::uint64_t>* bits)
     : base_(base), size_(size), unit_(unit), bits_(bits) {}
-
-std::uint64_t LostPages::words() const { return (size_.value >> kBlockShift) / kBitsPerWord + 1; }
 
 Outcome<std::unique_ptr<LostPages>> LostPages::watch(std::byte* base, ByteCount size,
                                                      std::uint64_t unit) {
@@ -42,8 +45,7 @@ Outcome<std::unique_ptr<LostPages>> LostPages::watch(std::byte* base, ByteCount 
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, &previous);
   });
-  const std::size_t bytes =
-      ((size.value >> kBlockShift) / kBitsPerWord + 1) * sizeof(std::atomic<std::uint64_t>);
+  const std::size_t bytes = bitmap_bytes(size);
   void* const bits = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (bits == MAP_FAILED) {
@@ -64,7 +66,7 @@ LostPages::~LostPages() {
     LostPages* self = this;
     if (slot.compare_exchange_strong(self, nullptr)) break;
   }
-  ::munmap(bits_, words() * sizeof *bits_);
+  ::munmap(bits_, bitmap_bytes(size_));
 }
 
 bool LostPages::any_in(PoolOffset start, ByteCount length) const {

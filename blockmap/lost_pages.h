@@ -50,7 +50,6 @@ class LostPages {
   static void on_signal(int signal, siginfo_t* info, void* context);
   // Called in a signal handler: nothing but atomics and system calls. False: not ours, or no help.
   bool replace(const siginfo_t& info);
-  std::uint64_t words() const;
 
   std::byte* const base_;
   const ByteCount size_;

@@ -56,13 +56,14 @@ class Command {
     if (!pool) return complain(pool.error().text, kFailed);
     pool_ = std::move(*pool);
     const bool safe_only = options_.repair == Repair::safe || options_.repair == Repair::ask;
-    auto report = check(safe_only ? Severity::repairable : Severity::loss);
+    auto report = check(safe_only ? Severity::repairable : Severity::loss,
+                        options_.repair == Repair::nothing);
     if (!report) return complain(report.error().text, kFailed);
     if (options_.repair == Repair::ask && needs_an_answer(*report)) {
       if (auto answered = ask(); !answered) {
         return complain(answered.error().text, kFailed);
       } else if (*answered) {
-        report = check(Severity::loss);
+        report = check(Severity::loss, false);
         if (!report) return complain(report.error().text, kFailed);
         asked_ = true;
       }
@@ -71,15 +72,15 @@ class Command {
   }
 
  private:
-  Outcome<Report> check(Severity repair_up_to) {
+  // only_look: repairs in DRAM, so that what comes behind it is found as well.
+  Outcome<Report> check(Severity repair_up_to, bool only_look) {
     fsck::Options options;
     options.repair_up_to = repair_up_to;
     options.progress = &progress_;
     options.cancelled = &cancelled;
     options.next_data = [this](PoolOffset from) { return next_data(from); };
-    // What -n finds is repaired in DRAM, so that what comes behind it is found as well.
     std::unique_ptr<PrivateMedium> copy;
-    if (options_.repair == Repair::nothing) {
+    if (only_look) {
       auto mapped = PrivateMedium::map(pool_->descriptor(), pool_->path(), pool_->medium().size());
       if (!mapped) return std::unexpected(std::move(mapped.error()));
       copy = std::move(*mapped);
@@ -105,14 +106,7 @@ class Command {
   Outcome<bool> ask() {
     FsckOptions look = options_;
     look.repair = Repair::nothing;
-    auto mapped = PrivateMedium::map(pool_->descriptor(), pool_->path(), pool_->medium().size());
-    if (!mapped) return std::unexpected(std::move(mapped.error()));
-    fsck::Options all;
-    all.progress = &progress_;
-    all.cancelled = &cancelled;
-    all.next_data = [this](PoolOffset from) { return next_data(from); };
-    auto would = fsck::check_and_repair(**mapped, pool_->path(), all);
-    progress_.clear();
+    auto would = check(Severity::loss, true);
     if (!would) return std::unexpected(std::move(would.error()));
     print_findings(*would, look);
     fmt::print("{}: {} repairs lose something. Make them? [y/N] ", pool_->path(),

@@ -15,26 +15,21 @@
 
 namespace daxfs::fsck {
 
-// Which bit (8 * byte + bit) of `bytes` bytes has to be flipped so that their checksum changes by
-// `difference` (wrong xor right). Takes O(bytes).
-std::optional<std::uint64_t> find_flipped_bit(std::uint32_t difference, std::size_t bytes);
+// Which one bit (8 * byte + bit) of a record is wrong, if that explains that the checksum in it and
+// its right one differ by `difference` (their xor). The checksum covers `bytes` bytes, but not
+// itself, at byte `crc_at`: there each wrong bit is one bit of the difference. Takes O(bytes).
+std::optional<std::uint64_t> find_flipped_bit(std::uint32_t difference, std::size_t bytes,
+                                              std::size_t crc_at);
 
 // Corrects one flipped bit among the first `covered` bytes of a record whose checksum `crc_of`
 // computes. False (and the record unchanged) if that does not explain the checksum.
 template <class Record, class CrcOf>
 bool correct_bit_by(Record& record, std::size_t covered, const CrcOf& crc_of) {
-  const std::uint32_t difference = record.crc ^ crc_of(record);
-  if (difference == 0) return false;
-  if ((difference & (difference - 1)) == 0) {  // the checksum itself has the flipped bit
-    record.crc ^= difference;
-    return true;
-  }
-  const auto bit = find_flipped_bit(difference, covered);
+  const auto bit = find_flipped_bit(record.crc ^ crc_of(record), covered, offsetof(Record, crc));
   if (!bit) return false;
   Record corrected = record;
   reinterpret_cast<unsigned char*>(&corrected)[*bit / 8] ^=
       static_cast<unsigned char>(1u << (*bit % 8));
-  // A bit of the checksum itself, which is not covered.
   if (corrected.crc != crc_of(corrected)) return false;
   record = corrected;
   return true;

@@ -29,7 +29,7 @@ void for_each_claim(Context& context, std::string_view phase,
   for_each_claimant(context, phase, [&](Claimant& c) {
     for (const PoolBlock block : c.map.chain()) visit({block, BlockCount(1)}, &c);
     if (const PoolRange run = xattr_run(c.record); !run.empty()) visit(run, &c);
-    for (const PoolRange& run : c.map.physical({FileBlock(0), BlockCount(kMaxFileBlocks)})) {
+    for (const PoolRange& run : c.map.physical(kWholeFile)) {
       visit(run, &c);
     }
   });

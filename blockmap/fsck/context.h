@@ -38,6 +38,9 @@ class Context {
   // Whether the last round repaired anything (then there is another round).
   std::uint64_t repairs() const { return repairs_; }
   bool cancelled() const;
+  void tell(std::string_view phase, std::uint64_t done, std::uint64_t total) {
+    if (options.progress != nullptr) options.progress->advance(phase, done, total);
+  }
 
   // Calls `visit(InodeNumber)` for each inode number, telling the progress; ends early when
   // cancelled.
@@ -47,11 +50,11 @@ class Context {
     for (std::uint64_t n = 1; n <= total; ++n) {
       if (n % 1024 == 1) {
         if (cancelled()) return;
-        if (options.progress != nullptr) options.progress->advance(phase, n - 1, total);
+        tell(phase, n - 1, total);
       }
       visit(InodeNumber(n));
     }
-    if (options.progress != nullptr) options.progress->advance(phase, total, total);
+    tell(phase, total, total);
   }
 
   PoolRange area() const { return data_area(super); }

@@ -46,7 +46,7 @@ class DirectoryCheck {
   // Entries lie in written blocks whose number fits a cookie.
   void check_extents(pmem::InodeRecord& record, ExtentMap& map) {
     std::vector<Extent> wrong;
-    map.for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
+    map.for_each(kWholeFile, [&](const Extent& extent) {
       if (extent.unwritten || extent.end().value > kMaxBlocks) wrong.push_back(extent);
     });
     for (const Extent& extent : wrong) {

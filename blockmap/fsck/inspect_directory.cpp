@@ -1,7 +1,6 @@
 #include "blockmap/fsck/inspect_directory.h"
 
 #include <array>
-#include <bit>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -60,18 +59,11 @@ std::optional<Correction> correct_entry(const Medium& medium, InodeNumber direct
   std::memcpy(&header, image.data(), sizeof header);
   const std::string_view name(reinterpret_cast<const char*>(image.data()) + sizeof header, length);
   const std::uint32_t difference = header.crc ^ entry_crc(directory, header, name);
-  if (difference == 0) return std::nullopt;
-  std::uint64_t bit = 0;
-  if (std::popcount(difference) == 1) {
-    bit = 8 * offsetof(DirEntryHeader, crc) + static_cast<unsigned>(std::countr_zero(difference));
-  } else {
-    const auto flipped = find_flipped_bit(difference, size);
-    if (!flipped) return std::nullopt;
-    bit = *flipped;
-  }
-  image[bit / 8] ^= static_cast<unsigned char>(1u << (bit % 8));
+  const auto bit = find_flipped_bit(difference, size, offsetof(DirEntryHeader, crc));
+  if (!bit) return std::nullopt;
+  image[*bit / 8] ^= static_cast<unsigned char>(1u << (*bit % 8));
   if (!is_sound(directory, image, size, granule)) return std::nullopt;
-  return Correction{bit / 8, std::byte(image[bit / 8]), granules()};
+  return Correction{*bit / 8, std::byte(image[*bit / 8]), granules()};
 }
 
 bool is_free_granule(const Medium& medium, PoolBlock block, unsigned granule) {

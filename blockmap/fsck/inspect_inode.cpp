@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -200,23 +199,16 @@ class Inspector {
     std::memset(image.data(), 0, sizeof stored);
     const std::uint32_t difference = stored ^ sealed_crc(image);
     std::memcpy(image.data(), &stored, sizeof stored);
-    std::uint64_t bit = 0;
-    if (std::popcount(difference) == 1) {
-      bit = static_cast<std::uint64_t>(std::countr_zero(difference));
-    } else if (const auto flipped = find_flipped_bit(difference, image.size());
-               difference != 0 && flipped && *flipped >= 8 * sizeof stored) {
-      bit = *flipped;
-    } else {
-      return false;
-    }
-    image[bit / 8] ^= std::byte(1u << (bit % 8));
+    const auto bit = find_flipped_bit(difference, image.size(), offsetof(pmem::XattrHeader, crc));
+    if (!bit) return false;
+    image[*bit / 8] ^= std::byte(1u << (*bit % 8));
     pmem::XattrHeader header;
     std::memcpy(&header, image.data(), sizeof header);
     if (header.magic != pmem::XattrHeader::kMagic || header.inode != inode_.value ||
         header.bytes != record.xattr_bytes) {
       return false;
     }
-    plan_.xattr_byte = {start + ByteCount(bit / 8), image[bit / 8]};
+    plan_.xattr_byte = {start + ByteCount(*bit / 8), image[*bit / 8]};
     return true;
   }
 

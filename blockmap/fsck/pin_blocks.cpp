@@ -160,7 +160,7 @@ class PinPlaces {
     for_each_claim(context_, "pin records",
                    [&](PoolRange run, const Claimant*) { claimed.mark(run); });
     for_each_claimant(context_, "pin records", [&](Claimant& c) {
-      c.map.for_each({FileBlock(0), BlockCount(kMaxFileBlocks)}, [&](const Extent& extent) {
+      c.map.for_each(kWholeFile, [&](const Extent& extent) {
         if (!extent.unwritten) find_in_file({extent.pool, extent.count});
       });
     });
@@ -169,7 +169,7 @@ class PinPlaces {
     claimed.for_each_clear(area, [&](PoolRange run) {
       for_each_stored(run, [&](PoolBlock at) {
         const std::uint64_t done = (at - area.start).value;
-        if (done % 4096 == 0) tell(done, area.count.value);
+        if (done % 4096 == 0) context_.tell("free blocks", done, area.count.value);
         if (!context_.cancelled() && holds_record(at)) chain_.push_back(at);
       });
     });
@@ -181,11 +181,6 @@ class PinPlaces {
         chain_.push_back(at);
       }
     }
-  }
-
-  void tell(std::uint64_t done, std::uint64_t total) {
-    if (context_.options.progress == nullptr) return;
-    context_.options.progress->advance("free blocks", done, total);
   }
 
   // From the end of the chain to its head: until the link over the gap is there, the chain is

@@ -56,9 +56,7 @@ class PinSlots {
     for (std::uint64_t i = 0; i < total; ++i) {
       if (i % 1024 == 0) {
         if (context_.cancelled()) return;
-        if (context_.options.progress != nullptr) {
-          context_.options.progress->advance("pin records", i, total);
-        }
+        context_.tell("pin records", i, total);
       }
       const PoolBlock block = i < blocks.ready ? PoolBlock(context_.super.pin_region_start + i)
                                                : blocks.chain[i - blocks.ready];

@@ -64,9 +64,7 @@ class SharedBlocks {
   template <class Visit>
   void each(const Visit& visit) {
     for (std::size_t i = 0; i < sharers_.size() && !context_.cancelled(); ++i) {
-      if (context_.options.progress != nullptr) {
-        context_.options.progress->advance("shared blocks", i, sharers_.size());
-      }
+      context_.tell("shared blocks", i, sharers_.size());
       if (auto claimant = load_claimant(context_, sharers_[i].inode)) visit(*claimant);
     }
   }
@@ -120,8 +118,6 @@ class SharedBlocks {
       at = marks.find(stop, end, true);
     }
   }
-
-  static FileRange all() { return {FileBlock(0), BlockCount(kMaxFileBlocks)}; }
 
   bool found(const Claimant& c, Severity severity, std::string text) {
     return context_.accept(Code::shared_blocks, severity, name_of(c.inode), std::move(text));
@@ -226,7 +222,7 @@ class SharedBlocks {
 
   std::vector<Extent> extents_of(const Claimant& c) const {
     std::vector<Extent> extents;
-    c.map.for_each(all(), [&](const Extent& extent) { extents.push_back(extent); });
+    c.map.for_each(kWholeFile, [&](const Extent& extent) { extents.push_back(extent); });
     return extents;
   }
 
