@@ -92,13 +92,14 @@ class Campaign {
       pristine_.push_back(std::make_unique<HeapMedium>(image.medium->size()));
       pristine_.back()->write(PoolOffset(0),
                               {image.medium->at(PoolOffset(0)), image.medium->size().value});
+      marks_.push_back(image.medium->mark());
     }
   }
 
   void run(std::uint64_t seed) {
     const std::size_t which = seed % images_.size();
     Image& image = images_[which];
-    image.medium->restore_from(*pristine_[which]);
+    image.medium->roll_back(marks_[which]);
     Damage damage(image, seed);
     damage.inflict();
     try {
@@ -301,6 +302,7 @@ class Campaign {
 
   std::vector<Image> images_;
   std::vector<std::unique_ptr<HeapMedium>> pristine_;
+  std::vector<testing::ReversibleMedium::Mark> marks_;  // the way back to them
   Tally tally_;
   std::string last_;
 };

@@ -60,7 +60,7 @@ class Damage {
   void change_field(std::byte* record, std::size_t bytes);
 
   Image& image_;
-  RestorableMedium& medium_;
+  testing::ReversibleMedium& medium_;
   std::mt19937_64 random_;
   std::vector<Bytes> touched_;
   bool hostile_ = false;

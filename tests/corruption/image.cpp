@@ -261,7 +261,7 @@ void add_pins(Image& image) {
 Image blank(const char* name) {
   Image image;
   image.name = name;
-  image.medium = std::make_unique<RestorableMedium>(kPoolBytes);
+  image.medium = std::make_unique<testing::ReversibleMedium>(kPoolBytes);
   testing::format_medium(*image.medium);
   return image;
 }

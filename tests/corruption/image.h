@@ -12,7 +12,7 @@
 #include "blockmap/pin_records.h"
 #include "blockmap/units.h"
 #include "src/filesystem.h"
-#include "tests/corruption/restorable_medium.h"
+#include "tests/crash/reversible_medium.h"
 
 namespace daxfs::corruption {
 
@@ -44,7 +44,7 @@ struct KnownPin {
 
 struct Image {
   std::string name;
-  std::unique_ptr<RestorableMedium> medium;
+  std::unique_ptr<testing::ReversibleMedium> medium;
   pmem::Superblock super{};
   std::map<std::uint64_t, Known> inodes;
   std::vector<KnownPin> pins;

@@ -60,10 +60,6 @@ struct OnlyLeased : Holding {
   OnlyLeased() : Holding("pin_policy=break,break_timeout=60s,longterm=lease") {}
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 void check_clean(const Finished& ended) {
   INFO(ended.out << ended.err);
   CHECK_FALSE(ended.timed_out);

@@ -23,6 +23,11 @@ int error_of(long result);
 // Polls until `condition` holds; false if it does not within `limit`.
 bool eventually(const std::function<bool()>& condition, Seconds limit = kPatience);
 
+// For what programs say.
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
 struct Finished {
   int code = -1;  // exit status; 128 + n: ended by signal n
   bool timed_out = false;

@@ -41,10 +41,6 @@ class SmallTmpfs {
   TempDir dir_;
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 std::string control(const Mount& mount, const std::string& name) {
   return run({"/usr/bin/cat", mount.path(".daxfs/" + name)}).out;
 }

@@ -12,21 +12,7 @@ using namespace daxfs::test;
 
 namespace {
 
-struct Fixture {
-  std::unique_ptr<FenceMedium> medium = make_pool(ByteCount(8 << 20));
-  std::unique_ptr<Volume> volume = open_volume(*medium);
-  OpenInode root = open_inode(*volume, kRootInode);
-  OpenInode sub = create(*volume, root, "sub", S_IFDIR | 0755);
-  OpenInode deep = create(*volume, sub, "deep", S_IFDIR | 0755);
-  OpenInode file = create(*volume, deep, "file", S_IFREG | 0644);
-
-  void add_name(OpenInode& directory, std::string_view name, InodeNumber inode, std::uint8_t type) {
-    Transaction tx;
-    REQUIRE(directory.directory->prepare_insert(tx, directory.record, name.size()));
-    directory.directory->insert(tx, name, inode, type);
-    volume->inodes().stage(tx, directory.number, directory.record);
-    volume->journal().commit(tx);
-  }
+struct Fixture : SmallTree {
   void require_error(const std::string& part) {
     const CheckReport report = check_volume(*medium, "test.pool");
     bool found = false;

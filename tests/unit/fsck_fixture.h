@@ -13,7 +13,7 @@
 
 namespace daxfs::test {
 
-struct FsckFixture {
+struct FsckFixture : SmallTree {
   FsckFixture() {
     witness = create(*volume, sub, "witness", S_IFREG | 0644);
     fill(witness, {0, 1, 5});
@@ -65,14 +65,6 @@ struct FsckFixture {
     forge<pmem::ExtentRecord>(extent_slot(inode, index), sizeof(pmem::ExtentRecord), change);
   }
   void zero(PoolOffset at, std::uint64_t length) { medium->zero(at, ByteCount(length)); }
-
-  void add_name(OpenInode& directory, std::string_view name, InodeNumber inode, std::uint8_t type) {
-    Transaction tx;
-    REQUIRE(directory.directory->prepare_insert(tx, directory.record, name.size()));
-    directory.directory->insert(tx, name, inode, type);
-    volume->inodes().stage(tx, directory.number, directory.record);
-    volume->journal().commit(tx);
-  }
 
   fsck::Report run(fsck::Severity up_to = fsck::Severity::loss) {
     fsck::Options options;
@@ -149,12 +141,6 @@ struct FsckFixture {
     return "#" + std::to_string(inode.number.value);
   }
 
-  std::unique_ptr<FenceMedium> medium = make_pool(ByteCount(8 << 20));
-  std::unique_ptr<Volume> volume = open_volume(*medium);
-  OpenInode root = open_inode(*volume, kRootInode);
-  OpenInode sub = create(*volume, root, "sub", S_IFDIR | 0755);
-  OpenInode deep = create(*volume, sub, "deep", S_IFDIR | 0755);
-  OpenInode file = create(*volume, deep, "file", S_IFREG | 0644);
   OpenInode witness;
 };
 

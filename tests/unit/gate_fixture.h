@@ -10,9 +10,11 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <vector>
 
 #include "lease/gate.h"
+#include "tests/unit/gate_settle.h"
 
 namespace daxfs::test {
 
@@ -156,25 +158,14 @@ class GateFixture {
   void settle() {
     const HolderId holder = gate.new_holder();
     const PinId pin = pinned(holder, {kSentinel}, 9999, PinKind::short_term);
-    std::mutex mutex;
-    std::condition_variable came;
-    bool done = false;
-    const TicketRef ticket = gate.begin([&] {
-      const std::lock_guard lock(mutex);
-      done = true;
-      came.notify_all();
-    });
     const std::vector<PoolRange> sentinel{kSentinel};
-    (void)gate.judge(ticket, {.inode = InodeNumber{UINT64_MAX},
-                              .range = in_file(0, 1),
-                              .blocks = sentinel,
-                              .requester = {9998, 0}});
-    gate.cancel(ticket);  // the newest of all that are ready, so the last
-    {
-      std::unique_lock lock(mutex);
-      came.wait(lock, [&] { return done; });
+    if (!test::settle(gate, {.inode = InodeNumber{UINT64_MAX},
+                             .range = in_file(0, 1),
+                             .blocks = sentinel,
+                             .requester = {9998, 0}})
+             .in_time) {
+      throw std::runtime_error("the gate's thread is stuck");
     }
-    gate.end(ticket);
     (void)gate.unpin(holder, pin);
   }
 

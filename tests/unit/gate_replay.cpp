@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 
 #include "tests/unit/gate_fixture.h"
@@ -69,26 +68,14 @@ void GateReplay::Impl::new_holder(std::size_t slot) {
 // Returns when every request that was ready has had its continuation, and time's are ready.
 void GateReplay::Impl::settle() {
   if (model.stopped || !wrong.empty()) return;  // stop() has waited for them
-  std::condition_variable came;
-  bool done = false;
-  const TicketRef ticket = gate.begin([&] {
-    const std::lock_guard lock(mutex);
-    done = true;
-    came.notify_all();
-  });
   const std::vector<PoolRange> where{kSentinel};
-  const auto verdict = gate.judge(ticket, {.inode = InodeNumber{UINT64_MAX},
+  const auto settled = test::settle(gate, {.inode = InodeNumber{UINT64_MAX},
                                            .range = in_file(0, 1),
                                            .blocks = where,
                                            .requester = {kOurs + 1, 99},
                                            .policy = PinPolicy::wait});
-  expect_true("the sentinel parks", verdict == Verdict::parked);
-  gate.cancel(ticket);  // the newest of all that are ready, so the last
-  std::unique_lock lock(mutex);
-  const bool in_time = came.wait_for(lock, std::chrono::seconds(60), [&] { return done; });
-  expect_true(kGateIsStuck, in_time);
-  lock.unlock();
-  gate.end(ticket);
+  expect_true("the sentinel parks", settled.parked);
+  expect_true(kGateIsStuck, settled.in_time);
 }
 
 // --- the steps ---

@@ -1,6 +1,5 @@
 // What must hold when the threads have gone.
 #include <algorithm>
-#include <condition_variable>
 
 #include "tests/unit/gate_fixture.h"
 #include "tests/unit/gate_world.h"
@@ -38,27 +37,12 @@ void GateWorld::settle() {
                                      .requester = {kOurs, 0},
                                      .kind = PinKind::short_term});
   gate_.end(first);
-  std::mutex mutex;
-  std::condition_variable came;
-  bool done = false;
-  const TicketRef ticket = gate_.begin([&] {
-    const std::lock_guard lock(mutex);
-    done = true;
-    came.notify_all();
-  });
-  const auto verdict = gate_.judge(ticket, {.inode = InodeNumber{UINT64_MAX},
+  const auto settled = test::settle(gate_, {.inode = InodeNumber{UINT64_MAX},
                                             .range = in_file(0, 1),
                                             .blocks = where,
                                             .requester = {kOurs + 1, 0}});
-  if (verdict != Verdict::parked) complain("the sentinel does not park");
-  gate_.cancel(ticket);  // the newest of all that are ready, so the last
-  {
-    std::unique_lock lock(mutex);
-    if (!came.wait_for(lock, std::chrono::seconds(60), [&] { return done; })) {
-      complain("the gate's thread is stuck");
-    }
-  }
-  gate_.end(ticket);
+  if (!settled.parked) complain("the sentinel does not park");
+  if (!settled.in_time) complain("the gate's thread is stuck");
   if (!granted(pin) || !gate_.unpin(holder, **pin)) complain("the sentinel's pin is not there");
 }
 

@@ -17,6 +17,7 @@
 #include "blockmap/heap_medium.h"
 #include "blockmap/mkfs.h"
 #include "blockmap/volume.h"
+#include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 
 namespace daxfs::test {
@@ -151,6 +152,49 @@ inline void map_blocks(Volume& volume, OpenInode& inode, const std::vector<std::
     volume.inodes().stage(tx, inode.number, inode.record);
     volume.journal().commit(tx);
   }
+}
+
+// Mounted: /sub/deep/file.
+struct SmallTree {
+  std::unique_ptr<FenceMedium> medium = make_pool(ByteCount(8 << 20));
+  std::unique_ptr<Volume> volume = open_volume(*medium);
+  OpenInode root = open_inode(*volume, kRootInode);
+  OpenInode sub = create(*volume, root, "sub", S_IFDIR | 0755);
+  OpenInode deep = create(*volume, sub, "deep", S_IFDIR | 0755);
+  OpenInode file = create(*volume, deep, "file", S_IFREG | 0644);
+
+  // A further name, whether it makes sense or not.
+  void add_name(OpenInode& directory, std::string_view name, InodeNumber inode, std::uint8_t type) {
+    Transaction tx;
+    REQUIRE(directory.directory->prepare_insert(tx, directory.record, name.size()));
+    directory.directory->insert(tx, name, inode, type);
+    volume->inodes().stage(tx, directory.number, directory.record);
+    volume->journal().commit(tx);
+  }
+};
+
+// A few of everything. Returns the number of inodes, the root included.
+inline std::uint64_t populate(Volume& volume) {
+  OpenInode root = open_inode(volume, kRootInode);
+  OpenInode sub = create(volume, root, "sub", S_IFDIR | 0755);
+  OpenInode small = create(volume, root, "small", S_IFREG | 0644);
+  map_blocks(volume, small, {0, 1, 5});
+  OpenInode large = create(volume, sub, std::string(255, 'l'), S_IFREG | 0600);
+  std::vector<std::uint64_t> places;
+  for (std::uint64_t i = 0; i < 300; ++i) places.push_back(3 * i);
+  map_blocks(volume, large, places);
+  OpenInode tagged = create(volume, sub, "tagged", S_IFREG | 0600);
+  std::vector<PoolRange> released;
+  REQUIRE(replace_xattrs(volume.medium(), volume.allocator(), tagged.number, tagged.record,
+                         {{"user.a", "b"}, {"user.c", std::string(5000, 'd')}}, released));
+  commit_record(volume, tagged);
+  create(volume, sub, "fifo", S_IFIFO | 0600);
+  for (int i = 0; i < 100; ++i) create(volume, sub, "f" + std::to_string(i), S_IFREG | 0600);
+  return 1 + 5 + 100;
+}
+
+inline pmem::Superblock superblock(const Medium& medium) {
+  return medium.load<pmem::Superblock>(PoolOffset(0));
 }
 
 }  // namespace daxfs::test
