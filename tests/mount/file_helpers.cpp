@@ -1,10 +1,12 @@
 #include "tests/mount/file_helpers.h"
 
 #include <fmt/format.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <new>
@@ -124,6 +126,15 @@ std::vector<daxfs_extent> extents_of(int fd) {
   std::vector<daxfs_extent> extents(static_cast<std::size_t>(count));
   REQUIRE(daxfs_extents(fd, 0, INT64_MAX, extents.data(), extents.size()) == count);
   return extents;
+}
+
+int shared_mapping_of_direct_handle() {
+  utsname kernel{};
+  uname(&kernel);
+  int major = 0;
+  int minor = 0;
+  REQUIRE(std::sscanf(kernel.release, "%d.%d", &major, &minor) == 2);
+  return std::pair(major, minor) < std::pair(6, 6) ? ENODEV : 0;
 }
 
 AlignedBuffer::AlignedBuffer(std::size_t size)

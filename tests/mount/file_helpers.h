@@ -40,6 +40,9 @@ Parts data_parts(const std::string& path);
 
 std::vector<daxfs_extent> extents_of(int fd);
 
+// What MAP_SHARED answers for a handle that bypasses the page cache: ENODEV before Linux 6.6.
+int shared_mapping_of_direct_handle();
+
 // Aligned memory, as O_DIRECT wants it.
 class AlignedBuffer {
  public:
