@@ -121,11 +121,11 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   }
   switch (ruling.kind) {
     case Ruling::Kind::to_limbo:
-      tell_leases(request, leased.leases, aftermath);
+      tell_leases(*ticket, request, leased.leases, aftermath);
       note_resumed(*ticket);
       return reserve_limbo(*ticket, pinned.blocks);
     case Ruling::Kind::free_all:
-      tell_leases(request, leased.leases, aftermath);
+      tell_leases(*ticket, request, leased.leases, aftermath);
       note_resumed(*ticket);
       ticket->free_all = true;
       return Verdict::proceed;

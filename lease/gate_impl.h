@@ -114,8 +114,8 @@ struct Gate::Impl {
                     const std::vector<LeaseInfo>& broken, SteadyTime deadline,
                     Aftermath& aftermath);
   // Tells the holders what has been decided.
-  void tell_leases(const DetachRequest& request, const std::vector<LeaseInfo>& told,
-                   Aftermath& aftermath);
+  void tell_leases(const Ticket& ticket, const DetachRequest& request,
+                   const std::vector<LeaseInfo>& told, Aftermath& aftermath);
   void revoke_leases(const DetachRequest& request, const std::vector<LeaseInfo>& revoked,
                      Aftermath& aftermath);
   void give_up(const LeaseInfo& lease);

@@ -100,12 +100,12 @@ void Gate::Impl::break_leases(Ticket& ticket, const DetachRequest& request,
   }
 }
 
-void Gate::Impl::tell_leases(const DetachRequest& request, const std::vector<LeaseInfo>& told,
-                             Aftermath& aftermath) {
+void Gate::Impl::tell_leases(const Ticket& ticket, const DetachRequest& request,
+                             const std::vector<LeaseInfo>& told, Aftermath& aftermath) {
   for (const LeaseInfo& lease : told) {
     leases.tell(lease, news_of(request));
     aftermath.told.push_back(lease.holder);
-    post(GateEvent::Kind::breaks, about(lease, options.pin_policy));
+    post(GateEvent::Kind::breaks, about(lease, ticket.about.policy));
   }
 }
 

@@ -143,6 +143,7 @@ void GateModel::tell(const Request& r, const Lease& lease, Time deadline) {
   asked.push_back(news);
   told.push_back(lease.holder);
   post(GateEvent::Kind::breaks, lease.range, lease.requester.process);
+  events.back().policy = policy_for_request(r);
 }
 
 // What was taken away comes first, in the order in which that happened; then the leases by age.
