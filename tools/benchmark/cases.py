@@ -8,6 +8,7 @@ FEW_PINS = 10
 MANY_PINS = 100_000
 HUGE_PINS = 1_000_000
 MANY_EXTENTS = 100_000
+WAITERS = 64
 HOLDER_BLOCKS = 1 << 18  # at most 1 GiB under the held pins; more pins than blocks overlap
 
 
@@ -23,6 +24,7 @@ class Goal:
     target: str
     peer: str
     peer_case: str = ""  # the same case if empty
+    peer_words: str = ""  # what is different about it
     floor: float | None = None
     aim: float | None = None
 
@@ -127,7 +129,7 @@ class PunchCase(Case):
         )
         self.file = "many-extents" if many_extents else "few-extents"
         if many_extents:
-            self.goals = [Goal("daxfs", "daxfs", peer_case="punch", aim=1.5)]
+            self.goals = [Goal("daxfs", "daxfs", peer_case="punch", peer_words="few extents", aim=1.5)]
         else:
             self.goals = [Goal(held(pins), held(FEW_PINS), floor=1.5) for pins in beside if pins > FEW_PINS]
             self.goals += [Goal(held(pins), "daxfs", aim=1.5) for pins in beside]
@@ -137,6 +139,31 @@ class PunchCase(Case):
         return {
             self.key: clients.run(run, cpus, "punch", "--sparse", "--file", path, "--seconds", str(run.options.seconds))
         }
+
+
+class WaitCase(Case):
+    """Somebody else's file, while requests wait at the gate and while none does."""
+
+    def __init__(self, waiters):
+        super().__init__(
+            key=f"beside-{waiters}-waiting",
+            what=f"4 KiB random read, direct, 99th percentile, while {waiters or 'no'} punches of other files wait",
+            targets=["daxfs"],
+            unit="us",
+            group="waiting",
+        )
+        self.random, self.direct, self.write = True, True, False
+        if waiters:
+            self.goals = [Goal("daxfs", "daxfs", peer_case="beside-0-waiting", peer_words="none waiting", aim=1.1)]
+
+    def value(self, sample):
+        return sample["p99_us"]
+
+    def run(self, run, target, cpus):
+        alone = clients.io(run, target, self, cpus)
+        with clients.waiting(run, target, WAITERS):
+            beside = clients.io(run, target, self, cpus)
+        return {"beside-0-waiting": alone, f"beside-{WAITERS}-waiting": beside}
 
 
 def all_cases(beside):
@@ -149,6 +176,7 @@ def all_cases(beside):
     ]
     cases += [MetaCase(operation) for operation in ("create", "stat", "rename", "unlink")]
     cases += [PinCase(beside), PunchCase(beside, False), PunchCase(beside, True)]
+    cases += [WaitCase(0), WaitCase(WAITERS)]
     return cases
 
 
@@ -157,11 +185,11 @@ def prepare(run, target, cases):
     keys = {case.key for case in cases if target.name in case.targets}
     if target.name == "null":
         return
-    if any(isinstance(case, IoCase) for case in cases if case.key in keys):
+    if any(isinstance(case, (IoCase, WaitCase)) for case in cases if case.key in keys):
         clients.fill(run, target.shared_file, run.options.region // 4096)
     if "pin" in keys and target.pins:
         clients.fill(run, target.path("pinned"), 1024)
-    if "punch" in keys or "punch-extents" in keys:
+    if any(isinstance(case, PunchCase) for case in cases if case.key in keys):
         clients.fill(run, target.path("few-extents"), 10, sparse=True)
     if "punch-extents" in keys:
         clients.fill(run, target.path("many-extents"), MANY_EXTENTS, sparse=True)
@@ -181,7 +209,7 @@ def memory_needed(options, daxfs, beside, cases):
     """Bytes that a run writes to the tmpfs, at most."""
     keys = {case.key for case in cases}
     one = options.files * 4096 + (64 << 20)
-    if any(isinstance(case, IoCase) for case in cases):
+    if any(isinstance(case, (IoCase, WaitCase)) for case in cases):
         one += options.region
     if "punch-extents" in keys:
         one += MANY_EXTENTS * 4096

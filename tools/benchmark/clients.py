@@ -1,8 +1,12 @@
 """Runs bench-client (or fio) against a target and reads what it measured."""
 
+import contextlib
 import json
 import os
 import subprocess
+import time
+
+WAIT_SECONDS = 60
 
 
 class ClientFailed(Exception):
@@ -49,6 +53,34 @@ def io(run_, target, case, cpus):
     words += ["--direct"] if case.direct else [] if case.write else ["--cold"]
     words += ["--cpus", ",".join(map(str, cpus))] if cpus else []
     return run(run_, cpus, "io", *words)
+
+
+@contextlib.contextmanager
+def waiting(run_, target, waiters):
+    """As long as this lasts, so many punches, each of a file of its own, wait for a holder."""
+    child = subprocess.Popen(
+        [run_.client, "wait", "--dir", target.directory, "--waiters", str(waiters)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while target.waiting() < waiters:
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise ClientFailed(f"{target.waiting()} of {waiters} requests wait")
+            time.sleep(0.01)
+        yield
+    finally:
+        try:
+            _, said = child.communicate("", WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            _, said = child.communicate()
+    if child.returncode != 0:
+        raise ClientFailed(said.strip() or f"the waiting requests ended with status {child.returncode}")
 
 
 def fio(run_, target, case, cpus):

@@ -128,7 +128,7 @@ def costs(results, placement, cases):
                 ratio = results.ratio(placement, case, goal)
                 if goal.target != target or ratio is None:
                     continue
-                peer = beside(goal.peer) + (", few extents" if goal.peer_case else "")
+                peer = beside(goal.peer) + (f", {goal.peer_words}" if goal.peer_words else "")
                 limits = [
                     f"{name} {limit(case, value)}"
                     for name, value in (("floor", goal.floor), ("aim", goal.aim))

@@ -2,6 +2,7 @@
 
 import glob
 import gzip
+import json
 import os
 import re
 import resource
@@ -181,6 +182,11 @@ class Daxfs(Server):
         if made.returncode != 0:
             raise Unable(f"mkfs.daxfs failed: {made.stderr.strip() or made.stdout.strip()}")
         super().start()
+
+    def waiting(self):
+        """How many requests are parked at the gate."""
+        with open(self.path(".daxfs/status"), encoding="utf-8") as status:
+            return json.load(status)["waiting"]
 
     def hold(self, path, pins, seconds):
         self.holder = subprocess.Popen(
