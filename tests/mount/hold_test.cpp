@@ -160,15 +160,28 @@ TEST_CASE_METHOD(Holding, "an exclusive lease refuses others") {
   check_clean(holder.stop());
 }
 
-TEST_CASE_METHOD(Deferring, "io_uring in registered buffers never meets the reused space") {
-  HoldProcess holder(file, 0, kLength, {"--engine", "io_uring", "--interval-ms", "0"});
-  CHECK(punch(file, 3 * kBlock, 5 * kBlock) == 0);
-  CHECK(cut() == 0);
-  CHECK(limbo() == kLength);
-  fill_pool();
-  const std::string filled = read_file(path("filler"));
+TEST_CASE("io_uring in registered buffers never meets the reused space, under any safe policy") {
+  const auto& [policy, answer] = GENERATE(table<std::string, int>({
+      {"pin_policy=refuse", ETXTBSY},
+      {"pin_policy=defer", 0},
+      {"pin_policy=wait,wait_timeout=100ms", ETXTBSY},
+      {"pin_policy=wait,wait_timeout=100ms,on_timeout=defer", 0},
+      {"pin_policy=break,break_timeout=100ms", ETXTBSY},
+      {"pin_policy=break,break_timeout=100ms,on_timeout=defer", 0},
+  }));
+  INFO(policy);
+  Holding mount(policy);
+  HoldProcess holder(mount.file, 0, kLength, {"--engine", "io_uring", "--interval-ms", "0"});
+  for (const std::uint64_t first : {3, 9, 4, 14}) {
+    CHECK(punch(mount.file, first * kBlock, 2 * kBlock) == answer);
+    mount.fill_pool();
+  }
+  CHECK(mount.cut() == answer);
+  CHECK(mount.limbo() == (answer == 0 ? kLength : 0));
+  mount.fill_pool();
+  const std::string filled = read_file(mount.path("filler"));
   check_clean(holder.stop());
-  CHECK(filled == read_file(path("filler")));
+  CHECK(filled == read_file(mount.path("filler")));
 }
 
 TEST_CASE_METHOD(Ignoring, "io_uring without a gate: corruption, seen in memory and in the copy") {

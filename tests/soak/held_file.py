@@ -40,10 +40,11 @@ def block_map(fd, blocks):
 class Holder:
     """daxfs-hold --verify on a range of blocks."""
 
-    def __init__(self, place, path, first, count, short):
+    def __init__(self, place, path, first, count, short, engine):
         self.place = place
         self.first, self.count = first, count
         words = ["--offset", str(first * BLOCK), "--length", str(count * BLOCK), "--allocate", "--verify", "--json"]
+        words += ["--engine", engine]
         self.child = place.processes.start(
             [place.program("daxfs-hold"), path, *words, "--interval-ms", "3"] + (["--short"] if short else []),
             stdout=subprocess.PIPE,
@@ -135,7 +136,9 @@ class HeldFile:
     def hold_and_detach(self):
         count = self.dice.choice([1, 3, 40, 100])
         first = self.dice.randrange(self.BLOCKS - count + 1)
-        holder = Holder(self.place, self.path, first, count, self.dice.random() < 0.2)
+        holder = Holder(
+            self.place, self.path, first, count, self.dice.random() < 0.2, self.dice.choice(["mmap", "io_uring"])
+        )
         if not holder.wait_until_held():
             return
         for block in range(first, first + count):

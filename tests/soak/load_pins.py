@@ -97,7 +97,7 @@ def ignored(place):
     path = place.inside("held")
     file = HeldFile(place, "held", "ignore", 1)
     file.write_in_pieces(path)
-    holder = Holder(place, path, 10, 100, short=False)
+    holder = Holder(place, path, 10, 100, short=False, engine="mmap")
     check(holder.wait_until_held(), "the holder found no space")
     fd = os.open(path, os.O_RDWR)
     punch(fd, 0, file.BLOCKS * BLOCK)
