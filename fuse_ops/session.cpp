@@ -1,10 +1,14 @@
 #include "fuse_ops/session.h"
 
 #include <fmt/format.h>
+#include <fuse_log.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -71,6 +75,21 @@ std::string mount_options(const Filesystem& filesystem, const SessionOptions& op
   return text;
 }
 
+// What libfuse says once it is mounted, into our log, which a daemon in the background has, too. It
+// repeats itself with every request when there is no room for another thread.
+void log_of_libfuse(fuse_log_level level, const char* format, va_list arguments) {
+  constexpr unsigned kMostAlike = 3;
+  static std::atomic<const char*> last = nullptr;
+  static std::atomic<unsigned> alike = 0;
+  if (last.exchange(format) != format) alike = 0;
+  if (alike.fetch_add(1) >= kMostAlike) return;
+  std::array<char, 512> text{};
+  std::vsnprintf(text.data(), text.size(), format, arguments);
+  text[std::strcspn(text.data(), "\n")] = '\0';
+  spdlog::log(level <= FUSE_LOG_ERR ? spdlog::level::err : spdlog::level::warn, "libfuse: {}",
+              text.data());
+}
+
 using SessionPtr = std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)>;
 
 void run_loop(fuse_session* session) {
@@ -121,6 +140,8 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
     return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
   }
 
+  if (!options.debug) fuse_set_log_func(log_of_libfuse);
+
   raise_readahead(options.mountpoint);
   SignalsEndSession signals(session.get());
   std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
@@ -135,6 +156,7 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
   while (auto file = context.open_files.take_any()) filesystem.abandon(std::move(file));
   fuse_session_unmount(session.get());
   fuse_remove_signal_handlers(session.get());
+  fuse_set_log_func(nullptr);
   filesystem.unmount();
   return {};
 }

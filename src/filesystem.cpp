@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "src/memory_reserve.h"
+
 namespace daxfs {
 namespace {
 
@@ -94,19 +96,30 @@ void Filesystem::unmount() {
 
 Status Filesystem::writable() const {
   if (options_.read_only) return fail(EROFS);
+  if (MemoryReserve::used()) [[unlikely]] {
+    say_stopped(memory_logged_, "unmount it, give the daemon more memory, and mount it again");
+    return fail(EIO);
+  }
   return durable();
 }
 
 Status Filesystem::durable() const {
   if (!volume_.medium().failed()) [[likely]]
     return {};
-  std::call_once(failure_logged_, [this] {
-    spdlog::critical(
-        "{}: pool {}: {}; nothing is changed from now on, reading goes on: unmount it, put the "
-        "storage right, and check it with fsck.daxfs",
-        mountpoint_, pool_ != nullptr ? pool_->path() : "", volume_.medium().failure());
-  });
+  say_stopped(failure_logged_, "unmount it, put the storage right, and check it with fsck.daxfs");
   return fail(EIO);
+}
+
+std::string Filesystem::why_stopped() const {
+  if (volume_.medium().failed()) return volume_.medium().failure();
+  return MemoryReserve::used() ? "the daemon has run out of memory" : "";
+}
+
+void Filesystem::say_stopped(std::once_flag& said, std::string_view way_out) const {
+  std::call_once(said, [&] {
+    spdlog::critical("{}: pool {}: {}; nothing is changed from now on, reading goes on: {}",
+                     mountpoint_, pool_ != nullptr ? pool_->path() : "", why_stopped(), way_out);
+  });
 }
 
 void Filesystem::note_unreadable(Inode& inode, FileOffset offset, ByteCount length) {

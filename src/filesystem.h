@@ -102,6 +102,8 @@ class Filesystem {
   // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
   // may be acknowledged any more. The first to ask logs why.
   Status durable() const;
+  // Why nothing is changed any more, as the end of a sentence that names the pool; "" otherwise.
+  std::string why_stopped() const;
 
   // Answers whoever waits, at the gate or for events; nobody waits from now on.
   void stop_waiting();
@@ -298,6 +300,7 @@ class Filesystem {
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
+  void say_stopped(std::once_flag& said, std::string_view way_out) const;
 
   // policy.cpp
   // The policy that the file has for itself. Lock held exclusively.
@@ -394,6 +397,7 @@ class Filesystem {
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   KernelCache* kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;
+  mutable std::once_flag memory_logged_;
   std::atomic<std::uint64_t> unreadable_ = 0;  // reads that met missing or damaged storage
   EventLog events_;
   Gate gate_;

@@ -76,34 +76,34 @@ json Filesystem::status_report() const {
   const GateOptions gate = gate_.options();
   const GateCounts counts = gate_.totals();
   const bool dax = pool_ != nullptr && pool_->is_dax();
-  return {
-      {"pool", pool_ != nullptr ? pool_->path() : ""},
-      {"uuid", volume_.uuid()},
-      {"mountpoint", mountpoint_},
-      {"block_size", kBlockSize},
-      {"total", bytes(volume_.data_blocks()).value},
-      {"free", bytes(volume_.allocator().free_blocks()).value},
-      {"limbo", bytes(counts.limbo).value},
-      {"pins",
-       {{"long", counts.long_pins},
-        {"short", counts.short_pins},
-        {"bytes", counts.pinned_bytes.value}}},
-      {"leases", counts.leases},
-      {"waiting", counts.waiting},
-      {"policy",
-       {{"pin_policy", to_string(gate.pin_policy)},
-        {"on_timeout", to_string(gate.on_timeout)},
-        {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
-        {"break_timeout", in_seconds(gate.break_timeout_ms)},
-        {"short_timeout", in_seconds(gate.short_timeout_ms)},
-        {"longterm", to_string(gate.longterm)},
-        {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
-        {"limbo_limit", gate.limbo_limit.value}}},
-      {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
-      {"dax", dax},
-      {"read_only", mount.read_only},
-      // Why nothing is changed any more, or null.
-      {"stopped", volume_.medium().failed() ? json(volume_.medium().failure()) : json(nullptr)}};
+  const std::string stopped = why_stopped();
+  return {{"pool", pool_ != nullptr ? pool_->path() : ""},
+          {"uuid", volume_.uuid()},
+          {"mountpoint", mountpoint_},
+          {"block_size", kBlockSize},
+          {"total", bytes(volume_.data_blocks()).value},
+          {"free", bytes(volume_.allocator().free_blocks()).value},
+          {"limbo", bytes(counts.limbo).value},
+          {"pins",
+           {{"long", counts.long_pins},
+            {"short", counts.short_pins},
+            {"bytes", counts.pinned_bytes.value}}},
+          {"leases", counts.leases},
+          {"waiting", counts.waiting},
+          {"policy",
+           {{"pin_policy", to_string(gate.pin_policy)},
+            {"on_timeout", to_string(gate.on_timeout)},
+            {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
+            {"break_timeout", in_seconds(gate.break_timeout_ms)},
+            {"short_timeout", in_seconds(gate.short_timeout_ms)},
+            {"longterm", to_string(gate.longterm)},
+            {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
+            {"limbo_limit", gate.limbo_limit.value}}},
+          {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
+          {"dax", dax},
+          {"read_only", mount.read_only},
+          // Why nothing is changed any more, or null.
+          {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }
 
 Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,

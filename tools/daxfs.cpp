@@ -19,6 +19,7 @@
 #include "blockmap/size_text.h"
 #include "blockmap/volume.h"
 #include "fuse_ops/session.h"
+#include "src/memory_reserve.h"
 #include "src/mountpoint.h"
 #include "src/options.h"
 #include "tools/usage.h"
@@ -72,6 +73,7 @@ Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options
                                     std::max(1u, std::thread::hardware_concurrency()));
   if (!volume) return std::unexpected(volume.error());
 
+  const daxfs::MemoryReserve reserve;
   daxfs::Filesystem filesystem(**volume, pool->get(), options);
   if (options.gate.pin_policy == daxfs::PinPolicy::ignore) {
     spdlog::warn(

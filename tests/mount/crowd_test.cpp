@@ -167,5 +167,7 @@ TEST_CASE_METHOD(Crowd, "ten thousand requests wait, and the others do not notic
       "by the holder's death in {:.2f} s\n",
       count, gathering, memory_before >> 10, memory_during >> 10, slowest * 1000, refusing,
       resuming);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // theirs is as much again
   CHECK(memory_during < memory_before + kMostMemory);
+#endif
 }

@@ -204,6 +204,7 @@ TEST_CASE_METHOD(Events, "a daemon that is told to end answers who waits for eve
 
 TEST_CASE_METHOD(Events, "who listens first hears of the holders that have outlived a daemon") {
   HoldProcess holder(file, kBlock, 2 * kBlock, {"--read-only"});
+  holder.process().signal(SIGSTOP);  // or it takes its pin over, sooner or later
   kill_daemon();
   mount();
   const Json pins = ctl("pins");

@@ -1,12 +1,14 @@
 // The storage below the pool fails while it is mounted: what was acknowledged stays, nothing more
 // is acknowledged, nothing hangs, and the log says what is wrong.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <future>
 #include <string>
 #include <vector>
@@ -68,6 +70,12 @@ void check_stopped(const Mount& mount, const daxfs::UniqueFd& early, const std::
   CHECK(contains(control(mount, "metrics"), "\ndaxfs_stopped 1\n"));
   CHECK(eventually([&] { return contains(mount.log(), why); }));
   CHECK(contains(mount.log(), mount.pool()));
+}
+
+std::uint64_t address_space(pid_t process) {
+  std::uint64_t pages = 0;
+  std::ifstream(fmt::format("/proc/{}/statm", process)) >> pages;
+  return pages * kBlock;
 }
 
 struct Cut {
@@ -282,4 +290,55 @@ TEST_CASE("a daemon without a descriptor to spare goes on") {
   REQUIRE(daxfs_unpin(fd.get(), pin) == 0);
   CHECK(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kBlock) == 0);
   CHECK(read_file(mount.path("file")).substr(kBlock) == pattern(8 * kBlock, 1).substr(kBlock));
+}
+
+TEST_CASE("a daemon that runs out of memory stops changing, and keeps what it acknowledged") {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  skip_here("a sanitizer's own memory does not fit below such a limit");
+#endif
+  Mount mount({.size = "256M"});
+  write_file(mount.path("early"), pattern(kMegabyte, 1));
+  daxfs::UniqueFd early = open_file(mount.path("early"), O_RDWR);
+  // The daemon's reserve is 32 MiB, so most of the rest is the way to it.
+  const rlimit little{address_space(mount.daemon()) + 4 * kMegabyte, RLIM_INFINITY};
+  REQUIRE(prlimit(mount.daemon(), RLIMIT_AS, &little, nullptr) == 0);
+  std::vector<std::string> made;
+  int error = 0;
+  for (int i = 0; error == 0; ++i) {
+    REQUIRE(i < 1'000'000);
+    const std::string name =
+        mount.path("a name that takes some memory, number " + std::to_string(i));
+    const daxfs::UniqueFd fd(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0644));
+    error = fd.get() < 0 ? errno : 0;
+    if (error == 0) made.push_back(name);
+  }
+  CHECK(error == EIO);
+  CHECK(error_of(unlink(made.front().c_str())) == EIO);
+  CHECK(error_of(truncate(mount.path("early").c_str(), 0)) == EIO);
+  CHECK(error_of(fsync(early.get())) == 0);
+  CHECK(difference(read_file(mount.path("early")), pattern(kMegabyte, 1)) == "");
+  CHECK(contains(mount.status()["stopped"].get<std::string>(), "memory"));
+  CHECK(eventually([&] { return contains(mount.log(), "memory"); }));
+  early = {};
+  mount.unmount();
+  mount.mount();
+  CHECK(mount.status()["stopped"].is_null());
+  for (const std::string& name : made) {
+    if (access(name.c_str(), F_OK) != 0) FAIL("lost: " << name);
+  }
+}
+
+TEST_CASE("a log that cannot be written holds nothing up") {
+  Mount mount;
+  mount.unmount();
+  // Under this policy it warns at its start.
+  Process daemon({"/bin/sh", "-c",
+                  fmt::format("exec {} {} {} -f -o pin_policy=ignore,unsafe_demo 2>/dev/full",
+                              tool("daxfs"), mount.pool(), mount.path())});
+  REQUIRE(daemon.says(" on " + mount.path() + ":"));
+  write_file(mount.path("file"), pattern(kMegabyte, 1));
+  CHECK(difference(read_file(mount.path("file")), pattern(kMegabyte, 1)) == "");
+  REQUIRE(eventually([&] { return umount2(mount.path().c_str(), 0) == 0; }));
+  CHECK(daemon.finish().code == 0);
+  mount.mount();
 }
