@@ -31,14 +31,24 @@ Result<InodeRef> InodeTableCache::get(InodeNumber number) {
   return InodeRef(this, it->second.get());
 }
 
-InodeRef InodeTableCache::adopt(InodeNumber number, const pmem::InodeRecord& record) {
-  Shard& shard = shard_of(number);
-  const std::lock_guard guard(shard.mutex);
+InodeRef InodeTableCache::adopt(InodeNumber number, const pmem::InodeRecord& record,
+                                std::unique_lock<FairSharedMutex>& guard) {
   auto inode = std::make_unique<Inode>(number, volume_.inodes().slot(number), record);
+  guard = std::unique_lock(inode->lock);
   inode->references_ = 1;
   Inode* raw = inode.get();
+  Shard& shard = shard_of(number);
+  const std::lock_guard shard_guard(shard.mutex);
   shard.inodes[number.value] = std::move(inode);
   return InodeRef(this, raw);
+}
+
+bool InodeTableCache::if_absent(InodeNumber number, absl::FunctionRef<void()> look) {
+  Shard& shard = shard_of(number);
+  const std::lock_guard guard(shard.mutex);
+  if (shard.inodes.contains(number.value)) return false;
+  look();
+  return true;
 }
 
 void InodeTableCache::add_lookups(Inode& inode, std::uint64_t count) {

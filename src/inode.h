@@ -6,6 +6,7 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/functional/function_ref.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -125,8 +126,12 @@ class InodeTableCache {
   // The inode, read from the medium if it is not in the table. ESTALE for numbers that are no
   // inode.
   Result<InodeRef> get(InodeNumber number);
-  // A new inode that was just made and whose slot is not yet committed.
-  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record);
+  // A new inode that was just made and whose slot is not yet committed: locked before anybody sees
+  // it.
+  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record,
+                 std::unique_lock<FairSharedMutex>& guard);
+  // Calls `look` unless the inode is in the table; nobody puts it there meanwhile.
+  bool if_absent(InodeNumber number, absl::FunctionRef<void()> look);
 
   // The kernel's own references (FUSE lookup counts).
   void add_lookups(Inode& inode, std::uint64_t count);

@@ -131,14 +131,11 @@ void Filesystem::dispose_if_dead(Inode& inode) {
     if (inode.record.links != 0) return;
   }
   if (const Status loaded = load_extents(inode); !loaded) return;
-  Remains remains;
-  {
-    const std::unique_lock guard(inode.lock);
-    if (!is_dead(inode)) return;
-    Transaction tx;
-    remains = dispose(tx, inode);
-    volume_.journal().commit(tx);
-  }
+  const std::unique_lock guard(inode.lock);
+  if (!is_dead(inode)) return;
+  Transaction tx;
+  const Remains remains = dispose(tx, inode);
+  volume_.journal().commit(tx);
   give_back(remains);
 }
 

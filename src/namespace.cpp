@@ -128,7 +128,8 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
     return std::unexpected(room.error());
   }
 
-  InodeRef inode = cache_.adopt(*number, record);
+  std::unique_lock<FairSharedMutex> inode_guard;
+  InodeRef inode = cache_.adopt(*number, record, inode_guard);
   inode->extents.emplace(volume_.medium(), volume_.allocator(), *number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
@@ -148,6 +149,7 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
   Entry entry{.inode = *number, .generation = record.generation};
   fill_attributes(*inode, entry.attributes);
   cache_.add_lookups(*inode, 1);
+  inode_guard.unlock();
   return entry;
 }
 
@@ -221,45 +223,44 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   Inode& directory = **parent;
   if (const Status loaded = load_directory(directory); !loaded) return loaded;
   std::vector<PoolRange> released;
-  Remains remains;
   InodeRef victim;
-  {
-    // No rename may give the victim a child, or move it, between the look and the removal: its own
-    // lock and the parent's see to that.
-    const std::unique_lock parent_guard(directory.lock);
-    if (directory.record.links == 0) return fail(ENOENT);
-    const auto entry = directory.directory->find(name);
-    if (!entry) return fail(ENOENT);
-    auto ref = cache_.get(entry->inode);
-    if (!ref) return std::unexpected(ref.error());
-    victim = std::move(*ref);
-    if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);
-    if (of_directory) {
-      if (const Status loaded = load_directory(*victim); !loaded) return loaded;
-    } else {
-      // With damaged extents it still loses its name, and stays an orphan for fsck to look at.
-      static_cast<void>(load_extents(*victim));
-    }
-    const std::unique_lock guard(victim->lock);
-    if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
-    Transaction tx;
-    directory.directory->remove(tx, directory.record, name, released);
-    const std::int64_t now = file_time_now();
-    directory.mtime = now;
-    directory.ctime = now;
-    victim->ctime = now;
-    victim->record.links = of_directory ? 0 : victim->record.links - 1;
-    if (of_directory) directory.record.links -= 1;
-    stage(tx, directory);
-    if (is_dead(*victim)) {
-      remains = dispose(tx, *victim);
-    } else {
-      stage(tx, *victim);
-    }
-    volume_.journal().commit(tx);
-    cache_.clear_name_hint(*victim, parent_number, name);
+  // No rename may give the victim a child, or move it, between the look and the removal: its own
+  // lock and the parent's see to that.
+  std::unique_lock parent_guard(directory.lock);
+  if (directory.record.links == 0) return fail(ENOENT);
+  const auto entry = directory.directory->find(name);
+  if (!entry) return fail(ENOENT);
+  auto ref = cache_.get(entry->inode);
+  if (!ref) return std::unexpected(ref.error());
+  victim = std::move(*ref);
+  if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);
+  if (of_directory) {
+    if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+  } else {
+    // With damaged extents it still loses its name, and stays an orphan for fsck to look at.
+    static_cast<void>(load_extents(*victim));
   }
+  const std::unique_lock guard(victim->lock);
+  if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
+  Transaction tx;
+  directory.directory->remove(tx, directory.record, name, released);
+  const std::int64_t now = file_time_now();
+  directory.mtime = now;
+  directory.ctime = now;
+  victim->ctime = now;
+  victim->record.links = of_directory ? 0 : victim->record.links - 1;
+  if (of_directory) directory.record.links -= 1;
+  stage(tx, directory);
+  Remains remains;
+  if (is_dead(*victim)) {
+    remains = dispose(tx, *victim);
+  } else {
+    stage(tx, *victim);
+  }
+  volume_.journal().commit(tx);
+  cache_.clear_name_hint(*victim, parent_number, name);
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  parent_guard.unlock();
   give_back(remains);
   return {};
 }

@@ -154,6 +154,7 @@ Result<Verdict> Filesystem::commit_rename(const Renaming& renaming, RenamePlan& 
 
   if (target != nullptr && !exchange && target->is_regular() && target->record.links == 1) {
     if (!ticket) return Verdict::parked;
+    if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
     const FileRange all = to_end(FileBlock(0));
     const std::vector<PoolRange> blocks = target->extents->physical(all);
     const auto verdict = gate_.judge(ticket, {.inode = target->number,
@@ -233,26 +234,27 @@ Result<Verdict> Filesystem::rename_once(const Renaming& renaming, const Requeste
   InodeRef loaded_target;  // stays in the table until the next plan, with what was loaded
   for (;;) {
     RenamePlan plan;
-    Result<Verdict> verdict = Verdict::proceed;
-    {
-      const std::lock_guard guard(rename_mutex_);
-      Status planned = plan_rename(renaming, plan);
-      if (planned && plan.target && plan.target->is_regular() && !plan.target->extents_loaded) {
-        // Loading needs the lock that the plan holds: let go, load, plan again.
-        plan.locks.clear();
-        if (const Status loaded = load_extents(*plan.target); !loaded)
-          return std::unexpected(loaded.error());
-        loaded_target = std::move(plan.target);
-        planned = fail(EAGAIN);
-      }
-      verdict = planned ? commit_rename(renaming, plan, requester, ticket)
-                        : std::unexpected(planned.error());
+    std::unique_lock guard(rename_mutex_);
+    Status planned = plan_rename(renaming, plan);
+    if (planned && plan.target && plan.target->is_regular() && !plan.target->extents_loaded) {
+      // Loading needs the lock that the plan holds: let go, load, plan again.
       plan.locks.clear();
+      if (const Status loaded = load_extents(*plan.target); !loaded)
+        return std::unexpected(loaded.error());
+      loaded_target = std::move(plan.target);
+      planned = fail(EAGAIN);
     }
+    const Result<Verdict> verdict = planned ? commit_rename(renaming, plan, requester, ticket)
+                                            : std::unexpected(planned.error());
+    guard.unlock();
+    for (const PoolRange& range : plan.released) (void)volume_.allocator().free(range);
+    std::erase_if(plan.locks, [&](const auto& lock) {
+      return !plan.target || lock.mutex() != &plan.target->lock;
+    });
+    give_back(plan.remains);
+    plan.locks.clear();
     if (!verdict && verdict.error().code == EAGAIN) continue;
     if (!verdict || *verdict == Verdict::parked) return verdict;
-    for (const PoolRange& range : plan.released) (void)volume_.allocator().free(range);
-    give_back(plan.remains);
     // What could not be looked at under the locks of the plan.
     if (plan.target) dispose_if_dead(*plan.target);
     return verdict;

@@ -57,23 +57,21 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
   std::vector<PoolRange> released;
-  {
-    const std::unique_lock guard(inode.lock);
-    if (inode.disposed) return fail(ESTALE);
-    auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
-    if (!attributes) return std::unexpected(attributes.error());
-    if (const Status changed = change(inode, *attributes); !changed) return changed;
-    if (const Status stored = replace_xattrs(volume_.medium(), volume_.allocator(), number,
-                                             inode.record, *attributes, released);
-        !stored) {
-      return stored;
-    }
-    inode.ctime = file_time_now();
-    Transaction tx;
-    stage(tx, inode);
-    volume_.journal().commit(tx);
-    policy_xattr_changed(inode, name);
+  const std::unique_lock guard(inode.lock);
+  if (inode.disposed) return fail(ESTALE);
+  auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
+  if (!attributes) return std::unexpected(attributes.error());
+  if (const Status changed = change(inode, *attributes); !changed) return changed;
+  if (const Status stored = replace_xattrs(volume_.medium(), volume_.allocator(), number,
+                                           inode.record, *attributes, released);
+      !stored) {
+    return stored;
   }
+  inode.ctime = file_time_now();
+  Transaction tx;
+  stage(tx, inode);
+  volume_.journal().commit(tx);
+  policy_xattr_changed(inode, name);
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
   return {};
 }
