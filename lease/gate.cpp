@@ -77,10 +77,18 @@ void Gate::Impl::notify() {
   if (parked.any_ready() || parked.next_deadline() < sleeps_until) attention.notify_one();
 }
 
-void Gate::Impl::finish(const Aftermath& aftermath) const {
-  if (!aftermath.freed.empty()) hooks.free_blocks(aftermath.freed);
+void Gate::Impl::finish(const Aftermath& aftermath) {
+  if (!aftermath.freed.empty()) {
+    hooks.free_blocks(aftermath.freed);
+    const std::lock_guard lock(mutex);
+    std::erase(leaving, &aftermath.freed);
+  }
   if (!hooks.tell_holder) return;
   for (const HolderId holder : aftermath.told) hooks.tell_holder(holder);
+}
+
+void Gate::Impl::note_leaving(const Aftermath& aftermath) {
+  if (!aftermath.freed.empty()) leaving.push_back(&aftermath.freed);
 }
 
 void Gate::Impl::post(GateEvent::Kind kind, GateEvent about) const {

@@ -18,6 +18,7 @@
 //                judge() again
 #pragma once
 
+#include <absl/functional/function_ref.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -194,6 +195,22 @@ class Gate {
   // meanwhile).
   void counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const;
   GateCounts totals() const;
+
+  // --- checking while it is in use (gate_audit.cpp) ---
+  // What of the runs is in limbo: one piece.
+  std::optional<PoolRange> find_limbo(std::span<const PoolRange> runs) const;
+  // What of `area` is in limbo, or has left it and may not have reached the free space yet; in any
+  // order. Visits limbo with what pins it, which is never nothing unless the gate is wrong; with
+  // the gate's lock held.
+  std::vector<PoolRange> limbo_within(PoolRange area,
+                                      absl::FunctionRef<void(PoolRange, PinCounts)> visit) const;
+  // Up to `limit` pins with id > after, ascending, with the gate's lock held; `uncounted` is a
+  // piece of the pin that the counts do not know. Returns the last id, or nothing at the end.
+  std::optional<PinId> audit_pins(
+      PinId after, std::size_t limit,
+      absl::FunctionRef<void(const PinInfo&, std::span<const PoolRange> blocks,
+                             std::optional<PoolRange> uncounted)>
+          visit) const;
   GateEventCounts event_counts() const;
 
  private:

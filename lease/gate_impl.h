@@ -47,6 +47,9 @@ struct Gate::Impl {
   PinTable pins;
   PinCountMap counts;
   Limbo limbo;
+  // Blocks that were taken out of limbo and are not in the free space yet: whoever takes them there
+  // has them in an Aftermath.
+  std::vector<const std::vector<PoolRange>*> leaving;
   LeaseTable leases;
   Fences fences;
   ParkedRequests parked;
@@ -70,7 +73,9 @@ struct Gate::Impl {
     std::vector<PoolRange> freed;
     std::vector<HolderId> told;
   };
-  void finish(const Aftermath& aftermath) const;
+  void finish(const Aftermath& aftermath);
+  // With the lock held, in the hold in which they left limbo.
+  void note_leaving(const Aftermath& aftermath);
 
   // --- gate.cpp; all but run() with the lock held ---
   void run();

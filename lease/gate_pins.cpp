@@ -152,6 +152,7 @@ Result<PinInfo> Gate::unpin(HolderId holder, PinId pin) {
     found = impl_->pins.find_leaving(holder, pin);
   }
   info = impl_->release(holder, pin, *found, aftermath.freed);
+  impl_->note_leaving(aftermath);
   impl_->notify();
   lock.unlock();
   impl_->finish(aftermath);
@@ -180,6 +181,7 @@ std::vector<PinInfo> Gate::drop(HolderId holder) {
       const PinTable::Pin* pin = impl_->pins.find_leaving(holder, id);
       result.push_back(impl_->release(holder, id, *pin, aftermath.freed));
     }
+    impl_->note_leaving(aftermath);
     more = some.size() == kDropAtOnce;
     if (!more) {
       impl_->pins.forget(holder);
