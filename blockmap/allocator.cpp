@@ -98,6 +98,7 @@ Status Allocator::free(PoolRange range) {
 }
 
 void Allocator::put(PoolRange range) {
+  if (moved_ != nullptr) moved_->mark(range);
   const Pieces pieces = cut_at_chunks(range);
   if (!pieces.head.empty()) put_fragment(pieces.head);
   if (pieces.chunks != 0) put_chunks(pieces.first_chunk, pieces.chunks);
@@ -221,6 +222,7 @@ PoolRange Allocator::run_from(PoolBlock at, BlockCount limit) const {
 
 // Takes a range out of the one fragment or run of chunks that contains it.
 void Allocator::take(PoolRange range) {
+  if (moved_ != nullptr) moved_->mark(range);
   free_ -= range.count;
   if (auto it = fragments_.upper_bound(range.start); it != fragments_.begin()) {
     --it;

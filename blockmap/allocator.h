@@ -11,10 +11,12 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "blockmap/block_bitmap.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
 
@@ -55,11 +57,21 @@ class Allocator {
   // Every free run in ascending order, neighbours merged (checks and reports).
   std::vector<PoolRange> snapshot() const;
 
+  // --- checking while it is in use (allocator_watch.cpp) ---
+  // From now on all that is handed out or comes back is marked in `moved` (null: no more). False if
+  // somebody else watches already.
+  bool watch(BlockBitmap* moved);
+  // The first piece of these runs that is free.
+  std::optional<PoolRange> find_free(std::span<const PoolRange> runs) const;
+  // What of `area` has been in use ever since watch(), ascending. Precondition: watched.
+  std::vector<PoolRange> in_use_since_watch(PoolRange area) const;
+
  private:
   // All of these expect mutex_ to be held.
   bool overlaps_free(PoolRange range) const;
   PoolRange piece_from(PoolBlock at, BlockCount limit) const;
   PoolRange run_from(PoolBlock at, BlockCount limit) const;
+  PoolBlock next_free(PoolBlock at, PoolBlock end) const;
   bool goal_is_good(PoolBlock goal, BlockCount want) const;
   PoolBlock chunk_to_break(PoolBlock near) const;
   std::vector<PoolRange> runs() const;
@@ -82,6 +94,7 @@ class Allocator {
   absl::btree_set<std::pair<std::uint64_t, std::uint64_t>> huge_by_length_;
   std::uint64_t huge_chunks_ = 0;
   BlockCount free_;
+  BlockBitmap* moved_ = nullptr;  // see watch()
 };
 
 }  // namespace daxfs
