@@ -219,6 +219,12 @@ std::optional<Directory::Entry> Directory::next(std::uint64_t cookie) const {
   return std::nullopt;
 }
 
+std::uint64_t Directory::starts_in(FileBlock block) const {
+  if (block.value >= kMaxBlocks) return 0;
+  const auto found = index_->blocks.find(static_cast<std::uint32_t>(block.value));
+  return found == index_->blocks.end() ? 0 : found->second.starts;
+}
+
 Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
                                  std::size_t name_length) {
   const unsigned granules = granules_for(name_length);

@@ -47,6 +47,9 @@ class Directory {
   // them.
   std::optional<Entry> next(std::uint64_t cookie) const;
 
+  // In which granules of a block entries begin, a bit each, as the index has it (checks).
+  std::uint64_t starts_in(FileBlock block) const;
+
   // Makes room for one more entry of that name length: may allocate and zero a directory block
   // (durable before commit) and stage its extent; record.size, blocks, extent_block change then,
   // and the caller stages the record. ENOSPC changes nothing. Precondition: 1 <= length <= 255.

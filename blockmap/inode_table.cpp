@@ -154,6 +154,30 @@ void InodeTable::mark_used(InodeNumber inode) {
   free_bits_[index / 64] &= ~bit;
 }
 
+bool InodeTable::taken(InodeNumber inode) const {
+  const std::lock_guard lock(mutex_);
+  const std::uint64_t index = inode.value - 1;
+  return (free_bits_[index / 64] >> (index % 64) & 1) == 0;
+}
+
+Outcome<void> InodeTable::verify(std::vector<PoolRange>& used) const {
+  const std::lock_guard lock(mutex_);
+  const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
+  if (!is_sealed(state)) return problem(EUCLEAN, "pool state: checksum does not match");
+  if (state.inode_chunks != state_.inode_chunks || state.inode_index != state_.inode_index ||
+      state.flags != state_.flags) {
+    return problem(EUCLEAN, "pool state: is not what this mount has written there");
+  }
+  InodeTable again(medium_, journal_, allocator_, super_, state);
+  std::vector<PoolRange> found;
+  if (auto opened = again.open(found); !opened) return opened;
+  if (again.index_chunks_ != index_chunks_) {
+    return problem(EUCLEAN, "inode chunk index: lists other chunks than this mount uses");
+  }
+  used.insert(used.end(), found.begin(), found.end());
+  return {};
+}
+
 std::uint64_t InodeTable::used() const {
   const std::lock_guard lock(mutex_);
   return used_;

@@ -56,6 +56,13 @@ class InodeTable {
 
   std::uint64_t used() const;
 
+  // --- checking while it is in use ---
+  // Whether the number is handed out.
+  bool taken(InodeNumber inode) const;
+  // What is wrong with the pool state or the chunk index on the medium. Else their blocks in the
+  // data area are appended to `used`.
+  Outcome<void> verify(std::vector<PoolRange>& used) const;
+
   // Rewrites flags of the pool state (kStateClean, mounts) through the journal.
   void set_state_flags(std::uint32_t flags, bool count_mount);
 

@@ -29,6 +29,20 @@ bool is_empty_slot(const pmem::InodeSlot& slot) {
          std::memcmp(&slot.extents, kZeroes.data(), sizeof slot.extents) == 0;
 }
 
+pmem::InodeSlot load_slot(const Medium& medium, PoolOffset place) {
+  pmem::InodeSlot slot;
+  std::memcpy(static_cast<void*>(&slot), medium.at(place), pmem::kInodeCrcBytes);
+  const auto* times =
+      reinterpret_cast<const std::int64_t*>(medium.at(place + ByteCount(pmem::kInodeCrcBytes)));
+  for (std::int64_t* time : {&slot.record.atime_ns, &slot.record.mtime_ns, &slot.record.ctime_ns,
+                             &slot.record.btime_ns}) {
+    *time = __atomic_load_n(times++, __ATOMIC_RELAXED);
+  }
+  std::memcpy(&slot.extents, medium.at(place + ByteCount(offsetof(pmem::InodeSlot, extents))),
+              sizeof slot.extents);
+  return slot;
+}
+
 const char* InodeWalk::damage(const pmem::InodeSlot& slot) const {
   const pmem::InodeRecord& record = slot.record;
   if (record.mode == 0) return is_empty_slot(slot) ? nullptr : "the slot is free but not empty";

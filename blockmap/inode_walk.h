@@ -16,6 +16,9 @@ bool is_file_type(std::uint16_t mode);
 // Everything but generation, checksum and times.
 bool is_empty_slot(const pmem::InodeSlot& slot);
 
+// A slot whose times may change meanwhile (nothing else of it).
+pmem::InodeSlot load_slot(const Medium& medium, PoolOffset place);
+
 // Thread-safe: only reads.
 class InodeWalk {
  public:

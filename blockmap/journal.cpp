@@ -270,6 +270,18 @@ std::vector<std::uint32_t> Journal::unplayable(const Medium& medium, Geometry ge
   return lanes;
 }
 
+std::vector<std::uint32_t> Journal::left_over() const {
+  std::vector<std::uint32_t> lanes;
+  const std::lock_guard lock(mutex_);
+  for (const std::uint32_t lane : free_lanes_) {
+    if (!is_empty(medium_, geometry_, lane) &&
+        !read_lane(medium_, geometry_, lane).records.empty()) {
+      lanes.push_back(lane);
+    }
+  }
+  return lanes;
+}
+
 void Journal::discard(Medium& medium, Geometry geometry, std::uint32_t lane) {
   medium.store_u64(lane_start(geometry, lane), kEmptyLane);
   medium.fence();

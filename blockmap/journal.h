@@ -89,6 +89,10 @@ class Journal {
   static std::vector<std::uint32_t> unplayable(const Medium& medium, Geometry geometry);
   static void discard(Medium& medium, Geometry geometry, std::uint32_t lane);
 
+  // Lanes that nobody has, and that are not empty all the same: the next mount would replay them.
+  // Thread-safe.
+  std::vector<std::uint32_t> left_over() const;
+
   // Makes all lanes empty (mkfs); durable after the caller's fence.
   static void format(Medium& medium, Geometry geometry);
 
@@ -98,7 +102,7 @@ class Journal {
   Medium& medium_;
   const Geometry geometry_;
   std::vector<std::vector<std::byte>> images_;  // one per lane; whoever has the lane has its image
-  std::mutex mutex_;  // protects free_lanes_ and next_sequence_; innermost lock
+  mutable std::mutex mutex_;  // protects free_lanes_ and next_sequence_; innermost lock
   std::condition_variable lane_freed_;
   std::vector<std::uint32_t> free_lanes_;
   std::uint64_t next_sequence_ = 1;  // orders the lanes of one mount, for people who read a dump

@@ -151,6 +151,22 @@ BlockCount PinRecords::spill_blocks() const {
   return BlockCount(spilled_);
 }
 
+Outcome<void> PinRecords::verify(
+    absl::FunctionRef<void(const std::vector<PoolRange>&)> visit) const {
+  const std::lock_guard lock(mutex_);
+  PinRecordScan scan(medium_, super_);
+  if (auto read = scan.read_headers(); !read) return read;
+  const auto same = [&](PoolBlock place) { return by_place_.contains(place.value); };
+  if (scan.ready_blocks() != ready_ || scan.chain().size() != spilled_ ||
+      !std::ranges::all_of(scan.chain(), same)) {
+    return problem(EUCLEAN, "pin records: the chain is not what this mount has written there");
+  }
+  std::vector<PoolRange> used;
+  for (const PoolBlock block : scan.chain()) used.push_back({block, BlockCount(1)});
+  visit(used);
+  return {};
+}
+
 // --- slots, in DRAM ---
 
 PinRecords::Blocks& PinRecords::list_of(const Block& block) {

@@ -7,6 +7,7 @@
 
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/inlined_vector.h>
+#include <absl/functional/function_ref.h>
 #include <sys/types.h>
 
 #include <array>
@@ -93,6 +94,10 @@ class PinRecords {
   // Slots in use, and blocks of the data area that hold some of them.
   std::uint64_t slots_used() const;
   BlockCount spill_blocks() const;
+
+  // What is wrong with the headers on the medium. Else visits the blocks of the data area that hold
+  // records, which stay so meanwhile (its lock is held). For a check while it is in use.
+  Outcome<void> verify(absl::FunctionRef<void(const std::vector<PoolRange>&)> visit) const;
 
   // --- mounting: in this order, before anything else ---
 

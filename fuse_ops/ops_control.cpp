@@ -84,7 +84,7 @@ void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   // Whatever the kernel takes for their size, everything is read from here.
   info->direct_io = 1;
   info->noflush = 1;
-  info->nonseekable = (*file)->events() ? 1 : 0;
+  info->nonseekable = (*file)->is_stream() ? 1 : 0;
   info->fh = reinterpret_cast<std::uint64_t>(*file);
   if (fuse_reply_open(req, info) == -ENOENT) close(session, info);
 }

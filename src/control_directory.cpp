@@ -28,7 +28,7 @@ constexpr std::array kNodes = {
     Node{"status", Kind::status, 0444},   Node{"pins", Kind::pins, 0444},
     Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},
     Node{"policy", Kind::policy, 0644},   Node{"events", Kind::events, 0400},
-    Node{"metrics", Kind::metrics, 0444},
+    Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
 };
 
 constexpr InodeNumber number_of(std::size_t node) {
@@ -127,8 +127,15 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
   const Node* node = node_of(inode);
   if (node == nullptr) return fail(ESTALE);
   auto file = std::make_unique<ControlFile>(node->kind, caller, filesystem_.gate().new_holder());
+  const bool trusted = filesystem_.is_trusted(caller);
+  if (node->kind == Kind::scrub) {
+    if (!trusted) return fail(EPERM);
+    auto scrub = Scrub::begin(filesystem_);
+    if (!scrub) return std::unexpected(scrub.error());
+    file->scrub_ = std::move(*scrub);
+  }
   if (node->kind == Kind::events) {
-    if (!filesystem_.is_trusted(caller)) return fail(EACCES);
+    if (!trusted) return fail(EACCES);
     file->events_ = filesystem_.listen([has_news, holder = file->holder()] { has_news(holder); });
   }
   const std::lock_guard guard(mutex_);
@@ -138,6 +145,7 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
 
 void ControlDirectory::close(ControlFile* file) {
   if (file->events_) filesystem_.events().leave(file->events_);
+  file->scrub_.reset();
   const std::lock_guard guard(mutex_);
   std::erase_if(files_, [&](const auto& open) { return open.get() == file; });
 }
@@ -145,6 +153,7 @@ void ControlDirectory::close(ControlFile* file) {
 Result<std::string> ControlDirectory::read(ControlFile& file, std::uint64_t offset,
                                            std::size_t length) {
   const std::lock_guard guard(file.mutex_);
+  if (file.scrub_) return read_scrub(file, length);
   if (offset == 0 || offset < file.start_) file.begin_anew();
   for (;;) {
     // What lies before the offset has been read, or is not wanted.
@@ -156,6 +165,13 @@ Result<std::string> ControlDirectory::read(ControlFile& file, std::uint64_t offs
   }
   if (file.start_ < offset) return std::string();
   return file.text_.substr(0, length);
+}
+
+Result<std::string> ControlDirectory::read_scrub(ControlFile& file, std::size_t length) {
+  if (file.text_.empty()) file.scrub_->step(file.text_);
+  std::string text = file.text_.substr(0, length);
+  file.text_.erase(0, text.size());
+  return text;
 }
 
 Status ControlDirectory::read_on(ControlFile& file) {

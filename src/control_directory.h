@@ -4,6 +4,7 @@
 //     policy                          a `name=value` a line; takes what `daxfsctl policy set` takes
 //     events                          JSON lines, as things happen (EventLog)
 //     metrics                         Prometheus' text format
+//     scrub                           JSON lines: reading it checks the filesystem (Scrub)
 //
 // It is found by name only: no listing shows it, and no name in or of it can be made, moved or
 // removed. A file that has its name in an old pool is covered. Contents are made while they are
@@ -25,18 +26,21 @@
 #include "blockmap/units.h"
 #include "src/event_log.h"
 #include "src/filesystem.h"
+#include "src/scrub.h"
 
 namespace daxfs {
 
 // One open file of the control directory.
 class ControlFile {
  public:
-  enum class Kind : std::uint8_t { status, pins, leases, limbo, policy, events, metrics };
+  enum class Kind : std::uint8_t { status, pins, leases, limbo, policy, events, metrics, scrub };
   ControlFile(Kind kind, const Caller& caller, HolderId holder)
       : kind_(kind), caller_(caller), holder_(holder) {}
 
   // Of `events`; else null.
   const EventLog::ReaderRef& events() const { return events_; }
+  // Whether it goes on from where it is, whatever offset a read has.
+  bool is_stream() const { return kind_ == Kind::events || kind_ == Kind::scrub; }
   // A name for it, unlike any open file's: who polls it.
   HolderId holder() const { return holder_; }
 
@@ -48,6 +52,7 @@ class ControlFile {
   const Caller caller_;  // who opened it
   const HolderId holder_;
   EventLog::ReaderRef events_;
+  std::unique_ptr<Scrub> scrub_;
 
   std::mutex mutex_;         // protects what follows; taken before every other lock
   std::uint64_t start_ = 0;  // where in the file `text_` begins
@@ -93,6 +98,8 @@ class ControlDirectory {
 
  private:
   Status read_on(ControlFile& file);
+  // A step of the work for each read.
+  static Result<std::string> read_scrub(ControlFile& file, std::size_t length);
 
   Filesystem& filesystem_;
   const gid_t group_;

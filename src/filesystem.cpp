@@ -91,35 +91,51 @@ void Filesystem::unmount() {
     dispose_if_dead(inode);
     last_reference(inode);
   });
-  if (!options_.read_only) volume_.close_clean();
+  // One that is at odds with itself is not clean: the next mount looks at all of it.
+  if (!options_.read_only && !stopped_) volume_.close_clean();
 }
 
 Status Filesystem::writable() const {
   if (options_.read_only) return fail(EROFS);
+  if (stopped_.load(std::memory_order_relaxed)) return fail(EIO);
   if (MemoryReserve::used()) [[unlikely]] {
-    say_stopped(memory_logged_, "unmount it, give the daemon more memory, and mount it again");
+    std::call_once(memory_logged_, [this] {
+      say_stopped("unmount it, give the daemon more memory, and mount it again");
+    });
     return fail(EIO);
   }
   return durable();
 }
 
+void Filesystem::stop_changes(const std::string& why) {
+  {
+    const std::lock_guard guard(stop_mutex_);
+    if (stopped_ || options_.read_only) return;
+    stopped_because_ = why;
+    stopped_ = true;
+  }
+  say_stopped("save what you need, unmount it, and repair it with fsck.daxfs");
+}
+
 Status Filesystem::durable() const {
   if (!volume_.medium().failed()) [[likely]]
     return {};
-  say_stopped(failure_logged_, "unmount it, put the storage right, and check it with fsck.daxfs");
+  std::call_once(failure_logged_, [this] {
+    say_stopped("unmount it, put the storage right, and check it with fsck.daxfs");
+  });
   return fail(EIO);
 }
 
 std::string Filesystem::why_stopped() const {
   if (volume_.medium().failed()) return volume_.medium().failure();
-  return MemoryReserve::used() ? "the daemon has run out of memory" : "";
+  if (MemoryReserve::used()) return "the daemon has run out of memory";
+  const std::lock_guard guard(stop_mutex_);
+  return stopped_because_;
 }
 
-void Filesystem::say_stopped(std::once_flag& said, std::string_view way_out) const {
-  std::call_once(said, [&] {
-    spdlog::critical("{}: pool {}: {}; nothing is changed from now on, reading goes on: {}",
-                     mountpoint_, pool_ != nullptr ? pool_->path() : "", why_stopped(), way_out);
-  });
+void Filesystem::say_stopped(std::string_view way_out) const {
+  spdlog::critical("{}: pool {}: {}; nothing is changed from now on, reading goes on: {}",
+                   mountpoint_, pool_ != nullptr ? pool_->path() : "", why_stopped(), way_out);
 }
 
 void Filesystem::note_unreadable(Inode& inode, FileOffset offset, ByteCount length) {

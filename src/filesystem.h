@@ -105,6 +105,10 @@ class Filesystem {
   // Why nothing is changed any more, as the end of a sentence that names the pool; "" otherwise.
   std::string why_stopped() const;
 
+  // Nothing is changed from now on (EIO), reading goes on: for a filesystem that was found to be at
+  // odds with itself, where every further change could destroy more. The first reason counts.
+  void stop_changes(const std::string& why);
+
   // Answers whoever waits, at the gate or for events; nobody waits from now on.
   void stop_waiting();
 
@@ -267,6 +271,7 @@ class Filesystem {
   std::string path_of(InodeNumber inode);
 
  private:
+  friend class Scrub;
   struct Attempt;
   // One try of an operation that may have to wait; true: it was parked and will be tried again.
   using Try = std::function<bool(const TicketRef&)>;
@@ -300,7 +305,7 @@ class Filesystem {
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
-  void say_stopped(std::once_flag& said, std::string_view way_out) const;
+  void say_stopped(std::string_view way_out) const;
 
   // policy.cpp
   // The policy that the file has for itself. Lock held exclusively.
@@ -398,6 +403,9 @@ class Filesystem {
   KernelCache* kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;
   mutable std::once_flag memory_logged_;
+  std::atomic<bool> stopped_ = false;  // see stop_changes()
+  mutable std::mutex stop_mutex_;      // protects stopped_because_; a leaf lock
+  std::string stopped_because_;
   std::atomic<std::uint64_t> unreadable_ = 0;  // reads that met missing or damaged storage
   EventLog events_;
   Gate gate_;

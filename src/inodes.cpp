@@ -103,7 +103,7 @@ void Filesystem::drop_setid_bits(Inode& inode) {
 
 bool Filesystem::is_dead(const Inode& inode) const {
   return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
-         !options_.read_only;
+         !options_.read_only && !stopped_;
 }
 
 Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {

@@ -73,7 +73,7 @@ std::string Filesystem::metrics() const {
   out.gauge("daxfs_pinned_bytes", "Sum over all pins.", counts.pinned_bytes.value);
   out.gauge("daxfs_leases", "Layout leases.", counts.leases);
   out.gauge("daxfs_waiting_requests", "Requests that wait at the gate.", counts.waiting);
-  out.gauge("daxfs_stopped", "1: nothing is changed any more, as storage or memory has failed.",
+  out.gauge("daxfs_stopped", "1: nothing is changed any more; daxfsctl status says why.",
             why_stopped().empty() ? 0 : 1);
   out.begin("daxfs_unreadable_total", "counter", "Reads that met missing or damaged storage.");
   out.value({}, unreadable_.load(std::memory_order_relaxed));

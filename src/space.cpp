@@ -60,6 +60,8 @@ void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
 Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
                                            const Requester& requester, const TicketRef& ticket,
                                            const std::function<void()>& prepare) {
+  // It may have waited since it began.
+  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   const FileRange range = detach.range;
   const std::vector<PoolRange> blocks = inode.extents->physical(range);
   const auto verdict = gate_.judge(ticket, {.inode = inode.number,

@@ -167,9 +167,9 @@ Outcome<UniqueFd> Mount::open_control(const char* name) const {
   const std::string file = std::string(".daxfs/") + name;
   UniqueFd fd(openat(at->get(), file.c_str(), kOpenFlags));
   if (fd) return fd;
-  if (errno == EACCES) {
+  if (errno == EACCES || errno == EPERM) {
     return problem(
-        EACCES, fmt::format("{}: only root and the user who mounted may read its {}", path_, name));
+        EPERM, fmt::format("{}: only root and the user who mounted may read its {}", path_, name));
   }
   if (errno == ENOENT) {
     return problem(ENOENT, fmt::format("{}: no {} in what is mounted there: is it only a part of a "

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tools/ctl_events.h"
+#include "tools/ctl_scrub.h"
 #include "tools/ctl_views.h"
 #include "tools/usage.h"
 
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
+constexpr int kDamaged = 4;  // as fsck.daxfs
 
 struct Command {
   const char* name;
@@ -30,6 +32,7 @@ struct Command {
 constexpr const char* kAnyPath = "the mount point, or any path in the mount";
 
 constexpr const char* kPolicy = "policy";
+constexpr const char* kScrub = "scrub";
 
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
@@ -58,7 +61,13 @@ int command(int argc, char** argv) {
       "Root and the user who mounted see all pins and leases, others their own; only the two may\n"
       "switch policies and see events. `policy PATH set defer` is short for pin_policy=defer; the\n"
       "settings are those of the mount, see daxfs --help. Everything is in PATH/.daxfs/, too.\n"
-      "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage.");
+      "`scrub` is for the two, as well. It finds what fsck.daxfs finds, and how far memory and "
+      "pool\n"
+      "agree, while the mount is in use; it repairs nothing. Where going on could destroy more, "
+      "it\n"
+      "stops all changes (status says so).\n"
+      "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage, 4 a scrub has\n"
+      "found damage.");
   app.require_subcommand(0, 1);  // none: see below; a wrong one is to be named
   std::string path;
   std::vector<std::string> change;
@@ -73,6 +82,9 @@ int command(int argc, char** argv) {
     }
     sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
   }
+  CLI::App* scrub = app.add_subcommand(kScrub, "checks the filesystem while it is in use");
+  scrub->add_option("PATH", path, kAnyPath)->required();
+  scrub->add_flag("--json", json, "print JSON (sizes in bytes)");
   app.add_flag("--json", json, "the same, before the command");
   try {
     app.parse(argc, argv);
@@ -91,6 +103,15 @@ int command(int argc, char** argv) {
   }
 
   daxfs::Outcome<void> shown;
+  bool clean = true;
+  if (app.got_subcommand(kScrub)) {
+    const auto scrubbed = daxfs::ctl::scrub(path, json);
+    if (scrubbed) {
+      clean = *scrubbed;
+    } else {
+      shown = std::unexpected(scrubbed.error());
+    }
+  }
   for (const Command& command : kCommands) {
     if (!app.got_subcommand(command.name)) continue;
     shown = settings ? daxfs::ctl::set_policy(path, *settings, json) : command.show(path, json);
@@ -104,7 +125,7 @@ int command(int argc, char** argv) {
     fmt::print(stderr, "daxfsctl: standard output: {}\n", std::strerror(errno));
     return kFailed;
   }
-  return 0;
+  return clean ? 0 : kDamaged;
 }
 
 }  // namespace

@@ -17,9 +17,7 @@ using fsck::Finding;
 using fsck::Report;
 using fsck::Severity;
 
-constexpr auto kBeforeBar = std::chrono::seconds(1);
 constexpr auto kStep = std::chrono::milliseconds(100);
-constexpr int kWidth = 40;
 
 bool only_looks(const FsckOptions& options) {
   return options.repair == FsckOptions::Repair::nothing;
@@ -36,35 +34,21 @@ const char* what_was_done(const Finding& finding, const FsckOptions& options) {
 FsckProgress::FsckProgress(const FsckOptions& options)
     : options_(options),
       bar_(options.progress_fd == 0 && !options.json &&
-           (options.progress || ::isatty(STDERR_FILENO) == 1)) {
-  if (!options.progress) next_ += kBeforeBar;
-}
+               (options.progress || ::isatty(STDERR_FILENO) == 1),
+           options.progress) {}
 
 void FsckProgress::advance(std::string_view phase, std::uint64_t done, std::uint64_t total) {
   if (phase != phase_) {
     phase_ = phase;
     ++pass_;
   }
+  bar_.show(phase, done, total);
   const auto now = Clock::now();
-  if (now < next_ && done != total) return;
-  if (options_.progress_fd > 0) {
-    const std::string line = fmt::format("{} {} {} {}\n", pass_, done, total, options_.pool);
-    // Whoever asked for it may be gone.
-    static_cast<void>(!::write(options_.progress_fd, line.data(), line.size()));
-  }
-  if (bar_ && now >= next_) {
-    const auto full = static_cast<int>(total == 0 ? kWidth : kWidth * done / total);
-    fmt::print(stderr, "\r{:<14} [{:=<{}}{: <{}}] {} of {} ", phase, "", full, "", kWidth - full,
-               done, total);
-    std::fflush(stderr);
-    shown_ = true;
-  }
+  if (options_.progress_fd <= 0 || (now < next_ && done != total)) return;
   next_ = std::max(next_, now + kStep);
-}
-
-void FsckProgress::clear() {
-  if (shown_) fmt::print(stderr, "\r\033[K");
-  shown_ = false;
+  const std::string line = fmt::format("{} {} {} {}\n", pass_, done, total, options_.pool);
+  // Whoever asked for it may be gone.
+  static_cast<void>(!::write(options_.progress_fd, line.data(), line.size()));
 }
 
 void print_findings(const Report& report, const FsckOptions& options) {

@@ -6,6 +6,7 @@
 
 #include "blockmap/fsck/finding.h"
 #include "tools/fsck_options.h"
+#include "tools/progress_bar.h"
 
 namespace daxfs {
 
@@ -15,16 +16,14 @@ class FsckProgress : public fsck::Progress {
  public:
   explicit FsckProgress(const FsckOptions& options);
   void advance(std::string_view phase, std::uint64_t done, std::uint64_t total) override;
-  void clear();  // takes the bar away
+  void clear() { bar_.clear(); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   const FsckOptions& options_;
-  const bool bar_;
-  const Clock::time_point begin_ = Clock::now();
-  Clock::time_point next_ = begin_;
-  bool shown_ = false;
+  ProgressBar bar_;
+  Clock::time_point next_ = Clock::now();  // line
   std::string phase_;
   unsigned pass_ = 0;
 };

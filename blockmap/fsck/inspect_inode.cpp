@@ -31,7 +31,7 @@ class Inspector {
         area_(area),
         inode_(inode),
         place_(place),
-        slot_(medium.load<pmem::InodeSlot>(place)) {}
+        slot_(load_slot(medium, place)) {}
 
   InodePlan run() {
     plan_.record = slot_.record;

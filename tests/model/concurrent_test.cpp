@@ -23,6 +23,7 @@
 
 #include "blockmap/check.h"
 #include "client/daxfs.h"
+#include "src/scrub.h"
 #include "tests/model/described_blocks.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
@@ -41,6 +42,7 @@ struct Findings {
   std::atomic<std::uint64_t> held_blocks{0};
   std::atomic<std::uint64_t> detached{0};
   std::atomic<std::uint64_t> cancelled{0};
+  std::atomic<std::uint64_t> scrubs{0};
   std::mutex mutex;  // protects wrong
   std::vector<std::string> wrong;
 
@@ -414,6 +416,19 @@ class Worker {
   std::vector<File> files_;
 };
 
+// Checks all the time, and must find nothing.
+void scrub_again_and_again(Filesystem& fs, const std::stop_token& stop, Findings& findings) {
+  while (!stop.stop_requested()) {
+    auto scrub = Scrub::begin(fs, std::chrono::milliseconds(0));
+    if (!scrub) return findings.report("scrub: cannot begin");
+    std::string lines;
+    while ((*scrub)->step(lines)) continue;
+    const std::size_t summary = lines.rfind("{\"summary\"");
+    if (lines.find("\"clean\":true", summary) == lines.npos) findings.report("scrub: " + lines);
+    ++findings.scrubs;
+  }
+}
+
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   const char* const text = std::getenv(name);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -431,6 +446,8 @@ void run_threads(PinPolicy policy, Findings& findings) {
   const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 1);
   ContentLocks locks;
   {
+    const std::jthread scrubber(
+        [&](const std::stop_token& stop) { scrub_again_and_again(fs, stop, findings); });
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < kThreads; ++i) {
       threads.emplace_back([&, i] { Worker(fs, locks, findings, seed * 100 + i).run(operations); });
@@ -452,6 +469,7 @@ void run_threads(PinPolicy policy, Findings& findings) {
   CHECK(findings.wrong.empty());
   CHECK(findings.held_blocks > 0);
   CHECK(findings.detached > 0);
+  CHECK(findings.scrubs > 10);
 }
 
 }  // namespace

@@ -1,0 +1,166 @@
+#include "src/scrub.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace daxfs {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint64_t kInodesAtOnce = 64;
+// A step ends when it has said so much.
+constexpr std::size_t kEnoughSaid = 16000;
+
+std::string line(const json& object) {
+  return object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+Scrub::Scrub(Filesystem& filesystem, std::chrono::milliseconds step)
+    : fs_(filesystem),
+      volume_(filesystem.volume_),
+      step_(step),
+      moved_(volume_.medium().blocks()),
+      owned_(std::make_unique<BlockBitmap>(volume_.medium().blocks())),
+      block_(volume_.data_area().start) {}
+
+Result<std::unique_ptr<Scrub>> Scrub::begin(Filesystem& filesystem,
+                                            std::chrono::milliseconds step) {
+  try {
+    std::unique_ptr<Scrub> scrub(new Scrub(filesystem, step));
+    scrub->watching_ = filesystem.volume_.allocator().watch(&scrub->moved_);
+    if (!scrub->watching_) return fail(EBUSY);
+    return scrub;
+  } catch (const std::bad_alloc&) {
+    return fail(ENOMEM);
+  }
+}
+
+Scrub::~Scrub() {
+  if (watching_) volume_.allocator().watch(nullptr);
+}
+
+bool Scrub::step(std::string& lines) {
+  if (phase_ == Phase::done) return false;
+  const auto until = std::chrono::steady_clock::now() + step_;
+  do {
+    // What cannot be read any more would be taken for damage.
+    if (volume_.medium().failed()) {
+      found("medium", Severity::fatal, "pool", volume_.medium().failure());
+      begin_phase(Phase::done);
+    } else {
+      advance();
+    }
+  } while (phase_ != Phase::done && lines_.size() < kEnoughSaid &&
+           std::chrono::steady_clock::now() < until);
+  lines += std::exchange(lines_, {});
+  lines += phase_ == Phase::done ? summary() : progress();
+  return true;
+}
+
+void Scrub::begin_phase(Phase phase) {
+  phase_ = phase;
+  inode_ = InodeNumber{1};
+}
+
+void Scrub::advance() {
+  switch (phase_) {
+    case Phase::pool:
+      check_superblocks();
+      check_pool();
+      check_places();
+      return begin_phase(Phase::inodes);
+    case Phase::inodes:
+      next_inodes();
+      if (inode_.value > volume_.inodes().capacity()) begin_phase(Phase::pins);
+      return;
+    case Phase::pins:
+      return next_pins();
+    case Phase::blocks:
+      next_blocks();
+      if (block_ < volume_.data_area().end()) return;
+      if (orphaned_.empty() && shared_.empty()) return begin_phase(Phase::done);
+      // Who held something in his hands when this began has put it down by now.
+      owned_ = std::make_unique<BlockBitmap>(volume_.medium().blocks());
+      begin_phase(Phase::suspects);
+      return check_places();
+    case Phase::suspects:
+      next_inodes();
+      if (inode_.value <= volume_.inodes().capacity()) return;
+      judge_suspects();
+      return begin_phase(Phase::done);
+    case Phase::done:
+      return;
+  }
+}
+
+void Scrub::next_inodes() {
+  const std::uint64_t end = std::min(inode_.value + kInodesAtOnce, volume_.inodes().capacity() + 1);
+  while (inode_.value < end) {
+    if (!directory_at_) look_at(inode_);
+    if (directory_at_) {
+      if (look_at_directory(inode_)) return;
+      directory_at_.reset();
+    }
+    ++inode_.value;
+  }
+}
+
+void Scrub::found(std::string_view code, Severity severity, const std::string& object,
+                  const std::string& text, Spreads spreads) {
+  ++findings_;
+  if (spreads == Spreads::yes) {
+    fs_.stop_changes(fmt::format("a scrub has found that {} {}", object, text));
+  }
+  if (findings_ > fsck::Report::kMostFindings) return;
+  lines_ += line(
+      {{"finding",
+        {{"code", code}, {"severity", to_string(severity)}, {"object", object}, {"text", text}}}});
+}
+
+void Scrub::found(const fsck::Finding& finding) {
+  found(to_string(finding.code), finding.severity, finding.object, finding.text);
+}
+
+std::string Scrub::progress() const {
+  const auto at = [](std::string_view phase, std::uint64_t done, std::uint64_t total) {
+    return line({{"progress", phase}, {"done", std::min(done, total)}, {"total", total}});
+  };
+  const PoolRange area = volume_.data_area();
+  switch (phase_) {
+    case Phase::pins: {
+      const GateCounts counts = fs_.gate_.totals();
+      return at("pins", pins_, counts.long_pins + counts.short_pins);
+    }
+    case Phase::blocks:
+      return at("blocks", (block_ - area.start).value, area.count.value);
+    case Phase::suspects:
+      return at("once more", inode_.value - 1, volume_.inodes().capacity());
+    default:
+      return at("inodes", inode_.value - 1, volume_.inodes().capacity());
+  }
+}
+
+std::string Scrub::summary() const {
+  const std::string stopped = fs_.why_stopped();
+  return line({{"summary",
+                {{"clean", findings_ == 0},
+                 {"found", findings_},
+                 {"files", files_},
+                 {"directories", directories_},
+                 {"pins", pins_},
+                 {"total", bytes(volume_.data_blocks()).value},
+                 {"owned", bytes(claimed_).value},
+                 {"limbo", bytes(fs_.gate_.totals().limbo).value},
+                 {"free", bytes(volume_.allocator().free_blocks()).value},
+                 {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}}}});
+}
+
+}  // namespace daxfs
