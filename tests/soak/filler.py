@@ -1,5 +1,6 @@
-"""filler.py DIRECTORY SEED: fills the free space with files, checks that they stay what they were, and removes them
-again, until SIGTERM. So whatever block becomes free is somebody else's a moment later. Exit status 3: other bytes."""
+"""filler.py DIRECTORY SEED [FILES]: fills the free space with files, or has so many at most, checks that they stay what
+they were, and removes them again, until SIGTERM. So whatever block becomes free is somebody else's a moment later. Exit
+status 3: other bytes."""
 
 import errno
 import os
@@ -12,8 +13,9 @@ MOST_FILES = 200
 
 
 class Filler:
-    def __init__(self, directory, seed):
+    def __init__(self, directory, seed, most=MOST_FILES):
         self.directory = directory
+        self.most = int(most)
         self.dice = random.Random(seed)
         self.files = {}
         self.count = 0
@@ -63,7 +65,7 @@ class Filler:
             self.remove(len(self.files) // 3 + 1)
         if self.files:
             self.verify(self.dice.choice(sorted(self.files)))
-        if len(self.files) > MOST_FILES or self.dice.random() < 0.3:
+        if len(self.files) > self.most or self.dice.random() < 0.3:
             self.remove(2)
 
     def run(self):
@@ -75,5 +77,9 @@ class Filler:
         self.remove(len(self.files))
 
 
+def main():
+    Filler(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]).run()
+
+
 if __name__ == "__main__":
-    Filler(sys.argv[1], int(sys.argv[2])).run()
+    main()

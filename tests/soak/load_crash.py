@@ -25,23 +25,30 @@ class Writer(AckLog):
         super().__init__(f"{name}, {profile} {seed}", place.inside(name), place.path(name + ".log"))
         os.mkdir(self.directory)
         self.place = place
-        words = [profile, self.directory, self.log, str(seed)]
-        self.process = place.processes.start(
+        self.process = self.start([profile, self.directory, self.log, str(seed)])
+
+    def start(self, words):
+        return self.place.processes.start(
             [sys.executable, os.path.join(HERE, "ack_writer.py"), *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def wait(self):
+    def status(self):
+        """Its exit status, once it has ended, and what it said."""
         try:
             _, error = self.process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             self.place.processes.end(self.process)
             raise Failure(f"{self.name}: hangs after the daemon was killed") from None
         self.place.processes.end(self.process)
+        return self.process.returncode, error
+
+    def wait(self):
+        status, said = self.status()
         # A store to a mapping whose filesystem is gone is SIGBUS.
-        check(self.process.returncode in (0, -signal.SIGBUS), f"{self.name}: {error.strip()[-300:]}")
+        check(status in (0, -signal.SIGBUS), f"{self.name}: ended with {status}: {said.strip()[-300:]}")
 
 
 def start_fio(place, direct):
