@@ -105,6 +105,9 @@ class Waiting {
   CancellationRef cancellation_ = std::make_shared<Cancellation>();
 };
 
+// All of them, as a session takes them; with a Context as its user data.
+fuse_lowlevel_ops all_operations();
+
 void add_namespace_ops(fuse_lowlevel_ops& ops);
 void add_directory_ops(fuse_lowlevel_ops& ops);
 void add_attribute_ops(fuse_lowlevel_ops& ops);

@@ -45,17 +45,6 @@ void init(void* context, fuse_conn_info* connection) {
   static_cast<ops::Context*>(context)->on_ready();
 }
 
-fuse_lowlevel_ops make_ops() {
-  fuse_lowlevel_ops all{};
-  all.init = init;
-  ops::add_namespace_ops(all);
-  ops::add_directory_ops(all);
-  ops::add_attribute_ops(all);
-  ops::add_file_ops(all);
-  ops::add_ioctl_ops(all);
-  return all;
-}
-
 // libfuse splits its option string at commas.
 std::string escaped(const std::string& text) {
   std::string out;
@@ -102,6 +91,17 @@ void run_loop(fuse_session* session) {
 
 }  // namespace
 
+fuse_lowlevel_ops ops::all_operations() {
+  fuse_lowlevel_ops all{};
+  all.init = init;
+  ops::add_namespace_ops(all);
+  ops::add_directory_ops(all);
+  ops::add_attribute_ops(all);
+  ops::add_file_ops(all);
+  ops::add_ioctl_ops(all);
+  return all;
+}
+
 Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
                     const std::function<void()>& on_ready) {
   std::string program = "daxfs";
@@ -114,7 +114,7 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
 
   ops::Pollers pollers;
   ops::Context context{filesystem, on_ready, pollers};
-  const fuse_lowlevel_ops all = make_ops();
+  const fuse_lowlevel_ops all = ops::all_operations();
   const SessionPtr session(fuse_session_new(&args, &all, sizeof all, &context),
                            fuse_session_destroy);
   fuse_opt_free_args(&args);

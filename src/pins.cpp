@@ -22,6 +22,8 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
   }
   Inode& inode = **ref;
   if (inode.is_directory()) return fail(EISDIR);
+  // The kernel opens pipes and devices itself; and whatever works on a file here may count on one.
+  if (!inode.is_regular()) return fail(EINVAL);
   auto file = std::make_unique<OpenFile>();
   {
     const std::shared_lock guard(inode.lock);

@@ -94,7 +94,7 @@ std::uint64_t Damage::some_number() {
     case 6:
       return 1ull << below(64);
     default:
-      return random_();
+      return any_word();
   }
 }
 
@@ -124,7 +124,7 @@ void Damage::zero_line() {
 
 void Damage::garbage() {
   std::vector<std::byte> bytes(8ull << below(10));
-  for (std::byte& b : bytes) b = static_cast<std::byte>(random_());
+  for (std::byte& b : bytes) b = static_cast<std::byte>(below(256));
   const std::uint64_t at =
       std::min(some_place().value / 8 * 8, medium_.size().value - bytes.size());
   write(PoolOffset(at), bytes, "garbage");
@@ -242,13 +242,13 @@ void Damage::forge_entry(std::uint64_t directory, Known& victim) {
     std::string name(name_at(medium_, at));
     switch (below(5)) {
       case 0:
-        name[below(name.size())] = static_cast<char>(random_());
+        name[below(name.size())] = static_cast<char>(below(256));
         break;
       case 1:
         header.inode = 1 + below(image_.inodes.size() + 3);
         break;
       case 2:
-        header.type = static_cast<std::uint8_t>(random_());
+        header.type = static_cast<std::uint8_t>(below(256));
         break;
       case 3:
         name = "file1";
@@ -324,6 +324,35 @@ void Damage::forge_pin() {
       sealed_crc(std::as_bytes(std::span(words)), static_cast<std::uint32_t>(slot.position));
   std::memcpy(words.data(), &crc, sizeof crc);
   replace(offset_of(slot), words, sizeof words, "forged pin record");
+}
+
+void Damage::forge_journal() {
+  std::vector<std::byte> lane(16);
+  const auto append = [&](const void* from, std::size_t length) {
+    const auto* bytes = static_cast<const std::byte*>(from);
+    lane.insert(lane.end(), bytes, bytes + length);
+  };
+  for (std::uint64_t n = 1 + below(3); n > 0; --n) {
+    const std::uint64_t words = 1 + below(4);
+    const std::uint64_t at = below(4) == 0 ? some_number() : some_place().value / 8 * 8;
+    const std::uint64_t length = below(16) == 0 ? some_number() & 0xffff'ffff : words * 8;
+    append(&at, sizeof at);
+    append(&length, sizeof length);
+    for (std::uint64_t i = 0; i < words; ++i) {
+      const std::uint64_t word = some_number();
+      append(&word, sizeof word);
+    }
+  }
+  const auto bytes = static_cast<std::uint32_t>(lane.size() - 16);
+  std::memcpy(lane.data() + 4, &bytes, sizeof bytes);
+  const std::uint32_t crc =
+      sealed_crc(std::span(lane).subspan(16), crc32c(std::span(lane).first(16)));
+  std::memcpy(lane.data(), &crc, sizeof crc);
+  const std::uint64_t number = below(image_.super.journal_lanes);
+  write(offset_of(PoolBlock(image_.super.journal_start)) +
+            ByteCount(number * image_.super.lane_bytes),
+        lane, "forged journal lane");
+  hostile_ = true;
 }
 
 }  // namespace daxfs::corruption

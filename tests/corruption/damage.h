@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/corruption/image.h"
@@ -12,10 +13,20 @@ namespace daxfs::corruption {
 
 class Damage {
  public:
-  Damage(Image& image, std::uint64_t seed) : image_(image), medium_(*image.medium), random_(seed) {}
+  // Gives a number below the limit (0: any).
+  using Choose = std::function<std::uint64_t(std::uint64_t limit)>;
+
+  Damage(Image& image, Choose choose)
+      : image_(image), medium_(*image.medium), choose_(std::move(choose)) {}
+  Damage(Image& image, std::uint64_t seed)
+      : Damage(image, [random = std::mt19937_64(seed)](std::uint64_t limit) mutable {
+          return limit == 0 ? random() : random() % limit;
+        }) {}
 
   // One to three damages of one kind each.
   void inflict();
+  // A committed transaction that replay will apply: to some place, or where it must not.
+  void forge_journal();
 
   const std::vector<Bytes>& touched() const { return touched_; }
   bool touches(const Bytes& bytes) const;
@@ -42,7 +53,8 @@ class Damage {
   void forge_superblock();
   void forge_pin();
 
-  std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
+  std::uint64_t below(std::uint64_t limit) { return choose_(limit); }
+  std::uint64_t any_word() { return choose_(0); }
   // A block that somebody uses, or some metadata, or any.
   PoolBlock some_block();
   // Somewhere in a structure, rather than in file data.
@@ -61,7 +73,7 @@ class Damage {
 
   Image& image_;
   testing::ReversibleMedium& medium_;
-  std::mt19937_64 random_;
+  Choose choose_;
   std::vector<Bytes> touched_;
   bool hostile_ = false;
   std::string text_;

@@ -5,6 +5,7 @@ packages_build=(g++ cmake ninja-build pkg-config ccache git libfuse3-dev fuse3 l
 packages_demo=(python3 fio util-linux)
 packages_spin=(spin gcc)
 packages_lint=(clang-format-14 clang-tidy-16)
+packages_fuzz=(clang-16 libclang-rt-16-dev llvm-16)
 packages_bench=(python3 util-linux)
 # The guests' kernel is not installed, only unpacked (tests/vm/fetch-kernel).
 packages_vm=(python3 qemu-system-x86 busybox-static kmod ndctl xfsprogs e2fsprogs libibverbs-dev ibverbs-providers
