@@ -95,6 +95,9 @@ Kernel::Kernel(Filesystem& filesystem, bool modern)
 }
 
 Kernel::~Kernel() {
+  // libfuse keeps an INTERRUPT of what it does not know until another request comes, and loses it
+  // if none does.
+  for (; interrupts_ > 0; --interrupts_) send(FUSE_STATFS, FUSE_ROOT_ID, {}, {});
   // As serve() does it.
   filesystem_.stop_waiting();
   session_->notifier.reset();
@@ -122,6 +125,7 @@ std::uint64_t Kernel::send(std::uint32_t opcode, std::uint64_t node, std::string
   require(::send(session_->kernel_end.get(), message.data(), message.size(), 0) ==
               static_cast<ssize_t>(message.size()),
           fmt::format("cannot send {} bytes", message.size()));
+  if (opcode == FUSE_INTERRUPT) ++interrupts_;
   if (!wants_no_answer(opcode)) {
     const auto fh = is_on_a_handle(opcode) ? head_of<std::uint64_t>(std::string(body)) : 0;
     pending_[number] = {opcode, node, fh, false, {}};

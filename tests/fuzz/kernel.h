@@ -85,6 +85,7 @@ class Kernel {
   std::unique_ptr<Session> session_;
   std::uint64_t next_request_ = 2;  // even, as the kernel numbers them
   std::map<std::uint64_t, Pending> pending_;
+  unsigned interrupts_ = 0;
   std::vector<std::uint64_t> nodes_{FUSE_ROOT_ID};
   std::map<std::uint64_t, std::uint64_t> lookups_;
   std::vector<Handle> handles_;

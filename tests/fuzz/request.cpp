@@ -115,6 +115,9 @@ class Client {
     auto body = any<fuse_setattr_in>();
     body.valid = in_.below(2) == 0 ? in_.u32() : FATTR_SIZE;
     body.size = some_offset();
+    for (std::uint32_t* const part : {&body.atimensec, &body.mtimensec, &body.ctimensec}) {
+      *part %= 1'000'000'000;
+    }
     message(FUSE_SETATTR, some_node(), body, "");
   }
   void make() {
