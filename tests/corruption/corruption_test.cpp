@@ -19,6 +19,7 @@
 #include "blockmap/pin_record_scan.h"
 #include "tests/corruption/damage.h"
 #include "tests/corruption/image.h"
+#include "tests/corruption/report_text.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
 
@@ -33,15 +34,6 @@ std::uint64_t number_from(const char* variable, std::uint64_t usual) {
 struct Mistake : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-
-std::string describe(const fsck::Report& report) {
-  std::string out;
-  for (const fsck::Finding& f : report.findings) {
-    out += fmt::format("  {}: {} [{}, {}]{}\n", f.object, f.text, to_string(f.severity),
-                       to_string(f.code), f.fixed ? "" : " (left)");
-  }
-  return out;
-}
 
 // Copies the image at a random moment: what a killed fsck leaves.
 class Killed : public HeapMedium {

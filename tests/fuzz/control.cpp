@@ -219,13 +219,10 @@ void make_seeds(const std::function<void(const std::string&, const std::string&)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace daxfs::fuzz;
-  Input input({data, size});
-  SmallPool pool(input);
-  {
-    User user(pool.fs(), input);
-    for (unsigned i = 0; i < kMostSteps && !input.empty(); ++i) user.step();
+  on_small_pool(Input({data, size}), [](daxfs::Filesystem& fs, Input& choices) {
+    User user(fs, choices);
+    for (unsigned i = 0; i < kMostSteps && !choices.empty(); ++i) user.step();
     user.end();
-  }
-  pool.require_sound();
+  });
   return 0;
 }

@@ -19,6 +19,7 @@
 #include "blockmap/private_medium.h"
 #include "blockmap/unique_fd.h"
 #include "tests/corruption/damage.h"
+#include "tests/corruption/report_text.h"
 #include "tests/fuzz/operate.h"
 #include "tests/fuzz/target.h"
 #include "tests/model/mounted.h"
@@ -27,6 +28,7 @@ namespace daxfs::fuzz {
 namespace {
 
 using corruption::Damage;
+using corruption::describe;
 using corruption::Image;
 
 enum Step : std::uint8_t {
@@ -55,15 +57,6 @@ Image& pristine_image(std::uint64_t choice) {
   const std::uint8_t which = kWhich.at(choice);
   images.all[which].medium->roll_back(images.marks[which]);
   return images.all[which];
-}
-
-std::string describe(const fsck::Report& report) {
-  std::string out;
-  for (const fsck::Finding& f : report.findings) {
-    out += fmt::format("  {}: {} [{}, {}]{}\n", f.object, f.text, to_string(f.severity),
-                       to_string(f.code), f.fixed ? "" : " (left)");
-  }
-  return out;
 }
 
 class Story {

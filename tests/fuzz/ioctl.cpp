@@ -237,13 +237,10 @@ void make_seeds(const std::function<void(const std::string&, const std::string&)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace daxfs::fuzz;
-  Input input({data, size});
-  SmallPool pool(input);
-  {
-    Kernel kernel(pool.fs(), true);
-    Program program(kernel, input);
-    for (unsigned i = 0; i < kMostSteps && !input.empty(); ++i) program.step();
-  }
-  pool.require_sound();
+  on_small_pool(Input({data, size}), [](daxfs::Filesystem& fs, Input& choices) {
+    Kernel kernel(fs, true);
+    Program program(kernel, choices);
+    for (unsigned i = 0; i < kMostSteps && !choices.empty(); ++i) program.step();
+  });
   return 0;
 }

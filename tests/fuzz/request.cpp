@@ -22,8 +22,9 @@ namespace {
 constexpr unsigned kMostMessages = 60;
 
 // Names as the kernel lets them through: no slash, ended by a NUL.
-constexpr const char* kNames[] = {"f", "g",  "dir",    "h",      "link",   "new",    "other",
-                                  ".", "..", ".daxfs", "status", "policy", "events", "pins"};
+constexpr const char* kNames[] = {"f",      "g",    "dir",     "h",      "link",   "new",
+                                  "other",  ".",    "..",      ".daxfs", "status", "policy",
+                                  "events", "pins", "metrics", "leases", "limbo"};
 
 class Client {
  public:
@@ -295,13 +296,10 @@ void make_seeds(const std::function<void(const std::string&, const std::string&)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace daxfs::fuzz;
-  Input input({data, size});
-  SmallPool pool(input);
-  {
-    Kernel kernel(pool.fs(), input.flag());
-    Client client(kernel, input);
-    for (unsigned i = 0; i < kMostMessages && !input.empty(); ++i) client.send();
-  }
-  pool.require_sound();
+  on_small_pool(Input({data, size}), [](daxfs::Filesystem& fs, Input& choices) {
+    Kernel kernel(fs, choices.flag());
+    Client client(kernel, choices);
+    for (unsigned i = 0; i < kMostMessages && !choices.empty(); ++i) client.send();
+  });
   return 0;
 }

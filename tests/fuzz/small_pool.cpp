@@ -71,20 +71,17 @@ testing::ReversibleMedium& pristine_medium() {
 
 }  // namespace
 
-SmallPool::SmallPool(Input& input) {
+void on_small_pool(Input input, const std::function<void(Filesystem&, Input&)>& use) {
   spdlog::set_level(spdlog::level::off);
-  auto options = parse_mount_options(std::string("short_timeout=2ms,") + input.one_of(kMounts));
+  const auto options =
+      parse_mount_options(std::string("short_timeout=2ms,") + input.one_of(kMounts));
   require(options.has_value(), "mount options");
-  auto volume = Volume::open(pristine_medium(), "pool", options->read_only, 1);
-  require(volume.has_value(), "the pool does not mount");
-  volume_ = std::move(*volume);
-  fs_ = std::make_unique<Filesystem>(*volume_, nullptr, *options);
-}
-
-SmallPool::~SmallPool() = default;
-
-void SmallPool::require_sound() {
-  const CheckReport report = check_volume(volume_->medium(), "pool");
+  Medium& medium = pristine_medium();
+  {
+    const testing::Mounted mounted(medium, *options);
+    use(*mounted.fs, input);
+  }
+  const CheckReport report = check_volume(medium, "pool");
   require(report.ok(), report.ok() ? "" : report.errors.front());
 }
 

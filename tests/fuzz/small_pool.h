@@ -1,9 +1,8 @@
-// A small populated pool in memory that is the same for every input, mounted as the input chooses.
+// A small populated pool in memory that is the same for every input.
 #pragma once
 
-#include <memory>
+#include <functional>
 
-#include "blockmap/volume.h"
 #include "src/filesystem.h"
 #include "tests/fuzz/input.h"
 
@@ -15,20 +14,8 @@ inline constexpr std::uint64_t kSparseFile = 2;
 inline constexpr std::uint64_t kDenseFile = 3;
 inline constexpr std::uint64_t kInnerFile = 5;
 
-// Only one at a time.
-class SmallPool {
- public:
-  // Every policy, with timeouts of a few milliseconds.
-  explicit SmallPool(Input& input);
-  ~SmallPool();
-
-  Filesystem& fs() { return *fs_; }
-  // Once it is unmounted: it must be sound.
-  void require_sound();
-
- private:
-  std::unique_ptr<Volume> volume_;
-  std::unique_ptr<Filesystem> fs_;
-};
+// Mounts it as the first choice says (every policy, with timeouts of a few milliseconds), lets
+// `use` do something and unmount it, and requires that it is sound then. Not thread-safe.
+void on_small_pool(Input input, const std::function<void(Filesystem&, Input&)>& use);
 
 }  // namespace daxfs::fuzz
