@@ -65,6 +65,7 @@ Entry Filesystem::entry_for(Inode& inode) {
 }
 
 Result<Entry> Filesystem::entry_of(InodeNumber number, InodeNumber parent, std::string_view name) {
+  if (number == parent) return fail(EUCLEAN);  // the visitor has its lock
   const auto inode = cache_.get(number);
   if (!inode) return std::unexpected(inode.error());
   cache_.set_name_hint(**inode, parent, name);
@@ -230,6 +231,7 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   if (directory.record.links == 0) return fail(ENOENT);
   const auto entry = directory.directory->find(name);
   if (!entry) return fail(ENOENT);
+  if (entry->inode == parent_number) return fail(EUCLEAN);  // it cannot be locked twice
   auto ref = cache_.get(entry->inode);
   if (!ref) return std::unexpected(ref.error());
   victim = std::move(*ref);
@@ -241,6 +243,8 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
     static_cast<void>(load_extents(*victim));
   }
   const std::unique_lock guard(victim->lock);
+  // More names than its count says: others have taken its last one.
+  if (victim->record.links == 0) return fail(EUCLEAN);
   if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
   Transaction tx;
   directory.directory->remove(tx, directory.record, name, released);

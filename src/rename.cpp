@@ -73,6 +73,7 @@ Status Filesystem::plan_rename(const Renaming& renaming, RenamePlan& plan) {
     if (in.record.links == 0) return fail(ENOENT);
     const auto entry = in.directory->find(name);
     if (!entry) return {};
+    if (entry->inode == in.number) return fail(EUCLEAN);  // it cannot be locked twice
     auto ref = cache_.get(entry->inode);
     if (!ref) return std::unexpected(ref.error());
     out = std::move(*ref);
@@ -136,6 +137,10 @@ Status Filesystem::plan_rename(const Renaming& renaming, RenamePlan& plan) {
   if (!still(*plan.from, renaming.name, plan.source) ||
       !still(*plan.to, renaming.new_name, plan.target)) {
     return fail(EAGAIN);
+  }
+  // More names than its count says: others have taken its last one.
+  if (plan.source->record.links == 0 || (plan.target && plan.target->record.links == 0)) {
+    return fail(EUCLEAN);
   }
   if (plan.target && !exchange && plan.target->is_directory() && !plan.target->directory->empty()) {
     return fail(ENOTEMPTY);
