@@ -68,6 +68,9 @@ bool Scrub::step(std::string& lines) {
 void Scrub::begin_phase(Phase phase) {
   phase_ = phase;
   inode_ = InodeNumber{1};
+  last_inode_ = InodeNumber{volume_.inodes().capacity()};
+  const GateCounts counts = fs_.gate_.totals();
+  pins_to_look_at_ = counts.long_pins + counts.short_pins;
 }
 
 void Scrub::advance() {
@@ -79,7 +82,7 @@ void Scrub::advance() {
       return begin_phase(Phase::inodes);
     case Phase::inodes:
       next_inodes();
-      if (inode_.value > volume_.inodes().capacity()) begin_phase(Phase::pins);
+      if (inode_ > last_inode_) begin_phase(Phase::pins);
       return;
     case Phase::pins:
       return next_pins();
@@ -93,7 +96,7 @@ void Scrub::advance() {
       return check_places();
     case Phase::suspects:
       next_inodes();
-      if (inode_.value <= volume_.inodes().capacity()) return;
+      if (inode_ <= last_inode_) return;
       judge_suspects();
       return begin_phase(Phase::done);
     case Phase::done:
@@ -102,7 +105,7 @@ void Scrub::advance() {
 }
 
 void Scrub::next_inodes() {
-  const std::uint64_t end = std::min(inode_.value + kInodesAtOnce, volume_.inodes().capacity() + 1);
+  const std::uint64_t end = std::min(inode_.value + kInodesAtOnce, last_inode_.value + 1);
   while (inode_.value < end) {
     if (!directory_at_) look_at(inode_);
     if (directory_at_) {
@@ -135,16 +138,14 @@ std::string Scrub::progress() const {
   };
   const PoolRange area = volume_.data_area();
   switch (phase_) {
-    case Phase::pins: {
-      const GateCounts counts = fs_.gate_.totals();
-      return at("pins", pins_, counts.long_pins + counts.short_pins);
-    }
+    case Phase::pins:
+      return at("pins", pins_, pins_to_look_at_);
     case Phase::blocks:
       return at("blocks", (block_ - area.start).value, area.count.value);
     case Phase::suspects:
-      return at("once more", inode_.value - 1, volume_.inodes().capacity());
+      return at("once more", inode_.value - 1, last_inode_.value);
     default:
-      return at("inodes", inode_.value - 1, volume_.inodes().capacity());
+      return at("inodes", inode_.value - 1, last_inode_.value);
   }
 }
 

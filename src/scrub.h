@@ -103,8 +103,10 @@ class Scrub {
   Phase phase_ = Phase::pool;
   BlockBitmap moved_;                   // since begin(); the allocator's
   std::unique_ptr<BlockBitmap> owned_;  // what the walk has come by
-  // How far each phase is.
+  // How far each phase is, and where it ends: those who come later would be chased for ever.
   InodeNumber inode_{1};
+  InodeNumber last_inode_{0};
+  std::uint64_t pins_to_look_at_ = 0;      // in the order of their ids, so new ones come behind
   std::optional<FileBlock> directory_at_;  // within inode_
   PinId pin_;
   PoolBlock block_;

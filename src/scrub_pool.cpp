@@ -86,7 +86,7 @@ void Scrub::next_pins() {
       });
   for (const PinInfo& pin : some) look_at_pin(pin);
   pins_ += some.size();
-  if (!last) return begin_phase(Phase::blocks);
+  if (!last || pins_ >= pins_to_look_at_) return begin_phase(Phase::blocks);
   pin_ = *last;
 }
 
