@@ -86,6 +86,12 @@ class Program {
     const auto number =
         kernel_.send(FUSE_IOCTL, handle.node, std::string(bytes_of(body)) + in, sender_);
     const auto answer = kernel_.answer(number);
+    const auto lacks = [&](unsigned direction, std::size_t size) {
+      return (_IOC_DIR(command) & direction) != 0 && size < _IOC_SIZE(command);
+    };
+    if (lacks(_IOC_WRITE, in.size()) || lacks(_IOC_READ, out_size)) {
+      require(answer && answer->error == ENOTTY, "an ioctl with less than its number says");
+    }
     if (!answer || answer->error != 0) return std::nullopt;
     require(answer->body.size() >= sizeof(fuse_ioctl_out), "an ioctl without a result");
     std::string data = answer->body.substr(sizeof(fuse_ioctl_out));
@@ -177,7 +183,12 @@ class Program {
     const auto size = static_cast<std::uint32_t>(in_.below(1 << _IOC_SIZEBITS));
     const auto direction = static_cast<std::uint32_t>(in_.below(4));
     std::uint32_t command = _IOC(direction, DAXFS_IOC_MAGIC, number, size);
-    if (in_.below(4) == 0) command = in_.u32();
+    // Numbers that there are, with what is too little for them.
+    static constexpr std::uint32_t kKnown[] = {
+        DAXFS_IOC_PIN,   DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
+        DAXFS_IOC_POOL,  DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
+        DAXFS_IOC_ADOPT, DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT};
+    if (in_.flag()) command = in_.one_of(kKnown);
     issue(command, in_.text(300), in_.below(16384));
   }
 

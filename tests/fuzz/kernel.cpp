@@ -51,8 +51,7 @@ struct Kernel::Session {
   std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)> session{nullptr,
                                                                          fuse_session_destroy};
   std::optional<Notifier> notifier;
-  fuse_buf request{};
-  std::size_t used = 0;  // of the buffer, by the last request
+  fuse_buf received{};  // its memory is kept
 };
 
 Kernel::Session::Session(Filesystem& filesystem) : context{filesystem, on_ready, pollers} {
@@ -79,7 +78,7 @@ Kernel::Session::Session(Filesystem& filesystem) : context{filesystem, on_ready,
   filesystem.set_kernel_cache(&*notifier);
 }
 
-Kernel::Session::~Session() { std::free(request.mem); }
+Kernel::Session::~Session() { std::free(received.mem); }
 
 Kernel::Kernel(Filesystem& filesystem, bool modern)
     : filesystem_(filesystem), session_(std::make_unique<Session>(filesystem)) {
@@ -131,13 +130,16 @@ std::uint64_t Kernel::send(std::uint32_t opcode, std::uint64_t node, std::string
     pending_[number] = {opcode, node, fh, false, {}};
   }
 
-  // Nothing of an earlier message lies behind a shorter one.
-  fuse_buf& buffer = session_->request;
-  if (buffer.mem != nullptr) std::memset(buffer.mem, 0, session_->used);
-  const int got = fuse_session_receive_buf(session_->session.get(), &buffer);
+  fuse_buf& received = session_->received;
+  const int got = fuse_session_receive_buf(session_->session.get(), &received);
   require(got == static_cast<int>(message.size()), "the message was not received");
-  session_->used = message.size();
-  fuse_session_process_buf(session_->session.get(), &buffer);
+  // In a buffer of just its size, so that a sanitizer sees who reads on behind its end.
+  const auto exact = std::make_unique_for_overwrite<char[]>(message.size());
+  std::memcpy(exact.get(), received.mem, message.size());
+  fuse_buf request{};
+  request.size = message.size();
+  request.mem = exact.get();
+  fuse_session_process_buf(session_->session.get(), &request);
   collect();
   return number;
 }

@@ -88,7 +88,11 @@ void make_seeds(const std::function<void(const std::string&, const std::string&)
       "64MB",
       "1h",
       "90min",
-      "refuse"};
+      "refuse",
+      "18446744073709551615h",
+      "307445734561825861m",
+      "17179869184G",
+      "wait_timeout=5124095576030432h"};
   for (std::size_t parser = 0; parser < kParsers.size(); ++parser) {
     for (std::size_t i = 0; i < std::size(kTexts); ++i) {
       add(fmt::format("parser-{}-text-{}", parser, i),
