@@ -24,8 +24,8 @@ namespace daxfs::fuzz {
 namespace {
 
 constexpr unsigned kMostSteps = 60;
-constexpr std::array<const char*, 7> kNames = {"status", "pins",   "leases", "limbo",
-                                               "policy", "events", "metrics"};
+constexpr std::array kNames = {"status", "pins",   "leases",  "limbo",
+                               "policy", "events", "metrics", "scrub"};
 
 struct Reader {
   ControlFile* file;
@@ -121,6 +121,10 @@ class User {
     if (reader->name == "policy") {
       const auto set = fs_.set_policy(all, Caller{});
       require(set || !fs_.options().unsafe_demo, "what was read cannot be written: " + all);
+    } else if (reader->name == "scrub") {
+      // Only ignored pins may do damage here.
+      require(all.find("finding") == std::string::npos || fs_.options().unsafe_demo,
+              "a scrub has found something: " + all);
     } else if (reader->name != "metrics") {
       require(nlohmann::json::accept(all), fmt::format("{}: no JSON: {}", reader->name, all));
     }
