@@ -59,6 +59,8 @@ class Target {
  private:
   Target() = default;
   Outcome<void> resize(ByteCount to);
+  bool allocate(PoolRange range);
+  bool allocate_all(ByteCount size);
   Outcome<void> reserve_metadata(ByteCount size);
 
   std::string path_;
@@ -141,6 +143,7 @@ Outcome<void> Target::prepare_file(const Request& request) {
     if (auto resized = resize(size); !resized) return resized;
   }
   if (size.value < pmem::kMinPoolBytes) return {};  // map() says so
+  if (allocate_all(size)) return {};
   return reserve_metadata(size);
 }
 
@@ -168,6 +171,29 @@ Outcome<void> Target::resize(ByteCount to) {
   return {};
 }
 
+bool Target::allocate(PoolRange range) {
+  int result = 0;
+  do {
+    result = ::fallocate(fd_.get(), 0, static_cast<off_t>(offset_of(range.start).value),
+                         static_cast<off_t>(bytes(range.count).value));
+  } while (result != 0 && errno == EINTR);
+  return result == 0;
+}
+
+// On persistent memory a filesystem that allocates a pool piece by piece, as it is touched, seldom
+// does it so that huge pages can map it (ext4). Where there is no room for all of it, it stays
+// sparse.
+bool Target::allocate_all(ByteCount size) {
+  struct statx file {};
+  struct statvfs fs {};
+  if (::statx(fd_.get(), "", AT_EMPTY_PATH, STATX_BLOCKS, &file) != 0 ||
+      (file.stx_attributes & STATX_ATTR_DAX) == 0 || ::fstatvfs(fd_.get(), &fs) != 0) {
+    return false;
+  }
+  const std::uint64_t room = fs.f_bavail * fs.f_frsize + file.stx_blocks * 512;
+  return size.value <= room && allocate({PoolBlock(0), BlockCount(size.value >> kBlockShift)});
+}
+
 // Allocates the blocks that are about to be written, because a store to a mapped hole of a full
 // filesystem would be a SIGBUS.
 Outcome<void> Target::reserve_metadata(ByteCount size) {
@@ -177,12 +203,7 @@ Outcome<void> Target::reserve_metadata(ByteCount size) {
                              {PoolBlock(plan.inode_region_start), BlockCount(pmem::kChunkBlocks)},
                              {PoolBlock(total.value - 1), BlockCount(1)}};
   for (const PoolRange& part : parts) {
-    int result = 0;
-    do {
-      result = ::fallocate(fd_.get(), 0, static_cast<off_t>(offset_of(part.start).value),
-                           static_cast<off_t>(bytes(part.count).value));
-    } while (result != 0 && errno == EINTR);
-    if (result != 0 && errno != EOPNOTSUPP) {
+    if (!allocate(part) && errno != EOPNOTSUPP) {
       return errno_problem(path_, "its filesystem cannot hold even the metadata", errno);
     }
   }
