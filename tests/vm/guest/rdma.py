@@ -88,7 +88,9 @@ def fill(place):
 
 
 def damaged(place, count):
-    """How many of the fillers are not what they were."""
+    """How many of the fillers are not what they were. On the medium: the page cache knows what they should be."""
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("1")
     found = 0
     for number in range(count):
         with open(place.inside(f"filler{number}"), "rb") as file:
@@ -166,6 +168,9 @@ def refused(place):
 def main():
     build, expected = sys.argv[1:3]
     place = Place(build, pool=os.environ["POOL"])
+    if not os.path.exists(place.program("tests/vm/rdma-loopback")):
+        print("skip  rdma: built without libibverbs (package libibverbs-dev)", flush=True)
+        return 0
     steps = {
         "registered": (
             (refuse, "pin_policy=refuse", "a punch of registered memory is refused, one beside it is not"),
