@@ -14,10 +14,11 @@ WITH_LABEL = 128  # KiB
 NVDIMM_MIB = 512
 NVDIMM, LABELLED = (NVDIMM_MIB, 0), (NVDIMM_MIB, WITH_LABEL)
 SMALL = (48, WITH_LABEL)  # the RDMA tests fill it
+DEVICE = (128, 0)  # a pool as large as it, for each mount test
 RDMA_MODULES = ["rdma_rxe", "ib_uverbs", "dummy", "crc32_generic"]
 
 # Time limits end what hangs, and are long: the machine may be busy. ctest's are a little longer.
-QUICK_SECONDS = 850
+QUICK_SECONDS = 1200
 LONG_SECONDS = 2900
 
 
@@ -87,7 +88,7 @@ class PowerFailure:
 
     A life is one guest: it verifies what the lives before it left, and then changes more."""
 
-    seconds = 300  # a life
+    seconds = 400  # a life
     most_load_seconds = 3
 
     def __init__(self, place, nvdimm, rounds):
@@ -110,8 +111,10 @@ class PowerFailure:
         return self.rounds, 0, 0
 
 
-# The mount tests for which it matters what the pool lies on: by the names of their files.
-CHOSEN = ",".join(f"[#{name}_test]" for name in ("pin_view", "pin_refuse", "pin_defer", "hold", "mmap", "space", "crash"))
+# The mount tests for which it matters what the pool lies on, by the names of their files. The one that is left out cuts files
+# to pieces, for a minute on an emulated CPU.
+FILES = ("pin_view", "pin_refuse", "pin_defer", "hold", "mmap", "space", "crash")
+CHOSEN = ",".join(f"[#{name}_test]~*halfway*" for name in FILES)
 
 
 def properties(place, kind, granularity, nvdimm=0):
@@ -138,11 +141,11 @@ QUICK_ROUNDS = 2
 SCENARIOS = {
     "ext4": (Steps([LABELLED], ON_EXT4, **RDMA), "properties, RDMA and mount tests on ext4 -o dax"),
     "xfs": (Steps([NVDIMM], ON_XFS, persistence="cpu"), "properties and mount tests on xfs -o dax, safe caches"),
-    "devdax": (Steps([SMALL, NVDIMM], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
+    "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
     "power-ext4": (PowerFailure("ext4", LABELLED, QUICK_ROUNDS), "power failures on ext4 -o dax"),
     "power-devdax": (PowerFailure("devdax", LABELLED, QUICK_ROUNDS), "power failures on device DAX"),
     # Every mount test: long.
     "mount-ext4": (Steps([LABELLED], [mount_tests("ext4")], LONG_SECONDS), "all mount tests on ext4 -o dax"),
     "mount-xfs": (Steps([NVDIMM], [mount_tests("xfs")], LONG_SECONDS), "all mount tests on xfs -o dax"),
-    "mount-devdax": (Steps([NVDIMM], [mount_tests("devdax4k")], LONG_SECONDS), "all mount tests on device DAX"),
+    "mount-devdax": (Steps([DEVICE], [mount_tests("devdax4k")], LONG_SECONDS), "all mount tests on device DAX"),
 }

@@ -51,6 +51,8 @@ def main():
     names = names_of(program, sys.argv[2:])
     # A device is one pool: one test at a time.
     jobs = 1 if os.environ.get("DAXFS_TEST_POOL_DEVICE") else os.cpu_count()
+    # A round is seconds on an emulated CPU; the default is eight.
+    os.environ.setdefault("DAXFS_CRASH_ROUNDS", "2")
     report = Report()
     processes = Processes()
     with concurrent.futures.ThreadPoolExecutor(jobs) as workers:
