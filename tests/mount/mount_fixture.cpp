@@ -46,6 +46,10 @@ std::string pool_device() {
   return device != nullptr ? device : "";
 }
 
+bool on_persistent_memory() {
+  return std::getenv("DAXFS_TEST_POOL_DIR") != nullptr || !pool_device().empty();
+}
+
 std::string make_pool(const std::string& path, const std::string& size) {
   need_mounts();
   std::vector<std::string> command{tool("mkfs.daxfs")};

@@ -24,6 +24,9 @@ void need_mounts();
 // The device-DAX node that is to be the pool (DAXFS_TEST_POOL_DEVICE), or "": pools are files then.
 std::string pool_device();
 
+// Whether somebody chose where pools lie, where the kernel may do less than with memory.
+bool on_persistent_memory();
+
 // Makes a pool: a file of this size at `path`, or the device. Its path. Without a size it is of no
 // importance; a test that asks for one is skipped on a device.
 std::string make_pool(const std::string& path, const std::string& size = {});
