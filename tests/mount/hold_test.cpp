@@ -21,7 +21,7 @@ constexpr std::uint64_t kLength = kBlocks * kBlock;
 
 struct Holding : Mount {
   explicit Holding(const std::string& options = "pin_policy=break,break_timeout=60s")
-      : Mount({.size = "8M", .options = options}) {
+      : Mount({.size = "8M+", .options = options}) {
     write_file(file, pattern(kLength, 1));
   }
   bool pins_and_leases(std::uint64_t pins, std::uint64_t leases) {

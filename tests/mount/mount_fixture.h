@@ -28,7 +28,8 @@ std::string pool_device();
 bool on_persistent_memory();
 
 // Makes a pool: a file of this size at `path`, or the device. Its path. Without a size it is of no
-// importance; a test that asks for one is skipped on a device.
+// importance; a test that asks for one is skipped on a device, unless it asks for "8M+": a device
+// may be larger.
 std::string make_pool(const std::string& path, const std::string& size = {});
 
 // A directory in DAXFS_TEST_POOL_DIR, or else in memory, that everybody may enter; removed with

@@ -15,7 +15,7 @@ constexpr std::size_t kBlocks = 24;
 
 struct Deferring : Mount {
   explicit Deferring(const std::string& more = {})
-      : Mount({.size = "16M", .options = "pin_policy=defer" + more}) {
+      : Mount({.size = "16M+", .options = "pin_policy=defer" + more}) {
     write_file(path("source"), "");
     write_file(path("f"), "");
     empty = free();

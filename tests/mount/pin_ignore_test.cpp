@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kBlocks = 64;
 
 struct Ignoring : Mount {
-  Ignoring() : Mount({.size = "8M", .options = "pin_policy=ignore,unsafe_demo"}) {
+  Ignoring() : Mount({.size = "8M+", .options = "pin_policy=ignore,unsafe_demo"}) {
     write_file(path("f"), "");
     write_file(path("source"), "");
     empty = free();

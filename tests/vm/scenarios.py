@@ -14,7 +14,7 @@ WITH_LABEL = 128  # KiB
 NVDIMM_MIB = 512
 NVDIMM, LABELLED = (NVDIMM_MIB, 0), (NVDIMM_MIB, WITH_LABEL)
 SMALL = (48, WITH_LABEL)  # the RDMA tests fill it
-DEVICE = (128, 0)  # a pool as large as it, for each mount test
+DEVICE = (48, 0)  # a pool as large as it, for each mount test
 RDMA_MODULES = ["rdma_rxe", "ib_uverbs", "dummy", "crc32_generic"]
 
 # Time limits end what hangs, and are long: the machine may be busy. ctest's are a little longer.
