@@ -23,11 +23,17 @@ struct Deferring : Mount {
   void make(bool fragmented) { make_victim(*this, kBlocks, fragmented); }
   // Every free block gets other bytes.
   void fill_pool() {
-    const daxfs::UniqueFd fd = open_file(path("filler"), O_WRONLY | O_CREAT | O_DIRECT);
-    const std::string data = pattern(1 << 20, 99);
-    off_t at = 0;
-    for (ssize_t done = 0; (done = pwrite(fd.get(), data.data(), data.size(), at)) > 0;) at += done;
+    const std::uint64_t free_before = free();
+    {
+      const daxfs::UniqueFd fd = open_file(path("filler"), O_WRONLY | O_CREAT | O_DIRECT);
+      const std::string data = pattern(1 << 20, 99);
+      off_t at = 0;
+      for (ssize_t done = 0; (done = pwrite(fd.get(), data.data(), data.size(), at)) > 0;)
+        at += done;
+    }
     REQUIRE(unlink(path("filler").c_str()) == 0);
+    // The kernel tells of a close when it is over.
+    REQUIRE(eventually([&] { return free() >= free_before; }));
   }
   std::uint64_t limbo_listed() const {
     std::uint64_t sum = 0;
