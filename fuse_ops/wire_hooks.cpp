@@ -115,10 +115,12 @@ ssize_t hooked_writev(int fd, iovec* parts, int count, void*) {
 }  // namespace
 
 bool install_wire_hooks(fuse_session* session) {
-  static const fuse_custom_io hooks{.writev = hooked_writev,
-                                    .read = hooked_read,
-                                    .splice_receive = nullptr,
-                                    .splice_send = nullptr};
+  static const fuse_custom_io hooks = [] {
+    fuse_custom_io io{};  // later libfuse versions have more members
+    io.writev = hooked_writev;
+    io.read = hooked_read;
+    return io;
+  }();
   return fuse_session_custom_io(session, &hooks, fuse_session_fd(session)) == 0;
 }
 
