@@ -53,6 +53,14 @@ std::uint64_t BlockBitmap::find(std::uint64_t at, std::uint64_t end, bool set) c
   return end;
 }
 
+void BlockBitmap::clear() {
+  for (std::size_t page = 0; page < touched_.size(); ++page) {
+    if (touched_[page].exchange(false)) {
+      std::fill_n(words_ + page * (kPageBlocks / 64), kPageBlocks / 64, 0);
+    }
+  }
+}
+
 void BlockBitmap::for_each_clear(PoolRange area, absl::FunctionRef<void(PoolRange)> visit) const {
   const std::uint64_t end = area.end().value;
   for (std::uint64_t at = find(area.start.value, end, false); at < end;) {

@@ -27,6 +27,8 @@ class BlockBitmap {
   std::optional<PoolBlock> mark(PoolRange range);
   // The first block in [at, end) whose mark is `set`, else `end`.
   std::uint64_t find(std::uint64_t at, std::uint64_t end, bool set) const;
+  // Unmarks everything. Cannot fail.
+  void clear();
   // Unmarked runs within `area`, in ascending order.
   void for_each_clear(PoolRange area, absl::FunctionRef<void(PoolRange)> visit) const;
 

@@ -318,6 +318,10 @@ class Filesystem {
                        const std::function<Status(Inode&, XattrMap&)>& change);
 
   // namespace.cpp, rename.cpp
+  // What a name in the directory, whose lock is held, says. EUCLEAN: a directory that has another
+  // parent. Nobody goes to one by such a name, so locking parents before their children is an
+  // order even on a damaged medium.
+  Result<InodeRef> child(InodeNumber directory, InodeNumber number);
   Entry entry_for(Inode& inode);  // takes a lookup reference
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,

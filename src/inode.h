@@ -39,6 +39,7 @@ class Inode {
       : number(inode_number),
         slot(inode_slot),
         type(from.mode & S_IFMT),
+        parent(from.parent),
         record(from),
         atime(from.atime_ns),
         mtime(from.mtime_ns),
@@ -47,6 +48,10 @@ class Inode {
   const InodeNumber number;
   const PoolOffset slot;
   const mode_t type;  // the part of the mode that never changes: no lock needed
+
+  // Of a directory: record.parent, for those who have only the lock of a directory that names it.
+  // Changes with that lock, its own and the new parent's held.
+  std::atomic<std::uint64_t> parent;
 
   FairSharedMutex lock;  // protects record, pin_policy, extents, directory, disposed
 

@@ -35,22 +35,28 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     // The reference is taken under the directory's lock: the number cannot pass to another file
     // meanwhile.
     const std::shared_lock guard((*parent)->lock);
-    InodeNumber number = parent_number;
-    if (name == "..") {
-      number = InodeNumber{(*parent)->record.parent};
-    } else if (name != ".") {
+    const auto named = [&]() -> Result<InodeRef> {
+      if (name == ".") return cache_.get(parent_number);
+      if (name == "..") return cache_.get(InodeNumber{(*parent)->record.parent});
       // A directory that was removed since it was loaded has no index any more.
       if ((*parent)->record.links == 0) return fail(ENOENT);
       const auto entry = (*parent)->directory->find(name);
       if (!entry) return fail(ENOENT);
-      number = entry->inode;
-    }
-    auto ref = cache_.get(number);
+      return child(parent_number, entry->inode);
+    };
+    auto ref = named();
     if (!ref) return std::unexpected(ref.error());
     inode = std::move(*ref);
   }
   if (name != "." && name != "..") cache_.set_name_hint(*inode, parent_number, name);
   return entry_for(*inode);
+}
+
+Result<InodeRef> Filesystem::child(InodeNumber directory, InodeNumber number) {
+  if (number == directory) return fail(EUCLEAN);
+  auto ref = cache_.get(number);
+  if (ref && (*ref)->is_directory() && (*ref)->parent != directory.value) return fail(EUCLEAN);
+  return ref;
 }
 
 Entry Filesystem::entry_for(Inode& inode) {
@@ -65,8 +71,7 @@ Entry Filesystem::entry_for(Inode& inode) {
 }
 
 Result<Entry> Filesystem::entry_of(InodeNumber number, InodeNumber parent, std::string_view name) {
-  if (number == parent) return fail(EUCLEAN);  // the visitor has its lock
-  const auto inode = cache_.get(number);
+  const auto inode = child(parent, number);
   if (!inode) return std::unexpected(inode.error());
   cache_.set_name_hint(**inode, parent, name);
   return entry_for(**inode);
@@ -231,8 +236,7 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   if (directory.record.links == 0) return fail(ENOENT);
   const auto entry = directory.directory->find(name);
   if (!entry) return fail(ENOENT);
-  if (entry->inode == parent_number) return fail(EUCLEAN);  // it cannot be locked twice
-  auto ref = cache_.get(entry->inode);
+  auto ref = child(parent_number, entry->inode);
   if (!ref) return std::unexpected(ref.error());
   victim = std::move(*ref);
   if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);

@@ -73,8 +73,7 @@ Status Filesystem::plan_rename(const Renaming& renaming, RenamePlan& plan) {
     if (in.record.links == 0) return fail(ENOENT);
     const auto entry = in.directory->find(name);
     if (!entry) return {};
-    if (entry->inode == in.number) return fail(EUCLEAN);  // it cannot be locked twice
-    auto ref = cache_.get(entry->inode);
+    auto ref = child(in.number, entry->inode);
     if (!ref) return std::unexpected(ref.error());
     out = std::move(*ref);
     return {};
@@ -113,6 +112,7 @@ Status Filesystem::plan_rename(const Renaming& renaming, RenamePlan& plan) {
     if (!above) return std::unexpected(above.error());
     const auto below = is_above(renaming.parent, renaming.new_parent);
     if (!below) return std::unexpected(below.error());
+    if (*above && *below) return fail(EUCLEAN);
     const bool to_first = *above || (!*below && renaming.new_parent < renaming.parent);
     order.insert(to_first ? order.begin() : order.end(), &*plan.to);
   }
@@ -199,6 +199,7 @@ Result<Verdict> Filesystem::commit_rename(const Renaming& renaming, RenamePlan& 
     inode.ctime = now;
     if (!inode.is_directory() || &old_home == &new_home) return;
     inode.record.parent = new_home.number.value;
+    inode.parent = new_home.number.value;
     old_home.record.links -= 1;
     new_home.record.links += 1;
   };

@@ -52,6 +52,39 @@ class CommandNames {
   std::string name_;
 };
 
+// A list that is told a page at a time: each begins at the cursor where the last one ended.
+class Pages {
+ public:
+  Pages(std::uint64_t& cursor, std::size_t room, std::string& out)
+      : cursor_(cursor), room_(room), out_(out) {}
+
+  // `next` gives at most so many items from the cursor on (less: there are no more),
+  // `cursor_behind` where the one after an item begins, `show` its object, or null if it is left
+  // out.
+  template <class Item, class Next, class CursorBehind, class Show>
+  Status list(const Next& next, const CursorBehind& cursor_behind, const Show& show) {
+    constexpr std::size_t kBatch = 128;
+    for (;;) {
+      const Result<std::vector<Item>> items = next(kBatch);
+      if (!items) return std::unexpected(items.error());
+      for (const Item& item : *items) {
+        if (const json object = show(item); !object.is_null() && !append(object, room_, out_)) {
+          return out_.empty() ? fail(EMSGSIZE) : Status();
+        }
+        cursor_ = cursor_behind(item);
+      }
+      if (items->size() < kBatch) break;
+    }
+    cursor_ = DAXFS_QUERY_END;
+    return {};
+  }
+
+ private:
+  std::uint64_t& cursor_;
+  const std::size_t room_;
+  std::string& out_;
+};
+
 bool holds(const std::vector<Survivors::Survivor>& survivors, HolderId holder) {
   return std::any_of(survivors.begin(), survivors.end(),
                      [&](const Survivors::Survivor& one) { return one.holder == holder; });
@@ -108,8 +141,11 @@ json Filesystem::status_report() const {
 
 Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,
                           std::string& out, OpenFile* file, const Caller& caller) {
-  constexpr std::size_t kBatch = 128;
   if (cursor == DAXFS_QUERY_END) return {};
+  Pages pages(cursor, room, out);
+  const auto is_shown = [&](const Requester& requester) {
+    return is_trusted(caller) || requester.uid == caller.uid;
+  };
   switch (what) {
     case DAXFS_QUERY_STATUS:
       if (!append(status_report(), room, out)) return fail(EMSGSIZE);
@@ -118,88 +154,70 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
     case DAXFS_QUERY_PINS: {
       const auto survivors = survivors_->list();
       CommandNames commands;
-      for (;;) {
-        const auto pins = gate_.pins_after(PinId{cursor}, kBatch);
-        for (const PinInfo& pin : pins) {
-          if (is_trusted(caller) || pin.requester.uid == caller.uid) {
-            const json line = {{"id", pin.id.value},
-                               {"inode", pin.inode.value},
-                               {"path", path_of(pin.inode)},
-                               {"offset", pin.offset.value},
-                               {"length", pin.length.value},
-                               {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
-                               {"write", pin.write},
-                               {"pid", pin.requester.process},
-                               {"command", commands.of(pin.requester.process)},
-                               {"uid", pin.requester.uid},
-                               {"since", seconds(pin.since)},
-                               {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
-                               {"survivor", holds(survivors, pin.holder)}};
-            if (!append(line, room, out)) return out.empty() ? fail(EMSGSIZE) : Status();
-          }
-          cursor = pin.id.value;
-        }
-        if (pins.size() < kBatch) break;
-      }
-      cursor = DAXFS_QUERY_END;
-      return {};
+      return pages.list<PinInfo>(
+          [&](std::size_t limit) { return gate_.pins_after(PinId{cursor}, limit); },
+          [](const PinInfo& pin) { return pin.id.value; },
+          [&](const PinInfo& pin) -> json {
+            if (!is_shown(pin.requester)) return nullptr;
+            return {{"id", pin.id.value},
+                    {"inode", pin.inode.value},
+                    {"path", path_of(pin.inode)},
+                    {"offset", pin.offset.value},
+                    {"length", pin.length.value},
+                    {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
+                    {"write", pin.write},
+                    {"pid", pin.requester.process},
+                    {"command", commands.of(pin.requester.process)},
+                    {"uid", pin.requester.uid},
+                    {"since", seconds(pin.since)},
+                    {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
+                    {"survivor", holds(survivors, pin.holder)}};
+          });
     }
     case DAXFS_QUERY_LEASES:
-      for (;;) {
-        const auto leases = gate_.leases_after(LeaseId{cursor}, kBatch);
-        for (const auto& [lease, breaking] : leases) {
-          if (is_trusted(caller) || lease.requester.uid == caller.uid) {
-            const json line = {{"id", lease.id.value},
-                               {"inode", lease.inode.value},
-                               {"path", path_of(lease.inode)},
-                               {"offset", lease.offset.value},
-                               {"length", lease.length.value},
-                               {"exclusive", lease.exclusive},
-                               {"breaking", breaking.has_value()},
-                               {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
-                               {"pid", lease.requester.process},
-                               {"command", command_of(lease.requester.process)},
-                               {"uid", lease.requester.uid}};
-            if (!append(line, room, out)) return out.empty() ? fail(EMSGSIZE) : Status();
-          }
-          cursor = lease.id.value;
-        }
-        if (leases.size() < kBatch) break;
-      }
-      cursor = DAXFS_QUERY_END;
-      return {};
+      return pages.list<Gate::LeaseState>(
+          [&](std::size_t limit) { return gate_.leases_after(LeaseId{cursor}, limit); },
+          [](const Gate::LeaseState& state) { return state.lease.id.value; },
+          [&](const Gate::LeaseState& state) -> json {
+            const auto& [lease, breaking] = state;
+            if (!is_shown(lease.requester)) return nullptr;
+            return {{"id", lease.id.value},
+                    {"inode", lease.inode.value},
+                    {"path", path_of(lease.inode)},
+                    {"offset", lease.offset.value},
+                    {"length", lease.length.value},
+                    {"exclusive", lease.exclusive},
+                    {"breaking", breaking.has_value()},
+                    {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
+                    {"pid", lease.requester.process},
+                    {"command", command_of(lease.requester.process)},
+                    {"uid", lease.requester.uid}};
+          });
     case DAXFS_QUERY_LIMBO:
-      for (;;) {
-        const auto pieces = gate_.limbo_from(PoolBlock(cursor), kBatch);
-        for (const Gate::LimboInfo& piece : pieces) {
-          const json line = {{"pool_offset", offset_of(piece.range.start).value},
-                             {"length", bytes(piece.range.count).value},
-                             {"pins", piece.pins.long_term + piece.pins.short_term},
-                             {"since", seconds(piece.since)}};
-          if (!append(line, room, out)) return {};
-          cursor = piece.range.end().value;
-        }
-        if (pieces.size() < kBatch) break;
-      }
-      cursor = DAXFS_QUERY_END;
-      return {};
+      return pages.list<Gate::LimboInfo>(
+          [&](std::size_t limit) { return gate_.limbo_from(PoolBlock(cursor), limit); },
+          [](const Gate::LimboInfo& piece) { return piece.range.end().value; },
+          [](const Gate::LimboInfo& piece) -> json {
+            return {{"pool_offset", offset_of(piece.range.start).value},
+                    {"length", bytes(piece.range.count).value},
+                    {"pins", piece.pins.long_term + piece.pins.short_term},
+                    {"since", seconds(piece.since)}};
+          });
     case DAXFS_QUERY_EXTENTS:
       if (file == nullptr) return fail(EISDIR);
-      for (;;) {
-        const FileOffset from(cursor);
-        const auto found = extents(*file, from, ByteCount(INT64_MAX - from.value), kBatch);
-        if (!found) return std::unexpected(found.error());
-        for (const PinnedExtent& extent : found->extents) {
-          const json line = {{"file_offset", extent.file.value}, {"pool_offset", extent.pool.value},
-                             {"length", extent.length.value},    {"unwritten", extent.unwritten},
-                             {"long", extent.pins.long_term},    {"short", extent.pins.short_term}};
-          if (!append(line, room, out)) return {};
-          cursor = (extent.file + extent.length).value;
-        }
-        if (!found->more) break;
-      }
-      cursor = DAXFS_QUERY_END;
-      return {};
+      return pages.list<PinnedExtent>(
+          [&](std::size_t limit) -> Result<std::vector<PinnedExtent>> {
+            const FileOffset from(cursor);
+            auto found = extents(*file, from, ByteCount(INT64_MAX - from.value), limit);
+            if (!found) return std::unexpected(found.error());
+            return std::move(found->extents);
+          },
+          [](const PinnedExtent& extent) { return (extent.file + extent.length).value; },
+          [](const PinnedExtent& extent) -> json {
+            return {{"file_offset", extent.file.value}, {"pool_offset", extent.pool.value},
+                    {"length", extent.length.value},    {"unwritten", extent.unwritten},
+                    {"long", extent.pins.long_term},    {"short", extent.pins.short_term}};
+          });
     default:
       return fail(EINVAL);
   }

@@ -28,7 +28,7 @@ Scrub::Scrub(Filesystem& filesystem, std::chrono::milliseconds step)
       volume_(filesystem.volume_),
       step_(step),
       moved_(volume_.medium().blocks()),
-      owned_(std::make_unique<BlockBitmap>(volume_.medium().blocks())),
+      owned_(volume_.medium().blocks()),
       block_(volume_.data_area().start) {}
 
 Result<std::unique_ptr<Scrub>> Scrub::begin(Filesystem& filesystem,
@@ -38,7 +38,7 @@ Result<std::unique_ptr<Scrub>> Scrub::begin(Filesystem& filesystem,
     scrub->watching_ = filesystem.volume_.allocator().watch(&scrub->moved_);
     if (!scrub->watching_) return fail(EBUSY);
     return scrub;
-  } catch (const std::bad_alloc&) {
+  } catch (const std::bad_alloc&) {  // the bitmaps, which malloc and its reserve know nothing of
     return fail(ENOMEM);
   }
 }
@@ -91,7 +91,7 @@ void Scrub::advance() {
       if (block_ < volume_.data_area().end()) return;
       if (orphaned_.empty() && shared_.empty()) return begin_phase(Phase::done);
       // Who held something in his hands when this began has put it down by now.
-      owned_ = std::make_unique<BlockBitmap>(volume_.medium().blocks());
+      owned_.clear();
       begin_phase(Phase::suspects);
       return check_places();
     case Phase::suspects:

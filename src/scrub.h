@@ -101,8 +101,8 @@ class Scrub {
   const std::chrono::milliseconds step_;
   bool watching_ = false;
   Phase phase_ = Phase::pool;
-  BlockBitmap moved_;                   // since begin(); the allocator's
-  std::unique_ptr<BlockBitmap> owned_;  // what the walk has come by
+  BlockBitmap moved_;  // since begin(); the allocator's
+  BlockBitmap owned_;  // what the walk has come by
   // How far each phase is, and where it ends: those who come later would be chased for ever.
   InodeNumber inode_{1};
   InodeNumber last_inode_{0};

@@ -67,7 +67,7 @@ void Scrub::look_at_slot(InodeNumber number) {
   }
   if (!plan.in_use) return;
   if (!orphan) return claim(name_of(number), runs_of(plan));
-  for (const PoolRange& run : runs_of(plan)) owned_->mark(run);
+  for (const PoolRange& run : runs_of(plan)) owned_.mark(run);
 }
 
 void Scrub::look_at_inode(Inode& inode) {
@@ -113,21 +113,21 @@ void Scrub::claim_from_allocator(const std::string& who, const std::vector<PoolR
   for (const PoolRange& run : runs) {
     claimed_ += run.count;
     const std::uint64_t end = run.end().value;
-    for (std::uint64_t at = owned_->find(run.start.value, end, true); at < end;) {
-      const std::uint64_t stop = owned_->find(at, end, false);
+    for (std::uint64_t at = owned_.find(run.start.value, end, true); at < end;) {
+      const std::uint64_t stop = owned_.find(at, end, false);
       const PoolRange both{PoolBlock(at), BlockCount(stop - at)};
       for (const PoolRange& part : volume_.allocator().in_use_since_watch(both)) {
         if (shared_.size() < kMostShared) shared_.push_back({part, {}});
       }
-      at = owned_->find(stop, end, true);
+      at = owned_.find(stop, end, true);
     }
-    owned_->mark(run);
+    owned_.mark(run);
   }
 }
 
 void Scrub::note_suspects(const std::string& who, const std::vector<PoolRange>& runs) {
   for (const PoolRange& run : runs) {
-    owned_->mark(run);
+    owned_.mark(run);
     for (Shared& shared : shared_) {
       const bool meets = run.start < shared.range.end() && shared.range.start < run.end();
       if (meets) shared.by.push_back(who);

@@ -154,7 +154,7 @@ void Scrub::append_orphaned(PoolRange run, std::vector<PoolRange>& out) {
   const auto limbo = to_set(fs_.gate_.limbo_within(run, [](PoolRange, PinCounts) {}));
   std::vector<PoolRange> inside;
   for (const PoolRange& used : volume_.allocator().in_use_since_watch(run)) {
-    owned_->for_each_clear(used, [&](PoolRange piece) { split(piece, limbo, inside, out); });
+    owned_.for_each_clear(used, [&](PoolRange piece) { split(piece, limbo, inside, out); });
   }
 }
 

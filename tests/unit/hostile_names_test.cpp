@@ -17,11 +17,22 @@ struct HostileNames : SmallTree {
     add_name(root, "root", kRootInode, DT_DIR);
     add_name(sub, "self", sub.number, DT_DIR);
     add_name(sub, "file", file.number, DT_REG);  // its count says that it has one name
+    add_name(deep, "above", sub.number, DT_DIR);
+    loop.record.parent = below.number.value;  // and below's is loop
+    commit_record(*volume, loop);
     volume->close_clean();
     mounted.emplace(*medium, daxfs::testing::mount_options(PinPolicy::refuse));
   }
   ~HostileNames() { mounted->fs->unmount(); }
   Filesystem& fs() { return *mounted->fs; }
+  int rename(InodeNumber from, const char* name, InodeNumber to, const char* new_name) {
+    const Status renamed = daxfs::testing::rename(fs(), from, name, to, new_name, 0);
+    return renamed ? 0 : renamed.error().code;
+  }
+
+  OpenInode loop = create(*volume, sub, "loop", S_IFDIR | 0755);
+  OpenInode below = create(*volume, loop, "below", S_IFDIR | 0755);
+  OpenInode leaf = create(*volume, loop, "leaf", S_IFREG | 0644);
 
   std::optional<daxfs::testing::Mounted> mounted;
 };
@@ -34,15 +45,27 @@ TEST_CASE_METHOD(HostileNames,
                  "a directory that has a name in itself cannot be removed or renamed") {
   CHECK(code(fs().remove_directory(sub.number, "self")) == EUCLEAN);
   CHECK(code(fs().remove_directory(kRootInode, "root")) == EUCLEAN);
-  const auto rename = [&](InodeNumber from, const char* name, InodeNumber to,
-                          const char* new_name) {
-    return code(daxfs::testing::rename(fs(), from, name, to, new_name, 0));
-  };
   CHECK(rename(sub.number, "self", sub.number, "other") == EUCLEAN);
   CHECK(rename(sub.number, "self", kRootInode, "other") == EUCLEAN);
   CHECK(rename(sub.number, "deep", sub.number, "self") == EUCLEAN);
   CHECK(rename(kRootInode, "sub", kRootInode, "root") == EUCLEAN);
   CHECK(fs().lookup(sub.number, "deep").has_value());
+}
+
+TEST_CASE_METHOD(HostileNames, "a directory is not reached by a name in another than its parent") {
+  CHECK(code(fs().remove_directory(deep.number, "above")) == EUCLEAN);
+  CHECK(fs().lookup(deep.number, "above").error().code == EUCLEAN);
+  CHECK(fs().entry_of(sub.number, deep.number, "above").error().code == EUCLEAN);
+  CHECK(rename(deep.number, "above", kRootInode, "other") == EUCLEAN);
+  CHECK(rename(kRootInode, "sub", deep.number, "above") == EUCLEAN);
+  CHECK(fs().lookup(kRootInode, "sub").has_value());
+}
+
+TEST_CASE_METHOD(HostileNames, "directories that are each other's parents are not locked in turn") {
+  CHECK(fs().lookup(sub.number, "loop").error().code == EUCLEAN);
+  // Who has their numbers from before.
+  CHECK(rename(loop.number, "leaf", below.number, "x") == EUCLEAN);
+  CHECK(fs().lookup(loop.number, "leaf").has_value());
 }
 
 TEST_CASE_METHOD(HostileNames, "listing it asks nothing of a directory that is being listed") {
