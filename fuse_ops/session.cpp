@@ -81,12 +81,12 @@ void log_of_libfuse(fuse_log_level level, const char* format, va_list arguments)
 
 using SessionPtr = std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)>;
 
-void run_loop(fuse_session* session) {
+// 0, or what went wrong.
+int run_loop(fuse_session* session) {
   const std::unique_ptr<fuse_loop_config, decltype(&fuse_loop_cfg_destroy)> config(
       fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
   fuse_loop_cfg_set_clone_fd(config.get(), 0);
-  const int ended = fuse_session_loop_mt(session, config.get());
-  if (ended < 0) spdlog::error("the FUSE connection ended: {}", strerror(-ended));
+  return fuse_session_loop_mt(session, config.get());
 }
 
 }  // namespace
@@ -102,6 +102,14 @@ fuse_lowlevel_ops ops::all_operations() {
   return all;
 }
 
+std::unexpected<Problem> no_threads_left(const std::string& mountpoint) {
+  return problem(EAGAIN,
+                 fmt::format("{}: cannot start the threads that serve it: there are as many "
+                             "as may be; raise the limit (ulimit -u, or the cgroup's "
+                             "pids.max)",
+                             mountpoint));
+}
+
 Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
                     const std::function<void()>& on_ready) {
   std::string program = "daxfs";
@@ -113,7 +121,12 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
   fuse_args args = FUSE_ARGS_INIT(options.debug ? 4 : 3, argv.data());
 
   ops::Pollers pollers;
-  ops::Context context{filesystem, on_ready, pollers};
+  std::atomic<bool> ready = false;
+  const std::function<void()> made_contact = [&] {
+    ready = true;
+    on_ready();
+  };
+  ops::Context context{filesystem, made_contact, pollers};
   const fuse_lowlevel_ops all = ops::all_operations();
   const SessionPtr session(fuse_session_new(&args, &all, sizeof all, &context),
                            fuse_session_destroy);
@@ -122,6 +135,9 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
     return problem(EINVAL, fmt::format("{}: libfuse refused the mount options '{}'",
                                        options.mountpoint, option_text));
   }
+  // Before anything is mounted: the threads of both may be more than can be had.
+  SignalsEndSession signals(session.get());
+  std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
   if (fuse_set_signal_handlers(session.get()) != 0) {
     return problem(errno, fmt::format("{}: cannot set up signal handling", options.mountpoint));
   }
@@ -143,11 +159,9 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
   if (!options.debug) fuse_set_log_func(log_of_libfuse);
 
   raise_readahead(options.mountpoint);
-  SignalsEndSession signals(session.get());
-  std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
   filesystem.set_kernel_cache(&*notifier);
   filesystem.set_mountpoint(options.mountpoint);
-  run_loop(session.get());
+  const int ended = run_loop(session.get());
   signals.ended();
 
   filesystem.stop_waiting();  // while there is a connection to answer on
@@ -158,6 +172,9 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
   fuse_remove_signal_handlers(session.get());
   fuse_set_log_func(nullptr);
   filesystem.unmount();
+  if (ended >= 0) return {};
+  if (!ready) return no_threads_left(options.mountpoint);
+  spdlog::error("{}: the FUSE connection ended: {}", options.mountpoint, strerror(-ended));
   return {};
 }
 

@@ -136,7 +136,9 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
   }
   if (node->kind == Kind::events) {
     if (!trusted) return fail(EACCES);
-    file->events_ = filesystem_.listen([has_news, holder = file->holder()] { has_news(holder); });
+    auto reader = filesystem_.listen([has_news, holder = file->holder()] { has_news(holder); });
+    if (!reader) return std::unexpected(reader.error());
+    file->events_ = std::move(*reader);
   }
   const std::lock_guard guard(mutex_);
   files_.push_back(std::move(file));

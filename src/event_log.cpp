@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <system_error>
 #include <utility>
 
 #include "lease/background_thread.h"
@@ -31,18 +32,22 @@ void EventLog::post(const GateEvent& event) noexcept {
   attention_.notify_one();
 }
 
-EventLog::ReaderRef EventLog::listen(const std::function<std::vector<Event>()>& first,
-                                     std::function<void()> has_news) {
+Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Event>()>& first,
+                                             std::function<void()> has_news) {
   auto reader = std::make_shared<Reader>();
   reader->has_news_ = std::move(has_news);
   {
     const std::lock_guard guard(mutex_);
+    if (!thread_.joinable() && !stopping_) {
+      try {
+        thread_ = background_thread("daxfs-events", [this] { run(); });
+      } catch (const std::system_error& none_left) {
+        return fail(none_left.code().value());
+      }
+    }
     ring_.resize(capacity_);
     reader->next_ = next_;
     readers_.push_back(reader);
-    if (!thread_.joinable() && !stopping_) {
-      thread_ = background_thread("daxfs-events", [this] { run(); });
-    }
   }
   listening_.fetch_add(1, std::memory_order_relaxed);
   const std::vector<Event> told = first();

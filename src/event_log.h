@@ -63,8 +63,8 @@ class EventLog final : public GateEvents {
 
   // Hears of everything from now on. `first`, asked once the reader listens (so that nothing falls
   // in between), comes before that. `has_news` is called, on the log's thread, for a reader that
-  // poll() has found without any.
-  ReaderRef listen(const std::function<std::vector<Event>()>& first,
+  // poll() has found without any. EAGAIN: the thread that tells readers cannot be started.
+  Result<ReaderRef> listen(const std::function<std::vector<Event>()>& first,
                    std::function<void()> has_news);
   // Precondition: none of its reads waits.
   void leave(const ReaderRef& reader);

@@ -6,7 +6,7 @@
 
 namespace daxfs {
 
-EventLog::ReaderRef Filesystem::listen(std::function<void()> has_news) {
+Result<EventLog::ReaderRef> Filesystem::listen(std::function<void()> has_news) {
   const auto survivors = [this] {
     std::vector<EventLog::Event> out;
     const auto now = std::chrono::system_clock::now();

@@ -252,7 +252,7 @@ class Filesystem {
 
   // --- events (events.cpp) ---
   // The survivors of a former mount come first, as `quarantine`. `has_news`: see EventLog.
-  EventLog::ReaderRef listen(std::function<void()> has_news);
+  Result<EventLog::ReaderRef> listen(std::function<void()> has_news);
   EventLog& events() { return events_; }
 
   // --- reports: JSON objects, one a line (reports.cpp) ---

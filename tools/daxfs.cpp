@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "blockmap/pool.h"
@@ -56,6 +57,29 @@ std::string option_help() {
   return text;
 }
 
+Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions& options,
+                           daxfs::Pool& pool, daxfs::Volume& volume,
+                           const std::function<void()>& ready) {
+  daxfs::Filesystem filesystem(volume, &pool, options);
+  if (options.gate.pin_policy == daxfs::PinPolicy::ignore) {
+    spdlog::warn(
+        "{}: pin_policy=ignore frees pinned blocks: holders WILL see and cause corruption; for "
+        "demonstrations "
+        "only",
+        arguments.mountpoint);
+  }
+  const auto announce = [&] {
+    fmt::print("{} on {}: {}, granularity {}{}, pin_policy={}\n", pool.path(), arguments.mountpoint,
+               daxfs::format_size(daxfs::bytes(volume.data_blocks())),
+               daxfs::to_string(pool.granularity()),
+               pool.is_dax() ? ", DAX" : " (no DAX: emulated)",
+               daxfs::to_string(options.gate.pin_policy));
+    std::fflush(stdout);
+    ready();
+  };
+  return daxfs::serve(filesystem, {pool.path(), arguments.mountpoint, arguments.debug}, announce);
+}
+
 // Everything from opening the pool to the unmount. `ready` is called once the mount answers.
 Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options,
                   const std::function<void()>& ready) {
@@ -74,25 +98,11 @@ Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options
   if (!volume) return std::unexpected(volume.error());
 
   const daxfs::MemoryReserve reserve;
-  daxfs::Filesystem filesystem(**volume, pool->get(), options);
-  if (options.gate.pin_policy == daxfs::PinPolicy::ignore) {
-    spdlog::warn(
-        "{}: pin_policy=ignore frees pinned blocks: holders WILL see and cause corruption; for "
-        "demonstrations "
-        "only",
-        arguments.mountpoint);
+  try {
+    return serve_volume(arguments, options, **pool, **volume, ready);
+  } catch (const std::system_error&) {
+    return daxfs::no_threads_left(arguments.mountpoint);
   }
-  const auto announce = [&] {
-    fmt::print("{} on {}: {}, granularity {}{}, pin_policy={}\n", (*pool)->path(),
-               arguments.mountpoint, daxfs::format_size(daxfs::bytes((*volume)->data_blocks())),
-               daxfs::to_string((*pool)->granularity()),
-               (*pool)->is_dax() ? ", DAX" : " (no DAX: emulated)",
-               daxfs::to_string(options.gate.pin_policy));
-    std::fflush(stdout);
-    ready();
-  };
-  return daxfs::serve(filesystem, {(*pool)->path(), arguments.mountpoint, arguments.debug},
-                      announce);
 }
 
 void detach_from_terminal() {

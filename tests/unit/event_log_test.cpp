@@ -24,7 +24,7 @@ std::string line_of(const EventLog::Event& event, std::uint64_t lost) {
 void post(EventLog& log, std::uint64_t number) { log.post({.inode = InodeNumber{number}}); }
 
 EventLog::ReaderRef listen(EventLog& log) {
-  return log.listen([] { return std::vector<EventLog::Event>(); }, [] {});
+  return *log.listen([] { return std::vector<EventLog::Event>(); }, [] {});
 }
 
 // The answer of one read, waited for as long as it takes.
@@ -93,7 +93,7 @@ TEST_CASE("every reader has its own place, and what comes first comes first") {
   EventLog log(line_of);
   const auto a = listen(log);
   post(log, 1);
-  const auto b = log.listen(
+  const auto b = *log.listen(
       [&] {
         post(log, 2);  // happens while the first are collected
         return std::vector<EventLog::Event>{{.what = {.inode = InodeNumber{90}}, .time = {}},
@@ -175,12 +175,12 @@ TEST_CASE("who polls is told once") {
   std::atomic<int> told = 0;
   std::mutex mutex;
   std::condition_variable came;
-  const auto reader = log.listen([] { return std::vector<EventLog::Event>(); },
-                                 [&] {
-                                   const std::lock_guard guard(mutex);
-                                   ++told;
-                                   came.notify_all();
-                                 });
+  const auto reader = *log.listen([] { return std::vector<EventLog::Event>(); },
+                                  [&] {
+                                    const std::lock_guard guard(mutex);
+                                    ++told;
+                                    came.notify_all();
+                                  });
   CHECK_FALSE(log.poll(reader));
   CHECK_FALSE(log.poll(reader));
   post(log, 1);
