@@ -1,19 +1,45 @@
 #include "fuse_ops/notifier.h"
 
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <system_error>
 #include <utility>
 
 namespace daxfs {
+namespace {
+
+// More inodes with a truncate that waits and dirty pages to drop than that at one time, and the
+// rest waits for the first of them.
+constexpr std::size_t kMostThreads = 8;
+// Half of the kernel's places for background requests (max_background in session.cpp).
+constexpr std::size_t kMostReplies = 32;
+
+}  // namespace
 
 Notifier::Notifier(fuse_session* session, ops::Pollers& pollers)
-    : session_(session), pollers_(pollers), thread_([this] { run(); }) {}
+    : session_(session), pollers_(pollers) {
+  threads_.reserve(kMostThreads);
+  const std::lock_guard guard(mutex_);
+  start_thread();
+}
 
 Notifier::~Notifier() {
   {
     const std::lock_guard guard(mutex_);
     stopping_ = true;
   }
-  wake_.notify_one();
-  thread_.join();
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Notifier::start_thread() {
+  threads_.emplace_back([this] { run(); });
+}
+
+bool Notifier::all_stuck() const {
+  const auto is_stuck = [this](const Job* job) { return waiting_.contains(job->inode); };
+  return active_.size() == threads_.size() && std::ranges::all_of(active_, is_stuck);
 }
 
 void Notifier::invalidate_attributes(InodeNumber inode) {
@@ -25,7 +51,59 @@ void Notifier::invalidate_attributes(InodeNumber inode) {
 void Notifier::invalidate_data(InodeNumber inode, std::function<void()> done) {
   {
     const std::lock_guard guard(mutex_);
-    jobs_.push_back({inode, std::move(done)});
+    if (const auto waiting = waiting_.find(inode); waiting != waiting_.end()) {
+      waiting->second.stale = true;
+    } else {
+      const bool waits = done && replies_ < kMostReplies && !all_stuck();
+      jobs_.push_back({inode, waits ? std::exchange(done, nullptr) : nullptr});
+      if (waits) ++replies_;
+    }
+  }
+  wake_.notify_one();
+  if (done) done();
+}
+
+void Notifier::truncate_waits(InodeNumber inode) {
+  std::vector<std::function<void()>> answered;
+  {
+    const std::lock_guard guard(mutex_);
+    Waiting& waiting = waiting_[inode];
+    ++waiting.truncates;
+    const auto answer = [&](Job& job) {
+      if (!job.done) return;
+      answered.push_back(std::exchange(job.done, nullptr));
+      --replies_;
+    };
+    std::erase_if(jobs_, [&](Job& job) {
+      if (job.inode != inode) return false;
+      waiting.stale = true;
+      answer(job);
+      return true;
+    });
+    for (Job* job : active_) {
+      if (job->inode == inode) answer(*job);
+    }
+    if (all_stuck() && threads_.size() < kMostThreads) {
+      try {
+        start_thread();
+      } catch (const std::system_error&) {
+        spdlog::warn(
+            "no thread to be had: what the kernel has cached stays until a truncate of "
+            "inode {} is over",
+            inode.value);
+      }
+    }
+  }
+  for (const auto& done : answered) done();
+}
+
+void Notifier::truncate_ends(InodeNumber inode) {
+  {
+    const std::lock_guard guard(mutex_);
+    const auto waiting = waiting_.find(inode);
+    if (--waiting->second.truncates > 0) return;
+    if (waiting->second.stale) jobs_.push_back({inode, nullptr});
+    waiting_.erase(waiting);
   }
   wake_.notify_one();
 }
@@ -35,10 +113,16 @@ void Notifier::run() {
   for (;;) {
     wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
-    const Job job = std::move(jobs_.front());
+    Job job = std::move(jobs_.front());
     jobs_.pop_front();
+    active_.push_back(&job);
     lock.unlock();
     fuse_lowlevel_notify_inval_inode(session_, job.inode.value, 0, 0);
+    lock.lock();
+    std::erase(active_, &job);
+    if (!job.done) continue;
+    --replies_;
+    lock.unlock();
     job.done();
     lock.lock();
   }

@@ -6,8 +6,10 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "fuse_ops/ops.h"
 #include "src/kernel_cache.h"
@@ -15,8 +17,14 @@
 namespace daxfs {
 
 // Dropping pages can wait for a page that a reader has locked, whose READ may need a worker of
-// ours: so it is done on a thread of its own, never on a worker. Dropping attributes waits for
+// ours: so it is done on threads of its own, never on a worker. Dropping attributes waits for
 // nothing and is done at once.
+//
+// While a truncate waits, the kernel writes no page of its inode (FUSE_NOWRITE in fs/fuse/dir.c),
+// and dropping a dirty page waits for that. So nobody waits for these jobs, and while one of them
+// keeps a thread there is another for the rest. Nor do more than some replies ever wait: those to
+// asynchronous writes take the kernel's places for background requests, of which the jobs may need
+// one.
 class Notifier : public KernelCache {
  public:
   Notifier(fuse_session* session, ops::Pollers& pollers);
@@ -25,21 +33,34 @@ class Notifier : public KernelCache {
   void invalidate_attributes(InodeNumber inode) override;
   void invalidate_data(InodeNumber inode, std::function<void()> done) override;
   void wake_poller(HolderId holder) override { pollers_.wake(holder); }
+  void truncate_waits(InodeNumber inode) override;
+  void truncate_ends(InodeNumber inode) override;
 
  private:
   struct Job {
     InodeNumber inode;
-    std::function<void()> done;
+    std::function<void()> done;  // null: nobody waits
+  };
+  // An inode with truncates that wait.
+  struct Waiting {
+    unsigned truncates = 0;
+    bool stale = false;  // to be invalidated when they have ended
   };
   void run();
+  // With the lock held.
+  void start_thread();
+  bool all_stuck() const;
 
   fuse_session* session_;
   ops::Pollers& pollers_;
-  std::mutex mutex_;  // protects jobs_ and stopping_; a leaf lock
+  std::mutex mutex_;  // protects what follows; a leaf lock
   std::condition_variable wake_;
   std::deque<Job> jobs_;
+  std::vector<Job*> active_;  // what the threads are at
+  std::map<InodeNumber, Waiting> waiting_;
+  std::size_t replies_ = 0;  // of jobs that somebody waits for
   bool stopping_ = false;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace daxfs

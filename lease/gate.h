@@ -145,9 +145,13 @@ class Gate {
   // What pin() would say, without `blocks` and without taking the pin: to ask before anything is
   // allocated for it.
   Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
-  // Remembers what stands for the pin on the medium; given to forget_records when the pin ends.
-  // Precondition: the pin is there, and nobody else knows of it yet.
+  // For a pin that was asked for as `recorded`. Until one of the two the pin holds its blocks, but
+  // nobody can give it back: not even a thread of the holder that guesses its number.
+  // Remembers what stands for the pin on the medium (0: nothing); given to forget_records when the
+  // pin ends.
   void record_pin(HolderId holder, PinId pin, std::uint64_t record);
+  // It could not be recorded, and goes.
+  void undo_pin(HolderId holder, PinId pin);
   // What the pin was, or ENOENT if this holder has no such pin.
   Result<PinInfo> unpin(HolderId holder, PinId pin);
   // The holder is gone (no request of it may follow): drops all that it had; returns its pins (e.g.

@@ -109,6 +109,8 @@ struct Gate::Impl {
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
                   std::vector<PoolRange>& freed);
+  // The last step of a pin; the lock is let go.
+  PinInfo end_pin(std::unique_lock<std::mutex>& lock, HolderId holder, PinId pin);
 
   // --- gate_looking.cpp; with the lock held ---
   PinInfo leased(PinInfo pin) const;

@@ -83,6 +83,7 @@ Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest
               .record = 0,
               .lease = {}};
   gate.pins.add(pin, request.blocks);
+  if (request.recorded) gate.pins.hide(request.holder, pin.id);
   gate.count_in(pin, request.blocks);
   return pin.id;
 }
@@ -95,7 +96,12 @@ void Gate::restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks) {
 
 void Gate::record_pin(HolderId holder, PinId pin, std::uint64_t record) {
   const std::lock_guard lock(impl_->mutex);
-  impl_->pins.set_record(holder, pin, record);
+  impl_->pins.show(holder, pin, record);
+}
+
+void Gate::undo_pin(HolderId holder, PinId pin) {
+  std::unique_lock lock(impl_->mutex);
+  impl_->end_pin(lock, holder, pin);
 }
 
 Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {
@@ -135,28 +141,29 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
   return info;
 }
 
+PinInfo Gate::Impl::end_pin(std::unique_lock<std::mutex>& lock, HolderId holder, PinId pin) {
+  Aftermath aftermath;
+  const PinInfo info = release(holder, pin, *pins.find_hidden(holder, pin), aftermath.freed);
+  note_leaving(aftermath);
+  notify();
+  lock.unlock();
+  finish(aftermath);
+  return info;
+}
+
 // In two holds of the lock where the pin has a record: the record goes first, and only then can its
-// blocks become somebody else's. In between the pin is leaving: nobody can give it back twice.
+// blocks become somebody else's. In between the pin is hidden: nobody can give it back twice.
 Result<PinInfo> Gate::unpin(HolderId holder, PinId pin) {
-  Impl::Aftermath aftermath;
-  PinInfo info;
   std::unique_lock lock(impl_->mutex);
   const PinTable::Pin* found = impl_->pins.find(holder, pin);
   if (found == nullptr) return fail(ENOENT);
-  if (found->record() != 0) {
-    const std::uint64_t record = found->record();
-    impl_->pins.mark_leaving(holder, pin);
+  if (const std::uint64_t record = found->record(); record != 0) {
+    impl_->pins.hide(holder, pin);
     lock.unlock();
     impl_->hooks.forget_records({&record, 1});
     lock.lock();
-    found = impl_->pins.find_leaving(holder, pin);
   }
-  info = impl_->release(holder, pin, *found, aftermath.freed);
-  impl_->note_leaving(aftermath);
-  impl_->notify();
-  lock.unlock();
-  impl_->finish(aftermath);
-  return info;
+  return impl_->end_pin(lock, holder, pin);
 }
 
 std::vector<PinInfo> Gate::drop(HolderId holder) {
@@ -169,7 +176,7 @@ std::vector<PinInfo> Gate::drop(HolderId holder) {
     const std::vector<PinId> some = impl_->pins.some_of(holder, kDropAtOnce);
     records.clear();
     for (const PinId id : some) {
-      const std::uint64_t record = impl_->pins.mark_leaving(holder, id);
+      const std::uint64_t record = impl_->pins.hide(holder, id);
       if (record != 0) records.push_back(record);
     }
     if (!records.empty()) {
@@ -178,7 +185,7 @@ std::vector<PinInfo> Gate::drop(HolderId holder) {
       lock.lock();
     }
     for (const PinId id : some) {
-      const PinTable::Pin* pin = impl_->pins.find_leaving(holder, id);
+      const PinTable::Pin* pin = impl_->pins.find_hidden(holder, id);
       result.push_back(impl_->release(holder, id, *pin, aftermath.freed));
     }
     impl_->note_leaving(aftermath);

@@ -23,7 +23,7 @@ void PinTable::add(const PinInfo& info, std::span<const PoolRange> blocks) {
   pin->since_us_ = static_cast<std::uint64_t>(age.count()) & ((std::uint64_t{1} << 61) - 1);
   pin->short_term_ = info.kind == PinKind::short_term;
   pin->write_ = info.write;
-  pin->leaving_ = false;
+  pin->hidden_ = false;
   holder->pins.insert(holder->pins.end(), {info.id, std::move(pin)});
 }
 
@@ -36,21 +36,23 @@ PinTable::Pin* PinTable::get(HolderId holder, PinId pin) const {
 
 const PinTable::Pin* PinTable::find(HolderId holder, PinId pin) const {
   const Pin* found = get(holder, pin);
-  return found == nullptr || found->leaving_ ? nullptr : found;
+  return found == nullptr || found->hidden_ ? nullptr : found;
 }
 
-const PinTable::Pin* PinTable::find_leaving(HolderId holder, PinId pin) const {
+const PinTable::Pin* PinTable::find_hidden(HolderId holder, PinId pin) const {
   return get(holder, pin);
 }
 
-void PinTable::set_record(HolderId holder, PinId pin, std::uint64_t record) {
-  get(holder, pin)->record_ = record;
+std::uint64_t PinTable::hide(HolderId holder, PinId pin) {
+  Pin& found = *get(holder, pin);
+  found.hidden_ = true;
+  return found.record_;
 }
 
-std::uint64_t PinTable::mark_leaving(HolderId holder, PinId pin) {
+void PinTable::show(HolderId holder, PinId pin, std::uint64_t record) {
   Pin& found = *get(holder, pin);
-  found.leaving_ = true;
-  return found.record_;
+  found.record_ = record;
+  found.hidden_ = false;
 }
 
 bool PinTable::move(HolderId from, PinId pin, HolderId to) {
@@ -69,7 +71,7 @@ bool PinTable::any_long(HolderId holder, InodeNumber inode,
   const auto owner = holders_.find(holder.value);
   if (owner == holders_.end()) return false;
   for (const auto& [id, pin] : owner->second->pins) {
-    if (pin->short_term_ || pin->leaving_ || pin->source_->first.inode != inode) continue;
+    if (pin->short_term_ || pin->source_->first.inode != inode) continue;
     if (is(covering(pin->offset_, pin->length_))) return true;
   }
   return false;
@@ -93,7 +95,7 @@ std::vector<PinId> PinTable::some_of(HolderId holder, std::size_t limit) const {
   result.reserve(std::min(limit, owner->second->pins.size()));
   for (const auto& [id, pin] : owner->second->pins) {
     if (result.size() == limit) break;
-    if (!pin->leaving_) result.push_back(id);
+    if (!pin->hidden_) result.push_back(id);
   }
   return result;
 }

@@ -55,7 +55,7 @@ class PinTable {
     std::uint64_t since_us_ : 61;
     bool short_term_ : 1;
     bool write_ : 1;
-    bool leaving_ : 1;
+    bool hidden_ : 1;
   };
 
   // Pins are numbered behind `last`.
@@ -63,17 +63,17 @@ class PinTable {
 
   PinId next_id() { return PinId{++last_id_}; }
   void add(const PinInfo& info, std::span<const PoolRange> blocks);
-  // Null if this holder has no such pin, or it is leaving.
+  // Null if this holder has no such pin, or it is hidden.
   const Pin* find(HolderId holder, PinId pin) const;
   // Precondition for the following: the pin is there.
-  const Pin* find_leaving(HolderId holder, PinId pin) const;
+  const Pin* find_hidden(HolderId holder, PinId pin) const;  // or not hidden
   void remove(HolderId holder, PinId pin);
-  void set_record(HolderId holder, PinId pin, std::uint64_t record);
-  // From now on find() does not see it. Returns its record.
-  std::uint64_t mark_leaving(HolderId holder, PinId pin);
+  // While its record comes or goes find() does not see it. Returns its record.
+  std::uint64_t hide(HolderId holder, PinId pin);
+  void show(HolderId holder, PinId pin, std::uint64_t record);
   // False if `from` has no such pin.
   bool move(HolderId from, PinId pin, HolderId to);
-  // Up to `limit` pins of this holder that are not leaving.
+  // Up to `limit` pins of this holder that are not hidden.
   std::vector<PinId> some_of(HolderId holder, std::size_t limit) const;
   // Whether `is` holds for the range of one of the holder's long-term pins of this file.
   bool any_long(HolderId holder, InodeNumber inode, absl::FunctionRef<bool(FileRange)> is) const;

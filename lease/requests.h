@@ -60,6 +60,7 @@ struct PinRequest {
   PinKind kind = PinKind::long_term;
   bool write = false;
   bool nowait = false;
+  bool recorded = false;  // Gate::record_pin() or undo_pin() will follow
 };
 
 struct LeaseRequest {

@@ -48,8 +48,9 @@ Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Eve
     ring_.resize(capacity_);
     reader->next_ = next_;
     readers_.push_back(reader);
+    // With the lock, like the last one who leaves and takes the ring away.
+    listening_.fetch_add(1, std::memory_order_relaxed);
   }
-  listening_.fetch_add(1, std::memory_order_relaxed);
   const std::vector<Event> told = first();
   const std::lock_guard guard(reader->mutex_);
   reader->first_.assign(told.begin(), told.end());

@@ -55,7 +55,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                  [&volume](std::span<const std::uint64_t> r) { forget_records(volume, r); },
              .tell_holder =
                  [this](HolderId holder) {
-                   if (kernel_cache_ != nullptr) kernel_cache_->wake_poller(holder);
+                   if (KernelCache* const kernel = kernel_cache_) kernel->wake_poller(holder);
                  },
              .events = &events_,
              .last_pin = last_surviving_pin(volume)}),
@@ -78,13 +78,14 @@ Filesystem::~Filesystem() {
 }
 
 void Filesystem::stop_waiting() {
+  if (survivors_) survivors_->stop();
   gate_.stop();
   events_.stop();
 }
 
 void Filesystem::unmount() {
-  survivors_.reset();
   stop_waiting();
+  survivors_.reset();
   root_ = InodeRef();
   cache_.drain([this](Inode& inode) {
     inode.opens = 0;

@@ -404,7 +404,7 @@ class Filesystem {
   std::string mountpoint_;
   const uid_t mounter_;
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
-  KernelCache* kernel_cache_ = nullptr;
+  std::atomic<KernelCache*> kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;
   mutable std::once_flag memory_logged_;
   std::atomic<bool> stopped_ = false;  // see stop_changes()

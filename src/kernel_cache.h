@@ -15,9 +15,13 @@ class KernelCache {
   virtual ~KernelCache() = default;
   // Attributes (size, times) changed without the kernel's doing.
   virtual void invalidate_attributes(InodeNumber inode) = 0;
-  // Cached pages, and attributes, are stale. `done` is called, on another thread, once they are
-  // gone.
+  // Cached pages, and attributes, are stale. `done` (or null) is called, on another thread, once
+  // they are gone; or at once, where waiting for that could wait for the caller.
   virtual void invalidate_data(InodeNumber inode, std::function<void()> done) = 0;
+  // A truncate of the inode waits at the gate; it has ended. In between nothing of the inode that
+  // is dirty can be dropped, and `done` of it is called at once.
+  virtual void truncate_waits(InodeNumber inode) = 0;
+  virtual void truncate_ends(InodeNumber inode) = 0;
   // Who polls this open file is to look again.
   virtual void wake_poller(HolderId holder) = 0;
 };

@@ -61,7 +61,7 @@ void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
   inode.cache_stale = true;
   // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its
   // pages.
-  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_data(inode.number, [] {});
+  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_data(inode.number, nullptr);
 }
 
 void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
@@ -79,9 +79,10 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
 
 void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
   // A read that caches pages after this exchange sees what is on the medium now.
-  if (kernel_cache_ == nullptr || !inode.page_cached.exchange(false)) return done();
+  KernelCache* const kernel = kernel_cache_;
+  if (kernel == nullptr || !inode.page_cached.exchange(false)) return done();
   inode.cache_stale = true;
-  kernel_cache_->invalidate_data(inode.number, std::move(done));
+  kernel->invalidate_data(inode.number, std::move(done));
 }
 
 void Filesystem::note_page_cache(OpenFile& file) {
@@ -142,20 +143,25 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
       .requester = requester,
       .kind = (range.flags & DAXFS_PIN_SHORT) != 0 ? PinKind::short_term : PinKind::long_term,
       .write = (range.flags & DAXFS_PIN_WRITE) != 0,
-      .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0};
+      .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0,
+      // Nothing can be taken from a file of a read-only mount; short-term pins promise to end.
+      .recorded = (range.flags & DAXFS_PIN_SHORT) == 0 && !options_.read_only};
 
   // Called with the lock held, shared or exclusive, and all blocks there.
   const auto take = [&]() -> Result<std::optional<PinId>> {
     const std::vector<PoolRange> physical = inode.extents->physical(blocks);
     request.blocks = physical;
-    const auto pin = gate_.pin(ticket, request);
-    if (!pin || !*pin) return pin;
-    if (const Status recorded = record_pin(file, **pin, request); !recorded) {
-      (void)gate_.unpin(file.holder, **pin);
-      return std::unexpected(recorded.error());
-    }
-    file.ever_pinned = true;
     if (request.write) inode.write_pins += 1;
+    auto pin = gate_.pin(ticket, request);
+    if (pin && *pin) {
+      // Even if it goes again, the gate knows the holder from now on.
+      file.ever_pinned = true;
+      const Status recorded = request.recorded ? record_pin(file, **pin, request) : Status();
+      if (recorded) return pin;
+      gate_.undo_pin(file.holder, **pin);
+      pin = std::unexpected(recorded.error());
+    }
+    if (request.write) inode.write_pins -= 1;
     return pin;
   };
   bool hole = false;
@@ -189,7 +195,7 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
     return std::unexpected(ready.error());
   if (grows) {
     if (end > inode.record.size) grow_to(inode, end);
-    if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
+    if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
   }
   return take();
 }
@@ -209,6 +215,9 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
     return done(std::unexpected(loaded.error()));
 
   const Requester requester{processes_.process(caller.thread), caller.uid};
+  // When the request is parked, another thread may answer it, and the kernel close and forget the
+  // file, before this one has let go of the inode's lock.
+  const auto kept = cache_.get(inode.number);
   run_at_gate(cancellation,
               [this, &file, range, requester, done = std::move(done)](const TicketRef& ticket) {
                 const auto pin = pin_once(file, range, requester, ticket);
@@ -224,16 +233,17 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
   if (!info->write) return done({});
   Inode& inode = *file.inode;
   note_write_unpinned(inode, 1);
-  if (kernel_cache_ != nullptr) kernel_cache_->invalidate_attributes(inode.number);
+  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
   drop_cached_pages(inode, [done = std::move(done)] { done({}); });
 }
 
 Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest& request) {
-  // Nothing can be taken from a file of a read-only mount; short-term pins promise to end.
-  if (request.kind != PinKind::long_term || options_.read_only) return {};
   // Who cannot be named (a caller in another pid namespace) cannot be recorded either.
   const auto owner = processes_.owner(request.requester.process, request.requester.uid);
-  if (!owner) return {};
+  if (!owner) {
+    gate_.record_pin(file.holder, pin, 0);
+    return {};
+  }
   const auto since = std::chrono::system_clock::now().time_since_epoch();
   const auto slot = volume_.pin_records().add(
       {.owner = *owner,

@@ -38,6 +38,15 @@ bool append(const json& object, std::size_t room, std::string& out) {
   return true;
 }
 
+// Names are up to their owner, and JSON may take six bytes for each of theirs.
+void shorten_path(json& object) {
+  constexpr std::size_t kMost = 1000;
+  const auto path = object.find("path");
+  if (path == object.end()) return;
+  std::string& text = path->get_ref<std::string&>();
+  if (text.size() > kMost) text = "..." + text.substr(text.size() - kMost);
+}
+
 // A process with a million pins is looked up once, not a million times.
 class CommandNames {
  public:
@@ -68,8 +77,12 @@ class Pages {
       const Result<std::vector<Item>> items = next(kBatch);
       if (!items) return std::unexpected(items.error());
       for (const Item& item : *items) {
-        if (const json object = show(item); !object.is_null() && !append(object, room_, out_)) {
-          return out_.empty() ? fail(EMSGSIZE) : Status();
+        json object = show(item);
+        if (!object.is_null() && !append(object, room_, out_)) {
+          if (!out_.empty()) return {};
+          // Or nobody would see what comes behind it.
+          shorten_path(object);
+          if (!append(object, room_, out_)) return fail(EMSGSIZE);
         }
         cursor_ = cursor_behind(item);
       }

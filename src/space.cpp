@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
 
 #include "blockmap/detach.h"
 #include "src/clock.h"
@@ -11,6 +12,31 @@
 
 namespace daxfs {
 namespace {
+
+// Tells the kernel's cache while a truncate waits. Thread-safe: who parked it may still be on the
+// way to begin() when another has finished it.
+class TruncateWait {
+ public:
+  TruncateWait(KernelCache* kernel, InodeNumber inode) : kernel_(kernel), inode_(inode) {}
+
+  void begin() {
+    const std::lock_guard guard(mutex_);
+    if (state_ != State::before || kernel_ == nullptr) return;
+    state_ = State::waits;
+    kernel_->truncate_waits(inode_);
+  }
+  void end() {
+    const std::lock_guard guard(mutex_);
+    if (std::exchange(state_, State::over) == State::waits) kernel_->truncate_ends(inode_);
+  }
+
+ private:
+  enum class State : std::uint8_t { before, waits, over };
+  KernelCache* const kernel_;
+  const InodeNumber inode_;
+  std::mutex mutex_;  // protects state_
+  State state_ = State::before;
+};
 
 constexpr std::uint64_t kMaxFileBytes = INT64_MAX;
 
@@ -162,11 +188,16 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
   if (const Status loaded = load_extents(**inode); !loaded)
     return done(std::unexpected(loaded.error()));
   const Requester requester{processes_.process(caller.thread), caller.uid};
-  run_at_gate(cancellation, [this, inode, change, requester, answer,
+  const auto wait = std::make_shared<TruncateWait>(kernel_cache_, number);
+  run_at_gate(cancellation, [this, inode, change, requester, answer, wait,
                              done = std::move(done)](const TicketRef& ticket) {
     const auto verdict = change_once(**inode, change, requester, ticket);
-    if (verdict && *verdict == Verdict::parked) return true;
+    if (verdict && *verdict == Verdict::parked) {
+      wait->begin();
+      return true;
+    }
     done(answer(verdict));
+    wait->end();
     return false;
   });
 }
@@ -212,6 +243,7 @@ void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
       &*file.inode;  // the kernel keeps the file open for as long as the request lives
   if (const Status loaded = load_extents(*inode); !loaded) return done(loaded);
   const Requester requester{processes_.process(caller.thread), caller.uid};
+  const auto kept = cache_.get(inode->number);  // like pin(): until its lock is let go
   run_at_gate(cancellation, [=, this, done = std::move(done)](const TicketRef& ticket) {
     const auto verdict = punch_once(*inode, offset, length, requester, ticket);
     if (verdict && *verdict == Verdict::parked) return true;

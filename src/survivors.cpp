@@ -70,7 +70,9 @@ Survivors::Survivors(Gate& gate, const Volume& volume, const FindInode& find_ino
   thread_ = background_thread("daxfs-survivors", [this] { watch(); });
 }
 
-Survivors::~Survivors() {
+Survivors::~Survivors() { stop(); }
+
+void Survivors::stop() {
   if (!thread_.joinable()) return;
   const std::uint64_t one = 1;
   if (write(stop_.get(), &one, sizeof one) != sizeof one) {

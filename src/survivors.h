@@ -37,9 +37,12 @@ class Survivors {
   // Puts the volume's survivors into the gate. All that is given outlives this object.
   Survivors(Gate& gate, const Volume& volume, const FindInode& find_inode,
             WriteUnpinned write_unpinned);
-  ~Survivors();  // stops watching; the records stay, for the next mount
+  ~Survivors();  // stop(); the records stay, for the next mount
   Survivors(const Survivors&) = delete;
   Survivors& operator=(const Survivors&) = delete;
+
+  // Watching ends: what they hold they keep from now on.
+  void stop();
 
   // The pin goes to this open file. ENOENT: no such pin is left over; EPERM: it is another
   // process's, or of another file; EBADF: a write pin, and the file is not open for writing.

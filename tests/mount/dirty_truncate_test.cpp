@@ -1,0 +1,75 @@
+// While a truncate waits, the kernel writes no page of its file (FUSE_NOWRITE), so whoever wants to
+// drop a dirty one has to wait for the truncate. Nobody that it waits for may do that.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "tests/mount/gate_helpers.h"
+#include "tests/unit/catch.h"
+
+using namespace daxfs::test;
+
+namespace {
+
+constexpr std::size_t kBlocks = 8;
+
+// A holder that is told by files what to do next.
+struct DirtyFile : Mount {
+  DirtyFile() : Mount({.options = "pin_policy=wait"}) {
+    write_file(file, pattern(kBlocks * kBlock, 1));
+    write_file(other, pattern(kBlock, 2));
+  }
+  void say(const std::string& word) const { write_file(beside(word), ""); }
+  bool hear(const std::string& word) const {
+    return eventually([&] { return std::filesystem::exists(beside(word)); });
+  }
+  // A page of its mapping is dirty: for each file a page, and pins for writing.
+  int hold() const {
+    const daxfs::UniqueFd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
+    const daxfs::UniqueFd second(open(other.c_str(), O_RDWR | O_CLOEXEC));
+    void* const view =
+        mmap(nullptr, kBlocks * kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+    void* const cached = mmap(nullptr, kBlock, PROT_READ, MAP_SHARED, second.get(), 0);
+    if (view == MAP_FAILED || cached == MAP_FAILED) return errno;
+    std::memset(static_cast<char*>(view) + 5 * kBlock, 'd', 3 * kBlock);
+    volatile const char seen = *static_cast<const char*>(cached);
+    static_cast<void>(seen);
+    std::uint64_t first = 0, last = 0, elsewhere = 0;
+    if (daxfs_pin(fd.get(), 0, kBlock, DAXFS_PIN_WRITE, &first) != 0 ||
+        daxfs_pin(fd.get(), kBlock, kBlock, DAXFS_PIN_WRITE, &last) != 0 ||
+        daxfs_pin(second.get(), 0, kBlock, DAXFS_PIN_WRITE, &elsewhere) != 0) {
+      return errno;
+    }
+    say("ready");
+    if (!hear("give way")) return ETIMEDOUT;
+    if (daxfs_unpin(fd.get(), first) != 0 || daxfs_unpin(second.get(), elsewhere) != 0)
+      return errno;
+    say("one is given back");
+    if (!hear("give way altogether")) return ETIMEDOUT;
+    return error_of(daxfs_unpin(fd.get(), last));
+  }
+  const std::string file = path("f");
+  const std::string other = path("other");
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(DirtyFile, "a holder with dirty pages gives way to a truncate, a pin at a time") {
+  Attempt holder([this] { return hold(); });
+  REQUIRE(hear("ready"));
+  // Behind the holder, so that it is killed first if the two should block each other.
+  Attempt truncating([this] { return shrink(file, 0); });
+  REQUIRE(waiting_becomes(*this, 1));
+  say("give way");
+  REQUIRE(hear("one is given back"));
+  CHECK(truncating.running());
+  say("give way altogether");
+  CHECK(truncating.finish() == 0);
+  CHECK(holder.finish() == 0);
+  CHECK(status_of(file).st_size == 0);
+  CHECK(live_status(*this)["pins"]["long"] == 0);
+}
