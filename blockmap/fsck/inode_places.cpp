@@ -22,6 +22,9 @@ using pmem::kChunkInodes;
 using pmem::PoolState;
 
 constexpr std::size_t kEntries = std::tuple_size_v<decltype(ChunkIndexBlock::chunks)>;
+// All slots but those of four blocks. Not half of them: a few blocks of a file with free space
+// around them are no chunk, whatever a forged index says.
+constexpr std::uint64_t kMostlyFree = kChunkInodes - 4 * kBlockSize / pmem::kInodeBytes;
 
 std::size_t covered(const ChunkIndexBlock& index) {
   return offsetof(ChunkIndexBlock, chunks) + index.count * sizeof(std::uint64_t);
@@ -73,17 +76,28 @@ class Places {
     }
   }
 
-  // Blocks of a file that are taken for an inode chunk would be "repaired" to death: one sound
-  // inode must be in it, or nothing but free slots.
+  // Blocks of a file that are taken for an inode chunk would be "repaired" to death; a chunk that
+  // is refused costs all inodes in it and in those listed behind it. So one inode proves it, also
+  // one with a flipped bit; and a chunk whose few inodes are all destroyed is known by its free
+  // slots.
   bool looks_like_chunk(PoolBlock first) const {
-    bool all_free = true;
+    std::uint64_t empty = 0;
     for (std::uint64_t i = 0; i < kChunkInodes; ++i) {
       const auto slot =
           medium_.load<pmem::InodeSlot>(offset_of(first) + ByteCount(i * pmem::kInodeBytes));
-      if (slot.record.mode != 0 && is_sealed(slot.record, pmem::kInodeCrcBytes)) return true;
-      all_free = all_free && slot.record.mode == 0 && is_empty_slot(slot);
+      if (slot.record.mode == 0 && is_empty_slot(slot)) {
+        ++empty;
+      } else if (proves_inode(slot.record)) {
+        return true;
+      }
     }
-    return all_free;
+    return empty >= kMostlyFree;
+  }
+
+  static bool proves_inode(pmem::InodeRecord record) {
+    const bool sound =
+        is_sealed(record, pmem::kInodeCrcBytes) || correct_bit(record, pmem::kInodeCrcBytes);
+    return sound && is_file_type(record.mode);
   }
 
   // How many leading entries of an index block hold.
