@@ -54,10 +54,8 @@ class PinSlots {
     const PinBlocks& blocks = context_.pin_blocks;
     const std::uint64_t total = blocks.ready + blocks.chain.size();
     for (std::uint64_t i = 0; i < total; ++i) {
-      if (i % 1024 == 0) {
-        if (context_.cancelled()) return;
-        context_.tell("pin records", i, total);
-      }
+      if (context_.cancelled()) return;
+      if (i % 1024 == 0) context_.tell("pin records", i, total);
       const PoolBlock block = i < blocks.ready ? PoolBlock(context_.super.pin_region_start + i)
                                                : blocks.chain[i - blocks.ready];
       for (std::uint64_t index = 1; index < pmem::kPinSlotsPerBlock; ++index) {
@@ -112,11 +110,9 @@ class PinSlots {
 
   void check_pin(PinSlot slot, const PinHead& head) {
     std::vector<PoolRange> blocks;
-    std::vector<std::uint64_t> parts;
-    const char* const wrong = collect(head, blocks, parts);
+    const char* const wrong = collect(head, blocks);
     const bool lives = head.process != 0 && is_owner_alive(head);
     if (wrong == nullptr) {
-      claimed_.insert(parts.begin(), parts.end());
       if (lives) kept_.insert(kept_.end(), blocks.begin(), blocks.end());
       return;
     }
@@ -134,9 +130,9 @@ class PinSlots {
     if (found(slot, severity, fmt::format("{}; dropped{}", wrong, cost))) drop(slot);
   }
 
-  // What is wrong with a pin, or nullptr; then its blocks and the positions of its continuations.
-  const char* collect(const PinHead& head, std::vector<PoolRange>& blocks,
-                      std::vector<std::uint64_t>& parts) const {
+  // What is wrong with a pin, or nullptr; then its blocks. Its continuations are claimed in any
+  // case, as a mount does it: both agree about who comes first, and none is walked over twice.
+  const char* collect(const PinHead& head, std::vector<PoolRange>& blocks) {
     if (head.process == 0 || head.process > std::numeric_limits<std::int32_t>::max()) {
       return "names no process";
     }
@@ -145,7 +141,6 @@ class PinSlots {
     if ((head.flags & ~pmem::kPinWrite) != 0) return "has unknown flags";
     if (head.runs != 0 && !add(head.first, blocks)) return kOutside;
 
-    absl::flat_hash_set<std::uint64_t> own;
     std::uint64_t next = head.next;
     for (std::size_t left = head.runs - blocks.size(); left > 0;) {
       const PinSlot slot{next};
@@ -154,10 +149,7 @@ class PinSlots {
       if (!is_pin_record(more, slot) || more.sequence != head.sequence) return kLacksPart;
       const std::size_t expected = std::min(left, PinContinuation::kRuns);
       if (more.count != expected) return "goes on with another number of runs";
-      if (claimed_.contains(next) || !own.insert(next).second) {
-        return "goes on where another one does";
-      }
-      parts.push_back(next);
+      if (!claimed_.insert(next).second) return "goes on where another one does";
       for (std::size_t i = 0; i < expected; ++i) {
         if (!add(more.runs[i], blocks)) return kOutside;
       }

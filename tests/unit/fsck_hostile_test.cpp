@@ -1,0 +1,114 @@
+// Forged pools: what they cost is bounded by their size, and nothing ends in a crash.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "blockmap/process_identity.h"
+#include "tests/unit/fsck_fixture.h"
+#include "tests/unit/pin_record_helpers.h"
+
+using namespace daxfs;
+using namespace daxfs::test;
+using fsck::Code;
+using fsck::Severity;
+using pmem::PinContinuation;
+using pmem::PinHead;
+
+namespace {
+
+struct ForgedPins : FsckFixture {
+  // Some runs for records that nobody believes.
+  std::vector<PoolRange> runs(std::size_t count) { return runs_of(*volume, count, 100); }
+  PinSlot add(std::vector<PoolRange> blocks) {
+    PinRecord record = pin_of(file.number.value);
+    record.owner = *identify_process(::getpid(), ::getuid());
+    const auto slot = volume->pin_records().add(record, blocks);
+    REQUIRE(slot);
+    return *slot;
+  }
+  std::vector<PinSlot> continuations_of(PinSlot slot) const {
+    std::vector<PinSlot> parts;
+    for (std::uint64_t next = medium->load<PinHead>(offset_of(slot)).next; next != 0;) {
+      parts.push_back({next});
+      next = medium->load<PinContinuation>(offset_of(parts.back())).next;
+    }
+    return parts;
+  }
+
+  // What a mount says against the records, in the order of the slots.
+  std::vector<std::string> complaints_of_a_mount() const {
+    PinRecordScan scan(*medium, volume->superblock());
+    REQUIRE(scan.read_headers());
+    scan.for_each([](RecordedPin&&, std::span<const PinSlot>) {});
+    CHECK(scan.torn() == 0);
+    return scan.senseless();
+  }
+};
+
+std::vector<std::string> findings_of_pins(const fsck::Report& report) {
+  std::vector<std::string> texts;
+  for (const fsck::Finding& f : report.findings) {
+    if (f.code != Code::pin_record) continue;
+    texts.push_back(f.object + " " + f.text.substr(0, f.text.find("; dropped")));
+  }
+  return texts;
+}
+
+}  // namespace
+
+TEST_CASE_METHOD(ForgedPins, "fsck: forged pins that go on in one chain do not walk it each") {
+  constexpr std::size_t kHeads = 400;
+  const PinSlot good = add(runs(9));
+  const PinSlot victim = add(runs(1 + 50 * PinContinuation::kRuns));
+  std::vector<PinSlot> heads{victim};
+  while (heads.size() < kHeads) heads.push_back(add(runs(1)));
+  const auto head = medium->load<PinHead>(offset_of(victim));
+  for (const PinSlot slot : heads) {
+    auto forged = medium->load<PinHead>(offset_of(slot));
+    forged.sequence = head.sequence;
+    forged.next = head.next;
+    forged.runs = head.runs;
+    put_pin_record(*medium, slot, forged);
+  }
+  // Each of them is wrong, but only at the far end of the chain.
+  const PinSlot last = continuations_of(victim).back();
+  auto forged = medium->load<PinContinuation>(offset_of(last));
+  forged.next = last.position;
+  put_pin_record(*medium, last, forged);
+
+  const auto expected = complaints_of_a_mount();
+  REQUIRE(expected.size() == kHeads);
+  const auto found = findings_of_pins(run());
+  CHECK(std::ranges::equal(found, expected));
+  // One came to the end of the chain. All others were stopped where they met what that one had
+  // taken, at the first step: so the work is bounded by the number of slots.
+  const auto count = [&](const char* text) {
+    return std::ranges::count_if(found, [&](const auto& f) { return f.ends_with(text); });
+  };
+  CHECK(count("goes on behind its end") == 1);
+  CHECK(count("goes on where another one does") == kHeads - 1);
+
+  const auto now = open_volume(*medium);
+  REQUIRE(now->survivors().size() == 1);
+  CHECK(now->survivors().front().slot == good);
+}
+
+TEST_CASE_METHOD(ForgedPins, "fsck: who comes first has a continuation, as for a mount") {
+  // The first one is wrong; what it takes with it is the second one's.
+  const PinSlot first = add(runs(9));
+  const PinSlot second = add(runs(9));
+  auto forged = medium->load<PinHead>(offset_of(first));
+  const auto other = medium->load<PinHead>(offset_of(second));
+  forged.sequence = other.sequence;
+  forged.next = other.next;
+  put_pin_record(*medium, first, forged);
+  const PinSlot last = continuations_of(second).back();
+  auto more = medium->load<PinContinuation>(offset_of(last));
+  more.next = last.position;
+  put_pin_record(*medium, last, more);
+
+  const auto expected = complaints_of_a_mount();
+  REQUIRE(expected.size() == 2);
+  CHECK(std::ranges::equal(findings_of_pins(run()), expected));
+  CHECK(run().findings.empty());
+}
