@@ -54,9 +54,9 @@ class Inspector {
     seal(content, kHeaderBytes);
     InodePlan::HeaderFix fix{block, {}};
     std::memcpy(fix.header.data(), &content, kHeaderBytes);
-    // A block that is corrected and then cut off from the next is changed once.
-    const auto same = [&](const auto& f) { return f.block == block; };
-    std::erase_if(plan_.headers, same);
+    // A block that is corrected and then cut off from the next is changed once. Nothing is fixed in
+    // between: what it is cut off from did not turn out to be a block of the chain.
+    if (!plan_.headers.empty() && plan_.headers.back().block == block) plan_.headers.pop_back();
     plan_.headers.push_back(fix);
   }
 

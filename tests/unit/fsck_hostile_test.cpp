@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "blockmap/fsck/inspect_inode.h"
 #include "blockmap/process_identity.h"
 #include "tests/unit/fsck_fixture.h"
 #include "tests/unit/pin_record_helpers.h"
@@ -111,4 +112,28 @@ TEST_CASE_METHOD(ForgedPins, "fsck: who comes first has a continuation, as for a
   REQUIRE(expected.size() == 2);
   CHECK(std::ranges::equal(findings_of_pins(run()), expected));
   CHECK(run().findings.empty());
+}
+
+TEST_CASE_METHOD(FsckFixture, "fsck: a header that is corrected and then cut off is changed once") {
+  std::vector<std::uint64_t> blocks;
+  for (std::uint64_t b = 10; b < 1050; b += 2) blocks.push_back(b);
+  fill(file, blocks);
+  const auto chain = file.map->chain();  // the oldest first
+  REQUIRE(chain.size() == 5);
+  // Corrected; written anew; sound; corrected and cut off; gone.
+  flip_bit(*medium, offset_of(chain[4]) + ByteCount(17), 0);
+  zero(offset_of(chain[3]) + ByteCount(4), 12);
+  flip_bit(*medium, offset_of(chain[1]) + ByteCount(25), 3);
+  zero(offset_of(chain[0]), kBlockSize);
+
+  const fsck::InodePlan plan =
+      fsck::inspect_inode(*medium, volume->data_area(), file.number, slot(file));
+  std::vector<PoolBlock> changed;
+  for (const auto& fix : plan.headers) changed.push_back(fix.block);
+  CHECK(changed == std::vector<PoolBlock>{chain[4], chain[3], chain[1]});
+
+  require_repaired(Code::extent_chain, Severity::loss);
+  const auto cut = medium->load<pmem::ExtentBlock>(offset_of(chain[1]));
+  CHECK(cut.next == 0);
+  CHECK(is_sealed(cut, offsetof(pmem::ExtentBlock, slots)));
 }
