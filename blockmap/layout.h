@@ -35,6 +35,12 @@ constexpr bool lies_within(PoolRange area, std::uint64_t start, std::uint64_t co
   return start >= area.start.value && start < area.end().value && count <= area.end().value - start;
 }
 
+// A journal lane holds any change that cannot be split: the largest one is a whole block of the
+// inode chunk index, which fsck.daxfs writes anew, with the headers of lane and record. A few KiB
+// are left for others (rename takes 2 KiB, 64 blocks that get a copy 4 KiB). Longer work is split
+// by the capacity of the lane. mkfs.daxfs makes 16 KiB and more.
+inline constexpr std::uint32_t kMinLaneBytes = 8192;
+
 // What is impossible in the geometry of a superblock, for a message; nullptr if nothing is.
 const char* geometry_damage(const pmem::Superblock& super);
 

@@ -15,7 +15,6 @@ using pmem::Superblock;
 
 constexpr std::uint64_t kKnownIncompatibleFeatures = 0;
 constexpr std::uint32_t kMaxLanes = 4096;
-constexpr std::uint32_t kMinLaneBytes = 4096;
 constexpr std::uint64_t kFixedBlocks = 2;  // copy A and the pool state
 constexpr std::uint64_t kCacheLine = 64;
 
@@ -29,9 +28,10 @@ const char* geometry_damage(const Superblock& super) {
   // Each number is bounded before it is used, so that no sum or product can wrap.
   if (super.journal_start < kFixedBlocks || super.journal_start >= total ||
       super.journal_lanes == 0 || super.journal_lanes > kMaxLanes ||
-      super.lane_bytes < kMinLaneBytes || super.lane_bytes % kCacheLine != 0) {
+      super.lane_bytes % kCacheLine != 0) {
     return "impossible journal";
   }
+  if (super.lane_bytes < kMinLaneBytes) return "journal lanes that are too small";
   const std::uint64_t journal_blocks =
       blocks_for(ByteCount(std::uint64_t{super.journal_lanes} * super.lane_bytes)).value;
   if (super.pin_region_start >= total || super.pin_region_blocks == 0 ||

@@ -127,3 +127,29 @@ TEST_CASE_METHOD(FsckChunks, "fsck: a forged index does not make a chunk of a fi
   repair(Severity::loss);
   CHECK(std::memcmp(medium->at(extent.pool), content.data(), content.size()) == 0);
 }
+
+TEST_CASE_METHOD(FsckChunks, "fsck: the smallest journal lanes hold a block of the index") {
+  for (const PoolBlock copy : {kSuperblockA, superblock_b(*medium)}) {
+    auto super = medium->load<pmem::Superblock>(offset_of(copy));
+    super.lane_bytes = kMinLaneBytes;
+    seal(super);
+    medium->store(offset_of(copy), std::as_bytes(std::span(&super, 1)));
+  }
+  const auto state = medium->load<pmem::PoolState>(offset_of(kStateBlock));
+  const PoolOffset at = offset_of(PoolBlock(state.inode_index));
+  auto index = medium->load<pmem::ChunkIndexBlock>(at);
+  SECTION("corrected") {
+    index.chunks[1] ^= 4;
+    medium->store(at, std::as_bytes(std::span(&index, 1)));
+    CHECK(repair(Severity::repairable).files == names.size());
+  }
+  SECTION("cut off, with the pool state") {
+    index.chunks[2] = 1;
+    seal(index, offsetof(pmem::ChunkIndexBlock, chunks) + index.count * sizeof(std::uint64_t));
+    medium->store(at, std::as_bytes(std::span(&index, 1)));
+    const fsck::Report report = repair(Severity::loss);
+    CHECK(report.findings.front().code == Code::chunk_index);
+    std::erase_if(names, [](const auto& name) { return name.first > 3 * pmem::kChunkInodes; });
+    CHECK(report.files == names.size());
+  }
+}

@@ -137,3 +137,41 @@ TEST_CASE_METHOD(FsckFixture, "fsck: a header that is corrected and then cut off
   CHECK(cut.next == 0);
   CHECK(is_sealed(cut, offsetof(pmem::ExtentBlock, slots)));
 }
+
+TEST_CASE_METHOD(FsckFixture, "fsck: journal lanes that are too small are refused with a reason") {
+  const auto forge_lanes = [&](PoolBlock copy, std::uint32_t lane_bytes) {
+    forge<pmem::Superblock>(offset_of(copy), sizeof(pmem::Superblock),
+                            [&](auto& s) { s.lane_bytes = lane_bytes; });
+  };
+  const auto says_why = [](const std::string& text) {
+    INFO(text);
+    CHECK(text.find("journal lanes that are too small") != std::string::npos);
+  };
+  const PoolBlock copy_b = superblock_b(*medium);
+  SECTION("in one copy: the other one counts") {
+    forge_lanes(kSuperblockA, 4096);
+    says_why(complaint(*medium));
+    require_repaired(Code::superblock, Severity::repairable);
+  }
+  SECTION("in both: deduced from the rest") {
+    forge_lanes(kSuperblockA, 4096);
+    forge_lanes(copy_b, 8192 - 64);
+    says_why(complaint(*medium));
+    require_repaired(Code::superblock, Severity::loss);
+  }
+  SECTION("in both, and nothing to deduce them from") {
+    forge_lanes(kSuperblockA, 4096);
+    forge_lanes(copy_b, 4096);
+    zero(slot(root), pmem::kInodeBytes);
+    says_why(complaint(*medium));
+    const auto refused = fsck::check_and_repair(*medium, "test.pool", {});
+    REQUIRE_FALSE(refused);
+    says_why(refused.error().text);
+  }
+  SECTION("but not the smallest that there may be") {
+    forge_lanes(kSuperblockA, 8192);
+    forge_lanes(copy_b, 8192);
+    CHECK(complaint(*medium).empty());
+    CHECK(run().findings.empty());
+  }
+}
