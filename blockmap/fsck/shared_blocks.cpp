@@ -175,17 +175,32 @@ class SharedBlocks {
     if (!is_taken(run)) return take_proven(run);
     const auto attributes = load_xattrs(medium_, c.inode, c.record, context_.area());
     if (!attributes) return;
-    if (!found(c, Severity::repairable,
-               "its extended attributes lie where other metadata is; copied elsewhere")) {
+    // Whether there is room for a copy decides what is lost: so it comes first, and is not ours to
+    // keep before it is accepted.
+    pmem::InodeRecord moved = c.record;
+    std::vector<PoolRange> released;
+    const bool copied =
+        replace_xattrs(medium_, *context_.allocator, c.inode, moved, *attributes, released)
+            .has_value();
+    if (!copied) {
+      moved.xattr_block = 0;
+      moved.xattr_bytes = 0;
+    }
+    const PoolRange copy = xattr_run(moved);
+    const bool accepted =
+        copied ? found(c, Severity::repairable,
+                       "its extended attributes lie where other metadata is; copied elsewhere")
+               : found(c, Severity::loss,
+                       "its extended attributes lie where other metadata is, and there is no "
+                       "room for a copy; removed");
+    if (!accepted) {
+      // Just allocated, so it cannot overlap free space.
+      if (!copy.empty()) static_cast<void>(context_.allocator->free(copy));
       return;
     }
-    std::vector<PoolRange> released;
-    if (!replace_xattrs(medium_, *context_.allocator, c.inode, c.record, *attributes, released)) {
-      c.record.xattr_block = 0;
-      c.record.xattr_bytes = 0;
-    }
+    c.record = moved;
     commit_record(c);
-    if (const PoolRange copy = xattr_run(c.record); !copy.empty()) take_proven(copy);
+    if (!copy.empty()) take_proven(copy);
   }
 
   // The blocks of a directory that hold an entry of it. Others may be anybody's; what a process has
