@@ -46,6 +46,31 @@ static_assert(offsetof(daxfs_query_args, length) == 4);
 static_assert(offsetof(daxfs_query_args, cursor) == 8);
 static_assert(offsetof(daxfs_query_args, text) == 16);
 
+static_assert(sizeof(daxfs_lease_args) == 32);
+static_assert(offsetof(daxfs_lease_args, offset) == 0);
+static_assert(offsetof(daxfs_lease_args, length) == 8);
+static_assert(offsetof(daxfs_lease_args, flags) == 16);
+static_assert(offsetof(daxfs_lease_args, reserved) == 20);
+static_assert(offsetof(daxfs_lease_args, lease_id) == 24);
+
+static_assert(sizeof(daxfs_unlease_args) == 8);
+static_assert(offsetof(daxfs_unlease_args, lease_id) == 0);
+
+static_assert(sizeof(daxfs_event) == 48);
+static_assert(offsetof(daxfs_event, lease_id) == 0);
+static_assert(offsetof(daxfs_event, offset) == 8);
+static_assert(offsetof(daxfs_event, length) == 16);
+static_assert(offsetof(daxfs_event, deadline_ns) == 24);
+static_assert(offsetof(daxfs_event, type) == 32);
+static_assert(offsetof(daxfs_event, reason) == 36);
+static_assert(offsetof(daxfs_event, pid) == 40);
+static_assert(offsetof(daxfs_event, reserved) == 44);
+
+static_assert(sizeof(daxfs_policy_args) == 4008);
+static_assert(offsetof(daxfs_policy_args, length) == 0);
+static_assert(offsetof(daxfs_policy_args, reserved) == 4);
+static_assert(offsetof(daxfs_policy_args, text) == 8);
+
 // The kernel's limit for a FUSE server's ioctls, each way: the size field of the number has 14
 // bits.
 static_assert(sizeof(daxfs_extents_args) < 16384 && sizeof(daxfs_query_args) < 16384);
@@ -56,5 +81,10 @@ static_assert(DAXFS_IOC_PIN_EXTENTS == 0xFEA8DA03u);
 static_assert(DAXFS_IOC_EXTENTS == 0xFEA8DA04u);
 static_assert(DAXFS_IOC_POOL == 0x9020DA05u);
 static_assert(DAXFS_IOC_QUERY == 0xFE90DA06u);
+static_assert(DAXFS_IOC_LEASE == 0xC020DA07u);
+static_assert(DAXFS_IOC_UNLEASE == 0x4008DA08u);
+static_assert(DAXFS_IOC_NEXT_EVENT == 0x8030DA09u);
+static_assert(DAXFS_IOC_ADOPT == 0x4008DA0Au);
+static_assert(DAXFS_IOC_POLICY == 0xCFA8DA0Bu);
 
 }  // namespace

@@ -23,11 +23,12 @@ struct Node {
   mode_t mode;
 };
 
-// In the order of their inode numbers. Pins and leases show everybody his own.
+// In the order of their inode numbers. Pins and leases show everybody his own. Who may not switch
+// policies is told so (EPERM) rather than kept out.
 constexpr std::array kNodes = {
     Node{"status", Kind::status, 0444},   Node{"pins", Kind::pins, 0444},
     Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},
-    Node{"policy", Kind::policy, 0644},   Node{"events", Kind::events, 0400},
+    Node{"policy", Kind::policy, 0666},   Node{"events", Kind::events, 0400},
     Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
 };
 

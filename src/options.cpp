@@ -40,6 +40,8 @@ constexpr std::array kHelp = {
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
+    OptionHelp{"allow_other",
+               "everybody may use it, not only who mounted it; root's mounts have it anyway"},
     OptionHelp{"[no]suid, [no]dev, [no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
 
@@ -49,8 +51,9 @@ constexpr std::array<std::string_view, 17> kIgnored = {
     "group",    "nofail",     "_netdev", "defaults", "nodiratime", "diratime",
     "lazytime", "nolazytime", "async",   "silent",   "loud"};
 
-constexpr std::array<std::string_view, 8> kKernel = {"suid", "nosuid", "dev",  "nodev",
-                                                     "exec", "noexec", "sync", "dirsync"};
+constexpr std::array<std::string_view, 10> kKernel = {
+    "suid",   "nosuid", "dev",     "nodev",       "exec",
+    "noexec", "sync",   "dirsync", "allow_other", "default_permissions"};
 
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& words, std::string_view word) {

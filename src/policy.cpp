@@ -65,6 +65,10 @@ Status Filesystem::check_policy_xattr(Inode& inode, const std::string& name,
 void Filesystem::policy_xattr_changed(Inode& inode, const std::string& name) {
   if (name != kPolicyXattr) return;
   inode.pin_policy.reset();
+  if (policy_of(inode) == PinPolicy::ignore) {
+    spdlog::warn("{}{}: has pin_policy=ignore now: holders WILL see and cause corruption",
+                 mountpoint_, path_of(inode.number));
+  }
   gate_.rejudge(inode.number);
 }
 

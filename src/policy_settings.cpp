@@ -177,7 +177,9 @@ Outcome<GateOptions> change_policy(const GateOptions& now, std::string_view text
 GateOptions resolve(const PolicySettings& settings, ByteCount pool) {
   GateOptions gate = settings.gate;
   if (settings.limbo_limit_percent) {
-    gate.limbo_limit = ByteCount(pool.value / 100 * *settings.limbo_limit_percent);
+    const std::uint64_t percent = *settings.limbo_limit_percent;
+    // In two parts, so that nothing overflows and nothing is lost.
+    gate.limbo_limit = ByteCount(pool.value / 100 * percent + pool.value % 100 * percent / 100);
   }
   return gate;
 }
@@ -203,8 +205,20 @@ Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t pl
   if (text.empty() || parsed.ec != std::errc()) {
     return problem(EINVAL, fmt::format("'{}' is not a time", text));
   }
-  const std::string_view unit(parsed.ptr,
-                              static_cast<std::size_t>(text.data() + text.size() - parsed.ptr));
+  std::string_view unit(parsed.ptr,
+                        static_cast<std::size_t>(text.data() + text.size() - parsed.ptr));
+  // As reports print times: 0.5, 45.0. More digits than milliseconds have are cut off.
+  std::uint64_t thousandths = 0;
+  if (unit.starts_with('.')) {
+    std::size_t digits = 1;
+    for (; digits < unit.size() && unit[digits] >= '0' && unit[digits] <= '9'; ++digits) {
+      if (digits <= 3)
+        thousandths = thousandths * 10 + static_cast<std::uint64_t>(unit[digits] - '0');
+    }
+    if (digits == 1) return problem(EINVAL, fmt::format("'{}' is not a time", text));
+    for (std::size_t missing = digits; missing <= 3; ++missing) thousandths *= 10;
+    unit.remove_prefix(digits);
+  }
   std::uint64_t factor = 0;
   if (unit.empty()) {
     factor = plain_unit_ms;
@@ -224,7 +238,7 @@ Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t pl
   constexpr std::uint64_t most = 366ull * 24 * 3'600'000;
   if (number > most / factor)
     return problem(ERANGE, fmt::format("'{}' is longer than a year", text));
-  return number * factor;
+  return number * factor + thousandths * factor / 1000;
 }
 
 }  // namespace daxfs

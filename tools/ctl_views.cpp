@@ -147,6 +147,11 @@ Outcome<void> set_policy(const std::string& path, const std::string& settings, b
   const auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
   if (const auto set = mount->set_policy(settings); !set) return set;
+  if (settings.find("ignore") != std::string::npos) {
+    fmt::print(stderr,
+               "daxfsctl: pin_policy=ignore frees pinned blocks: holders WILL see and cause "
+               "corruption\n");
+  }
   return show_policy(path, json);
 }
 

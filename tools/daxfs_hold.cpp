@@ -166,9 +166,6 @@ Outcome<void> check(Options& options, const std::string& offset, const std::stri
                    "--read-only: what is given to a device can be written: use --engine mmap");
   }
   options.lease = options.lease || options.exclusive;
-  if (options.ignore_breaks && !options.lease) {
-    return problem(EINVAL, "--ignore-breaks: only a lease is broken: add --lease");
-  }
   if (seconds >= 0) options.seconds = std::chrono::duration<double>(seconds);
   return {};
 }

@@ -243,7 +243,6 @@ TEST_CASE_METHOD(Holding, "what daxfs-hold cannot do is said, and changes nothin
     const char* says;
   };
   const std::vector<Bad> all{
-      {{"--ignore-breaks"}, 2, "--lease"},
       {{"--count", "2"}, 2, "whole blocks"},
       {{"--count", "2", "--length", "100"}, 2, "whole blocks"},
       {{"--count", "16777216", "--length", "1T"}, 2, "2^63"},

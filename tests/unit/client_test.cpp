@@ -26,8 +26,9 @@
 #include "tests/unit/catch.h"
 
 extern "C" {
-extern const unsigned long daxfs_abi_numbers_in_c[6];
+extern const unsigned long daxfs_abi_numbers_in_c[11];
 int daxfs_abi_call_all_from_c(int fd);
+int daxfs_abi_lease_from_c(int fd);
 }
 
 namespace {
@@ -177,8 +178,10 @@ extern "C" int ioctl(int fd, unsigned long request, ...) noexcept {
 }
 
 TEST_CASE("client: C and C++ see the same ioctl numbers", "[client]") {
-  const unsigned long numbers[] = {DAXFS_IOC_PIN,     DAXFS_IOC_UNPIN, DAXFS_IOC_PIN_EXTENTS,
-                                   DAXFS_IOC_EXTENTS, DAXFS_IOC_POOL,  DAXFS_IOC_QUERY};
+  const unsigned long numbers[] = {DAXFS_IOC_PIN,     DAXFS_IOC_UNPIN,   DAXFS_IOC_PIN_EXTENTS,
+                                   DAXFS_IOC_EXTENTS, DAXFS_IOC_POOL,    DAXFS_IOC_QUERY,
+                                   DAXFS_IOC_LEASE,   DAXFS_IOC_UNLEASE, DAXFS_IOC_NEXT_EVENT,
+                                   DAXFS_IOC_ADOPT,   DAXFS_IOC_POLICY};
   CHECK(std::equal(std::begin(numbers), std::end(numbers), daxfs_abi_numbers_in_c));
 }
 
@@ -186,6 +189,10 @@ TEST_CASE("client: a C program can call everything", "[client]") {
   Setup setup;
   setup.add(10, 1);
   CHECK(daxfs_abi_call_all_from_c(kFile) == 0);
+  // On a file that is none of daxfs every one of them fails.
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  CHECK(daxfs_abi_lease_from_c(null) == 4);
+  close(null);
 }
 
 TEST_CASE("client: what is no daxfs file is ENOTTY, what is no descriptor EBADF", "[client]") {

@@ -80,3 +80,31 @@ TEST_CASE("policy settings: what is not mentioned stays") {
   CHECK(changed->limbo_limit == ByteCount(777));
   CHECK(changed->wait_timeout_ms == 5);
 }
+
+TEST_CASE("policy settings: times as reports print them can be given back") {
+  const struct {
+    const char* text;
+    std::uint64_t ms;
+  } cases[] = {{"45.0", 45'000}, {"0.5", 500},     {"1.25s", 1250}, {"0.0015", 1},
+               {"2.5ms", 2},     {"0.5m", 30'000}, {"3", 3000}};
+  for (const auto& [text, ms] : cases) {
+    INFO(text);
+    const auto parsed = parse_duration_ms(text, 1000);
+    REQUIRE(parsed);
+    CHECK(*parsed == ms);
+  }
+  for (const char* text : {".5", "5.", "1.s", "1.5.5", "0.5x", "1,5"}) {
+    INFO(text);
+    CHECK_FALSE(parse_duration_ms(text, 1000));
+  }
+}
+
+TEST_CASE("policy settings: a percentage of the pool loses no block") {
+  for (const std::uint64_t blocks : {15'360ull, 15'361ull, 12'345'678'901ull}) {
+    INFO(blocks);
+    const ByteCount pool(blocks * 4096);
+    CHECK(resolve({.gate = {}, .limbo_limit_percent = 25}, pool).limbo_limit.value ==
+          pool.value / 4);
+    CHECK(resolve({.gate = {}, .limbo_limit_percent = 100}, pool).limbo_limit == pool);
+  }
+}

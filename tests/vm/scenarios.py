@@ -120,7 +120,9 @@ def chosen(*but):
     return ",".join(f"[#{name}_test]" + "".join(f'~"{pattern}"' for pattern in but) for name in FILES)
 
 
-CHOSEN = chosen("*halfway*")
+# Where kernels differed: a holder is killed while somebody waits for it.
+KILLED = '[#deadlock_test]"a holder that dies*"'
+CHOSEN = chosen("*halfway*") + "," + KILLED
 CHOSEN_ON_DEVICE = chosen("*halfway*", "every detach*")
 
 
