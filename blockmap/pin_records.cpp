@@ -107,7 +107,8 @@ void PinRecords::write_records(const PinRecord& pin, std::span<const PoolRange> 
 }
 
 void PinRecords::remove_many(std::span<const PinSlot> slots) {
-  if (slots.empty()) return;
+  // The next mount that may write looks at the owner again.
+  if (slots.empty() || read_only_) return;
   Slots freed;
   for (const PinSlot slot : slots) {
     append_continuations(slot, freed);

@@ -87,7 +87,8 @@ class PinRecords {
   Result<PinSlot> add(const PinRecord& pin, std::span<const PoolRange> blocks);
 
   // Durable on return: only then may blocks that nobody else pins or owns go to the allocator. One
-  // fence, however many slots. Each slot is one that add() returned or a survivor has, once.
+  // fence, however many slots. Each slot is one that add() returned or a survivor has, once. On a
+  // read-only volume the records stay, and nothing happens.
   void remove(PinSlot slot) { remove_many({&slot, 1}); }
   void remove_many(std::span<const PinSlot> slots);
 

@@ -68,8 +68,8 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   // The holder wrote behind our back: only now we know.
   {
     const std::shared_lock guard(inode.lock);
-    // A survivor's pin can outlive its file.
-    if (!inode.disposed) {
+    // A survivor's pin can outlive its file, and end under a mount that may store nothing.
+    if (!inode.disposed && !options_.read_only) {
       touch(inode, true);
       volume_.medium().fence();
     }
