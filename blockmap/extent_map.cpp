@@ -178,6 +178,65 @@ Status ExtentMap::reserve(Transaction& /*tx*/, pmem::InodeRecord& record, std::s
   return {};
 }
 
+// Extents that lie wholly in the range keep their slots, and those that it cuts are its first one
+// and its last one:
+//
+//   |##|uuuuuu[uuuuuu]     one slot, unless a written extent runs on behind the range
+//   [uuuuuu]uuuuuu|        one slot, unless a written extent runs on before the range
+//   |uuu[uuuuuu]uuu|       two slots
+std::size_t ExtentMap::slots_to_write(FileRange range) const {
+  if (range.empty()) return 0;
+  const auto written = [](Extent extent) {
+    extent.unwritten = false;
+    return extent;
+  };
+  std::size_t slots = 0;
+  const auto first = first_behind(range.start);
+  if (first != extents_.end() && first->first < range.start && first->second.unwritten()) {
+    const Extent whole = extent_at(first);
+    if (whole.end() > range.end()) return 2;
+    const auto next = std::next(first);
+    const Extent part = written(cut_to(whole, range));
+    if (next == extents_.end() || !runs_on(part, extent_at(next))) ++slots;
+  }
+  const auto last = first_behind(range.end() - BlockCount(1));
+  if (last == extents_.end() || last->first >= range.end() || last->first < range.start ||
+      !last->second.unwritten() || extent_at(last).end() == range.end()) {
+    return slots;
+  }
+  const Extent part = written(cut_to(extent_at(last), range));
+  if (last == extents_.begin()) return slots + 1;
+  // What lies before it in the range is written by then, and may have grown.
+  const Extent before = extent_at(std::prev(last));
+  const bool written_by_then = !before.unwritten || before.end() > range.start;
+  const bool merges = written_by_then && runs_on(written(before), part) &&
+                      before.count.value + range.count.value <= kMaxCount;
+  return merges ? slots : slots + 1;
+}
+
+// Where the unwritten extent begins (ends) that contains `at`; `at` if there is none.
+FileBlock ExtentMap::start_of_unwritten(FileBlock at) const {
+  const auto it = first_behind(at);
+  return it != extents_.end() && it->second.unwritten() ? std::min(at, it->first) : at;
+}
+
+FileBlock ExtentMap::end_of_unwritten(FileBlock at) const {
+  const auto it = first_behind(at);
+  const bool contains = it != extents_.end() && it->second.unwritten() && it->first <= at;
+  return contains ? extent_at(it).end() : at;
+}
+
+FileRange ExtentMap::reserve_to_write(Transaction& tx, pmem::InodeRecord& record, FileRange range) {
+  if (reserve(tx, record, slots_to_write(range))) return range;
+  // Towards the beginning first: whoever goes on behind the range then finds a written neighbour
+  // there, and needs no slot.
+  const FileBlock start = start_of_unwritten(range.start);
+  range = {start, range.end() - start};
+  if (reserve(tx, record, slots_to_write(range))) return range;
+  // Nothing is cut any more.
+  return {start, end_of_unwritten(range.end() - BlockCount(1)) - start};
+}
+
 void ExtentMap::release_chain(pmem::InodeRecord& record, std::vector<PoolRange>& released) {
   for (const PoolBlock block : chain_) released.push_back({block, BlockCount(1)});
   record.extent_block = 0;

@@ -75,6 +75,13 @@ class ExtentMap {
   Status reserve(Transaction& tx, pmem::InodeRecord& record, std::size_t slots);
   // How many slots the calls below may need at most: insert 1, mark_written 2, remove 1, each per
   // call, whatever the length of the range. A call without them aborts the process.
+  // For mark_written more exactly, before anything else of the transaction changes the map.
+  std::size_t slots_to_write(FileRange range) const;
+  // reserve() for mark_written of `range`, which cannot fail: where there is no space for the
+  // records of an unwritten extent that is cut, the result goes on to one of its ends or to both
+  // (as ext4's zeroout), so that what was preallocated can be written in a full pool. The caller
+  // zeroes what of the result is unwritten and not written by itself, and marks all of it.
+  FileRange reserve_to_write(Transaction& tx, pmem::InodeRecord& record, FileRange range);
 
   // Adds an extent over a hole; merges with neighbours where both run on. Preconditions: the range
   // is a hole, 0 < count < 2^32 (the allocator's runs are shorter).
@@ -125,6 +132,8 @@ class ExtentMap {
   void stage_empty(Transaction& tx, std::uint32_t slot);
   Index::iterator carve(Transaction& tx, Index::iterator it, FileRange part);
   bool would_merge_written(Index::iterator it) const;
+  FileBlock start_of_unwritten(FileBlock at) const;
+  FileBlock end_of_unwritten(FileBlock at) const;
 
   Medium* medium_;
   Allocator* allocator_;

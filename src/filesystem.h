@@ -374,6 +374,7 @@ class Filesystem {
   // no space for the rest); 0 if the write changes the size or the mode.
   std::size_t write_in_place(Inode& inode, FileOffset offset, std::span<const std::byte> data,
                              bool drop_privileges);
+  // 0: it has only begun to zero what lies before; call it again.
   Result<std::size_t> write_allocating(Inode& inode, FileOffset offset,
                                        std::span<const std::byte> data, bool drop_privileges);
 

@@ -97,27 +97,27 @@ void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
 }
 
 Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
-  // Preallocated blocks: zeroed first, shown as written afterwards.
-  std::vector<FileRange> unwritten;
-  for (FileBlock at = range.start; at < range.end();) {
-    const auto run = inode.extents->run_at(at, range.end() - at);
-    if (run.pool && run.unwritten) {
-      volume_.medium().zero(offset_of(*run.pool), bytes(run.range.count));
-      unwritten.push_back(run.range);
-    }
-    at = run.range.end();
-  }
-  const std::size_t slots = 2 * unwritten.size();
+  ExtentMap& map = *inode.extents;
+  // Filling holes never makes this more.
+  const std::size_t slots = map.slots_to_write(range);
   if (const Status filled = fill_holes(inode, range, Fill::zeroed, size, slots); !filled)
     return filled;
+  // Preallocated blocks: zeroed first, shown as written afterwards. In a full pool these may be
+  // more than asked for; then all of it happens here, with the lock held.
+  Transaction tx;
+  const FileRange shown = map.reserve_to_write(tx, inode.record, range);
+  std::vector<FileRange> unwritten;
+  map.for_each(shown, [&](const Extent& extent) {
+    if (!extent.unwritten) return;
+    volume_.medium().zero(offset_of(extent.pool), bytes(extent.count));
+    unwritten.push_back({extent.file, extent.count});
+  });
   if (unwritten.empty()) return {};
   volume_.medium().fence();
-  Transaction tx;
-  if (const Status room = inode.extents->reserve(tx, inode.record, slots); !room) return room;
   // A few at a time, as a transaction holds.
   const std::size_t per_commit = changes_per_commit(volume_.journal(), 4);
   for (std::size_t i = 0; i < unwritten.size(); ++i) {
-    inode.extents->mark_written(tx, unwritten[i]);
+    map.mark_written(tx, unwritten[i]);
     if ((i + 1) % per_commit != 0 && i + 1 < unwritten.size()) continue;
     stage(tx, inode);
     volume_.journal().commit(tx);

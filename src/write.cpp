@@ -23,6 +23,10 @@ Piece piece_at(const ExtentMap::Run& run, std::uint64_t from, std::uint64_t end)
           std::min(end, offset_of(run.range.end()).value) - from};
 }
 
+// How much a write zeroes at a time of what was preallocated before it, while others wait for the
+// file.
+constexpr BlockCount kZeroedAtATime{(32ull << 20) / kBlockSize};
+
 }  // namespace
 
 Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
@@ -106,9 +110,8 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
         range.start.value > 0 ? range.start - BlockCount(1) : range.start, BlockCount(1));
     const PoolBlock goal = before.pool ? *before.pool + BlockCount(1) : PoolBlock(0);
     if (missing.value > 0) {
-      if (const Status got = volume_.allocator().allocate(missing, goal, blocks); !got) {
-        return std::unexpected(got.error());
-      }
+      // Without them it stops at the first hole.
+      (void)volume_.allocator().allocate(missing, goal, blocks);
     }
   }
   const auto give_back = [&](std::size_t from) {
@@ -117,7 +120,6 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
 
   // Pair holes with new blocks; stop where they run out.
   std::vector<Extent> fresh;
-  std::size_t unwritten_runs = 0;
   std::size_t next = 0;
   FileBlock stop = range.start;
   while (stop < reach) {
@@ -130,20 +132,49 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
       if (blocks[next].empty()) ++next;
       stop = stop + count;
     } else {
-      if (run.unwritten) ++unwritten_runs;
       stop = run.range.end();
     }
   }
   if (stop == range.start) return fail(ENOSPC);
   Transaction tx;
-  if (const Status room = map.reserve(tx, inode.record, fresh.size() + 2 * unwritten_runs); !room) {
-    for (const Extent& extent : fresh) (void)volume_.allocator().free({extent.pool, extent.count});
-    give_back(next);
-    return std::unexpected(room.error());
+  if (!fresh.empty()) {
+    const std::size_t needed = fresh.size() + map.slots_to_write({range.start, stop - range.start});
+    if (const Status room = map.reserve(tx, inode.record, needed); !room) {
+      for (const Extent& extent : fresh)
+        (void)volume_.allocator().free({extent.pool, extent.count});
+      give_back(next);
+      blocks.clear();
+      // What comes before the first hole can be written all the same.
+      stop = fresh.front().file;
+      fresh.clear();
+      if (stop == range.start) return std::unexpected(room.error());
+    }
+  }
+  // What is shown as written afterwards. Preallocated blocks take no more space, so where records
+  // find none it is more than what is written.
+  FileRange shown{range.start, stop - range.start};
+  if (fresh.empty()) shown = map.reserve_to_write(tx, inode.record, shown);
+  const auto zero_unwritten = [&](FileBlock from, FileBlock to) {
+    if (from == to) return;
+    map.for_each({from, to - from}, [&](const Extent& extent) {
+      if (extent.unwritten) medium.zero(offset_of(extent.pool), bytes(extent.count));
+    });
+  };
+  // A long way from its beginning goes in pieces, with the file's lock let go between them.
+  if (const FileRange piece{shown.start, kZeroedAtATime};
+      piece.end() < range.start && map.reserve(tx, inode.record, map.slots_to_write(piece))) {
+    zero_unwritten(piece.start, piece.end());
+    medium.fence();
+    map.mark_written(tx, piece);
+    stage(tx, inode);
+    volume_.journal().commit(tx);
+    return 0;
   }
 
   const std::uint64_t end = std::min(offset.value + data.size(), offset_of(stop).value);
   zero_behind_end(inode, offset.value);
+  zero_unwritten(shown.start, range.start);
+  zero_unwritten(stop, shown.end());
   // The rest of blocks that become visible: new ones, and preallocated ones.
   const auto fill_edges = [&](const Extent& extent) {
     const std::uint64_t begin_byte = offset_of(extent.file).value;
@@ -174,7 +205,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
   }
   medium.fence();
 
-  if (unwritten_runs > 0) map.mark_written(tx, {range.start, stop - range.start});
+  map.mark_written(tx, shown);
   for (const Extent& extent : fresh) map.insert(tx, extent);
   inode.record.blocks = map.mapped().value;
   inode.record.size = std::max(inode.record.size, end);

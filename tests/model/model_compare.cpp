@@ -93,6 +93,22 @@ std::uint64_t ModelRun::longest_free_run() const {
   return longest;
 }
 
+void ModelRun::learn_zeroed(NodeId id) {
+  Node& node = ref_.node(id);
+  auto file = fs().open(node.real, O_RDONLY);
+  require(file.has_value(), "node {}: open fails with errno {}", id, code_of(file));
+  const auto all = fs().extents(**file, FileOffset(0), ByteCount(INT64_MAX), SIZE_MAX);
+  require(all.has_value(), "node {}: extents fail with errno {}", id, code_of(all));
+  for (const Filesystem::PinnedExtent& extent : all->extents) {
+    const std::uint64_t first = extent.file.value / kBlockSize;
+    const auto end = node.blocks.lower_bound(first + extent.length.value / kBlockSize);
+    for (auto it = node.blocks.lower_bound(first); !extent.unwritten && it != end; ++it) {
+      it->second.written = true;
+    }
+  }
+  fs().release(std::move(*file));
+}
+
 void ModelRun::check_attributes(NodeId id) {
   if (!ref_.exists(id)) return;
   Node& node = ref_.node(id);

@@ -116,7 +116,9 @@ void ModelRun::close() {
 void ModelRun::do_write(Handle& handle, std::uint64_t offset, const std::string& data, bool drop) {
   log("write {} at {} + {}", handle.node, offset, data.size());
   const std::uint64_t missing = ref_.holes(handle.node, offset, data.size());
-  const bool scarce = short_of(missing);
+  const bool full = short_of(missing);
+  // What is there already can be written, preallocated or not.
+  const bool scarce = full && missing > 0;
   const auto got = testing::write(fs(), *handle.file, offset, data, drop);
   if (no_space(code_of(got), scarce, {handle.node})) return;
   agree(code_of(got), handle.writable ? 0 : EBADF);
@@ -127,6 +129,7 @@ void ModelRun::do_write(Handle& handle, std::uint64_t offset, const std::string&
     require(*got < data.size() && *got > 0 && scarce, "{} of {} bytes written", *got, data.size());
   }
   ref_.write(handle.node, offset, std::string_view(data).substr(0, *got), drop);
+  if (full) learn_zeroed(handle.node);
   check_attributes(handle.node);
   if (chance(30)) check_content(handle.node);
 }
@@ -267,6 +270,7 @@ void ModelRun::take_pin() {
   const auto expected = ref_.pin(handle->node, offset, length, write, may_allocate);
   agree(code_of(got), code_of(expected));
   if (got) handle->pins.push_back({*got, *expected, write});
+  if (scarce) learn_zeroed(handle->node);
   check_attributes(handle->node);
 }
 

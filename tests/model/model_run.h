@@ -139,6 +139,9 @@ class ModelRun {
   // Whether so many data blocks, and what metadata they may need, could be more than there is.
   bool short_of(std::uint64_t blocks) const;
   std::uint64_t longest_free_run() const;
+  // Without space for records, more of what was preallocated may have been zeroed, and is written
+  // now, than was asked for.
+  void learn_zeroed(NodeId id);
 
   void check_attributes(NodeId id);
   void check_content(NodeId id);
