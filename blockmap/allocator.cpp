@@ -91,6 +91,8 @@ bool Allocator::overlaps_free(PoolRange range) const {
 Status Allocator::free(PoolRange range) {
   if (range.empty()) return {};
   if (wraps(range)) return fail(EUCLEAN);
+  // A commit that was lost has returned all the same, and its caller goes on to here.
+  if (medium_ != nullptr && medium_->failed()) return {};
   const std::scoped_lock lock(mutex_);
   if (overlaps_free(range)) return fail(EUCLEAN);
   put(range);

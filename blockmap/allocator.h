@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "blockmap/block_bitmap.h"
+#include "blockmap/medium.h"
 #include "blockmap/result.h"
 #include "blockmap/units.h"
 
@@ -25,10 +26,13 @@ namespace daxfs {
 // Thread-safe. Memory is O(free fragments), nothing per free block.
 class Allocator {
  public:
-  Allocator() = default;
+  Allocator() = default;  // for a medium that does not fail
+  explicit Allocator(const Medium& medium) : medium_(&medium) {}
 
   // Gives a range that was in use (or, while mounting, not yet known) to the free space. A range
   // that overlaps free space is a bug in the caller or damage: returns EUCLEAN and changes nothing.
+  // Once the medium has failed nothing is given back any more: what took the blocks from their file
+  // may never have reached the medium, and the next mount may find them where they were.
   Status free(PoolRange range);
 
   // Replaces the whole free space: `free_runs` in ascending order (touching runs are merged). Much
@@ -85,6 +89,7 @@ class Allocator {
   void link_chunks(std::uint64_t first, std::uint64_t count);
   void unlink_chunks(std::uint64_t first, std::uint64_t count);
 
+  const Medium* const medium_ = nullptr;
   mutable std::mutex mutex_;  // protects everything below; innermost lock
   // A fragment lies within one chunk and is never all of it; fragments of one chunk do not touch.
   absl::btree_map<PoolBlock, BlockCount> fragments_;                       // by place

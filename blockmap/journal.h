@@ -75,7 +75,8 @@ class Journal {
   // outside the pool, is a bug in the caller and aborts the process: it could be neither refused
   // nor split here. On a medium that can fail, ask Medium::failed() before reporting the change as
   // durable. Once it has failed, nothing is changed in place any more; a change that was being
-  // applied then stays in its lane, and the next mount applies it.
+  // applied then stays in its lane, and the next mount applies it. Blocks that a lost change was to
+  // take away stay in use: Allocator::free() sees to that.
   void commit(const Transaction& transaction);
 
   // Before anything else touches the pool: replays what was committed but not applied. Fails (and

@@ -72,7 +72,7 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive) {
   report_.was_clean = (state.flags & pmem::kStateClean) != 0;
 
   journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
-  allocator_ = std::make_unique<Allocator>();
+  allocator_ = std::make_unique<Allocator>(medium_);
   inodes_ = std::make_unique<InodeTable>(medium_, *journal_, *allocator_, super_, state);
   pin_records_ = std::make_unique<PinRecords>(medium_, *journal_, *allocator_, super_, read_only_);
   PinnedSpace pins;
