@@ -158,6 +158,8 @@ class SyncingMedium final : public MappedMedium {
   static constexpr std::uint64_t kJoinGap = 64;
 
   void touched(PoolOffset to, std::uint64_t length);
+  // In ascending order, with those that are at most `gap` pages apart made one.
+  static void join(std::vector<Pages>& pages, std::uint64_t gap);
 
   std::mutex mutex_;  // protects unsynced_; innermost lock, not held during msync
   // A thread's entry goes with its fence. If it ends without one, whoever gets its id next writes a
@@ -173,8 +175,25 @@ void SyncingMedium::touched(PoolOffset to, std::uint64_t length) {
   if (!mine.empty() && now.begin <= mine.back().end && mine.back().begin <= now.end) {
     mine.back() = {std::min(mine.back().begin, now.begin), std::max(mine.back().end, now.end)};
   } else {
+    // Access times are stored without a fence: who reads the same files for ever must not remember
+    // more and more.
+    constexpr std::size_t kMany = 1024;
+    if (mine.size() >= kMany && mine.size() == mine.capacity()) join(mine, 0);
     mine.push_back(now);
   }
+}
+
+void SyncingMedium::join(std::vector<Pages>& pages, std::uint64_t gap) {
+  std::ranges::sort(pages, {}, &Pages::begin);
+  std::size_t last = 0;
+  for (const Pages& next : pages) {
+    if (next.begin <= pages[last].end + gap) {
+      pages[last].end = std::max(pages[last].end, next.end);
+    } else {
+      pages[++last] = next;
+    }
+  }
+  if (!pages.empty()) pages.resize(last + 1);
 }
 
 void SyncingMedium::fence() {
@@ -186,12 +205,8 @@ void SyncingMedium::fence() {
     mine = std::move(entry->second);
     unsynced_.erase(entry);
   }
-  std::ranges::sort(mine, {}, &Pages::begin);
-  for (std::size_t i = 0; i < mine.size();) {
-    Pages run = mine[i++];
-    while (i < mine.size() && mine[i].begin <= run.end + kJoinGap) {
-      run.end = std::max(run.end, mine[i++].end);
-    }
+  join(mine, kJoinGap);
+  for (const Pages& run : mine) {
     std::byte* const start = base_ + (run.begin << kBlockShift);
     // The kernel reports a lost page once and then counts it as clean: trying again would lie.
     if (::msync(start, (run.end - run.begin) << kBlockShift, MS_SYNC) != 0) {

@@ -1,5 +1,6 @@
 // libdaxfs: taking pins, giving them back, listing extents. C linkage, no C++ runtime needed.
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cerrno>
@@ -37,6 +38,10 @@ int daxfs_pin(int fd, std::uint64_t offset, std::uint64_t length, std::uint32_t 
   args.flags = flags;
   if (ioctl(fd, DAXFS_IOC_PIN, &args) < 0) return -1;
   *pin_id = args.pin_id;
+  // The file may be longer now. The kernel is to know before somebody appends to it, or he would
+  // write where he believes its end to be.
+  if (struct stat status{}; (flags & DAXFS_PIN_ALLOCATE) != 0)
+    static_cast<void>(fstat(fd, &status));
   return 0;
 }
 

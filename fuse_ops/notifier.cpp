@@ -6,6 +6,8 @@
 #include <system_error>
 #include <utility>
 
+#include "lease/background_thread.h"
+
 namespace daxfs {
 namespace {
 
@@ -24,17 +26,22 @@ Notifier::Notifier(fuse_session* session, ops::Pollers& pollers)
   start_thread();
 }
 
-Notifier::~Notifier() {
+Notifier::~Notifier() { finish(); }
+
+void Notifier::finish() {
   {
     const std::lock_guard guard(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  // Nobody adds one from now on.
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 void Notifier::start_thread() {
-  threads_.emplace_back([this] { run(); });
+  threads_.push_back(background_thread("daxfs-notifier", [this] { run(); }));
 }
 
 bool Notifier::all_stuck() const {
@@ -53,7 +60,7 @@ void Notifier::invalidate_data(InodeNumber inode, std::function<void()> done) {
     const std::lock_guard guard(mutex_);
     if (const auto waiting = waiting_.find(inode); waiting != waiting_.end()) {
       waiting->second.stale = true;
-    } else {
+    } else if (!stopping_) {
       const bool waits = done && replies_ < kMostReplies && !all_stuck();
       jobs_.push_back({inode, waits ? std::exchange(done, nullptr) : nullptr});
       if (waits) ++replies_;
@@ -83,7 +90,7 @@ void Notifier::truncate_waits(InodeNumber inode) {
     for (Job* job : active_) {
       if (job->inode == inode) answer(*job);
     }
-    if (all_stuck() && threads_.size() < kMostThreads) {
+    if (all_stuck() && threads_.size() < kMostThreads && !stopping_) {
       try {
         start_thread();
       } catch (const std::system_error&) {
@@ -93,6 +100,8 @@ void Notifier::truncate_waits(InodeNumber inode) {
             inode.value);
       }
     }
+    // Of other files; whoever waits for them may be whom the truncate waits for.
+    if (all_stuck()) std::ranges::for_each(jobs_, answer);
   }
   for (const auto& done : answered) done();
 }
@@ -102,7 +111,7 @@ void Notifier::truncate_ends(InodeNumber inode) {
     const std::lock_guard guard(mutex_);
     const auto waiting = waiting_.find(inode);
     if (--waiting->second.truncates > 0) return;
-    if (waiting->second.stale) jobs_.push_back({inode, nullptr});
+    if (waiting->second.stale && !stopping_) jobs_.push_back({inode, nullptr});
     waiting_.erase(waiting);
   }
   wake_.notify_one();

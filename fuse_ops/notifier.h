@@ -28,7 +28,10 @@ namespace daxfs {
 class Notifier : public KernelCache {
  public:
   Notifier(fuse_session* session, ops::Pollers& pollers);
-  ~Notifier() override;  // does what is still queued
+  ~Notifier() override;  // finish()
+  // Does what is still queued; what comes later is not done any more. To be called while workers
+  // still serve the kernel: dropping pages may need them. Not by two threads at once.
+  void finish();
 
   void invalidate_attributes(InodeNumber inode) override;
   void invalidate_data(InodeNumber inode, std::function<void()> done) override;

@@ -84,10 +84,10 @@ void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t l
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case 0:
-      reply_change(req, fs(req).allocate(file(info), from, count, keep_size));
+      reply_change(req, fs(req).allocate(file(info), from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_ZERO_RANGE:
-      reply_change(req, fs(req).zero_range(file(info), from, count, keep_size));
+      reply_change(req, fs(req).zero_range(file(info), from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_PUNCH_HOLE: {
       const auto waiting = Waiting::watch(req);

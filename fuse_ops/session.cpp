@@ -136,8 +136,13 @@ Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
                                        options.mountpoint, option_text));
   }
   // Before anything is mounted: the threads of both may be more than can be had.
-  SignalsEndSession signals(session.get());
   std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
+  // A page that is dropped may first have to be written or read, by a worker; and without one its
+  // dropping, which nothing can kill, would never end.
+  SignalsEndSession signals(session.get(), [&] {
+    filesystem.stop_waiting();
+    notifier->finish();
+  });
   if (fuse_set_signal_handlers(session.get()) != 0) {
     return problem(errno, fmt::format("{}: cannot set up signal handling", options.mountpoint));
   }

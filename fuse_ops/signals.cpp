@@ -1,6 +1,7 @@
 #include "fuse_ops/signals.h"
 
 #include <chrono>
+#include <utility>
 
 namespace daxfs {
 namespace {
@@ -10,8 +11,8 @@ constexpr int kInterrupt = SIGUSR1;
 
 }  // namespace
 
-SignalsEndSession::SignalsEndSession(fuse_session* session)
-    : session_(session), main_(pthread_self()) {
+SignalsEndSession::SignalsEndSession(fuse_session* session, std::function<void()> before_exit)
+    : session_(session), before_exit_(std::move(before_exit)), main_(pthread_self()) {
   struct sigaction nothing {};
   nothing.sa_handler = [](int) {};
   sigaction(kInterrupt, &nothing, nullptr);
@@ -38,6 +39,7 @@ void SignalsEndSession::run() {
   int signal = 0;
   sigwait(&signals_, &signal);
   std::unique_lock lock(mutex_);
+  if (!ended_) before_exit_();
   while (!ended_) {
     fuse_session_exit(session_);
     pthread_kill(main_, kInterrupt);

@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <csignal>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -15,12 +16,14 @@ namespace daxfs {
 // signal that comes just before that wait begins is lost, and the daemon stays. Here a thread takes
 // the signals, and goes on interrupting the main thread until its loop has ended.
 //
+// `before_exit` is called, on that thread, before workers are told to leave: for what needs them.
+//
 // Construct it on the main thread, before threads are started that would take the signals, and call
-// ended() when the loop has returned. The signals stay blocked: a second one must not cut the
-// unmount short.
+// ended() when the loop has returned; it waits for a `before_exit` that is under way. The signals
+// stay blocked: a second one must not cut the unmount short.
 class SignalsEndSession {
  public:
-  explicit SignalsEndSession(fuse_session* session);
+  SignalsEndSession(fuse_session* session, std::function<void()> before_exit);
   ~SignalsEndSession();
   void ended();
   SignalsEndSession(const SignalsEndSession&) = delete;
@@ -30,9 +33,10 @@ class SignalsEndSession {
   void run();
 
   fuse_session* const session_;
+  const std::function<void()> before_exit_;
   const pthread_t main_;
   sigset_t signals_{};
-  std::mutex mutex_;  // protects ended_; a leaf lock
+  std::mutex mutex_;  // protects ended_, and is held during before_exit_
   std::condition_variable over_;
   bool ended_ = false;
   std::thread thread_;

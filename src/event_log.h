@@ -65,7 +65,7 @@ class EventLog final : public GateEvents {
   // in between), comes before that. `has_news` is called, on the log's thread, for a reader that
   // poll() has found without any. EAGAIN: the thread that tells readers cannot be started.
   Result<ReaderRef> listen(const std::function<std::vector<Event>()>& first,
-                   std::function<void()> has_news);
+                           std::function<void()> has_news);
   // Precondition: none of its reads waits.
   void leave(const ReaderRef& reader);
 

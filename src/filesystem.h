@@ -196,8 +196,10 @@ class Filesystem {
   // the page cache, on kernels that do not drop the pages themselves).
   void after_write(OpenFile& file, std::function<void()> done);
   // fallocate: space for [offset, offset + length); grows the file unless keep_size.
-  Status allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size);
-  Status zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size);
+  Status allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
+                  const Caller& caller = {});
+  Status zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
+                    const Caller& caller = {});
   void punch_hole(OpenFile& file, FileOffset offset, ByteCount length, const Caller& caller,
                   const CancellationRef& cancellation, Done done);
   // SEEK_DATA or SEEK_HOLE; ENXIO behind the end.
@@ -314,6 +316,9 @@ class Filesystem {
                             std::optional<std::string_view> value, const Caller& caller) const;
   void policy_xattr_changed(Inode& inode, const std::string& name);
 
+  // Before contents change: whoever may write a file must not get what its former contents were
+  // trusted with. The kernel sees to that only where it writes through its page cache. ENOSPC.
+  Status drop_capability(Inode& inode);
   Status change_xattrs(InodeNumber inode, const std::string& name,
                        const std::function<Status(Inode&, XattrMap&)>& change);
 
@@ -356,6 +361,10 @@ class Filesystem {
                                  const TicketRef& ticket, const std::function<void()>& prepare);
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
+  // With a write or a truncate the kernel says whether set-user-id bits are to go; with
+  // fallocate(2) it has no word for that. True: they have gone, and the record is to be staged.
+  // Lock held.
+  bool drop_privileges_unasked(Inode& inode, uid_t uid);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
   void zero_behind_end(Inode& inode, std::uint64_t size);
   static void apply(Inode& inode, const AttributeChange& change, std::int64_t now);
@@ -366,7 +375,8 @@ class Filesystem {
   Status fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size = 0,
                     std::size_t spare_slots = 0);
   // allocate() and zero_range(); takes the lock itself.
-  Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero);
+  Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero,
+                    uid_t uid);
   void grow_to(Inode& inode, std::uint64_t size);  // commits size (if larger) and times
 
   // write.cpp

@@ -41,6 +41,7 @@ class Inode {
         type(from.mode & S_IFMT),
         parent(from.parent),
         record(from),
+        may_have_capability(from.xattr_block != 0),
         atime(from.atime_ns),
         mtime(from.mtime_ns),
         ctime(from.ctime_ns) {}
@@ -58,6 +59,8 @@ class Inode {
   pmem::InodeRecord record;  // its three times are stale: see below
   // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
   std::optional<std::optional<PinPolicy>> pin_policy;
+  // There may be an attribute security.capability, which the next write takes away.
+  std::atomic<bool> may_have_capability;
   // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
   // stored to the slot any more.
   bool disposed = false;

@@ -45,7 +45,7 @@ std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
       }
     }
     // It may have been set under a mount that allowed it.
-    if (**inode.pin_policy == PinPolicy::ignore && !options_.unsafe_demo) inode.pin_policy->reset();
+    if (*inode.pin_policy == PinPolicy::ignore && !options_.unsafe_demo) inode.pin_policy->reset();
   }
   return *inode.pin_policy;
 }

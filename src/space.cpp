@@ -66,11 +66,20 @@ void Filesystem::zero_in_place(Inode& inode, FileOffset offset, ByteCount length
   });
 }
 
+bool Filesystem::drop_privileges_unasked(Inode& inode, uid_t uid) {
+  const std::uint16_t before = inode.record.mode;
+  if (uid != 0) drop_setid_bits(inode);
+  if (inode.record.mode == before) return false;
+  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
+  return true;
+}
+
 void Filesystem::zero_behind_end(Inode& inode, std::uint64_t size) {
   const std::uint64_t old = inode.record.size;
-  const std::uint64_t in_block = old % kBlockSize;
-  if (size <= old || in_block == 0) return;
-  zero_in_place(inode, FileOffset(old), ByteCount(std::min(size - old, kBlockSize - in_block)));
+  if (size <= old) return;
+  // Not the rest of the last block alone: what was preallocated behind the end can have been
+  // pinned, and written by its holder.
+  zero_in_place(inode, FileOffset(old), ByteCount(size - old));
 }
 
 void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
@@ -218,6 +227,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
     }
     volume_.medium().fence();
     inode.mtime = inode.ctime = file_time_now();
+    drop_privileges_unasked(inode, requester.uid);
   };
   if (!whole.empty()) {
     const auto first = inode.extents->first_from(whole.start);
@@ -320,16 +330,18 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
   return {};
 }
 
-Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
-  return fill_range(file, offset, length, keep_size, false);
+Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
+                            const Caller& caller) {
+  return fill_range(file, offset, length, keep_size, false, caller.uid);
 }
 
-Status Filesystem::zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size) {
-  return fill_range(file, offset, length, keep_size, true);
+Status Filesystem::zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
+                              const Caller& caller) {
+  return fill_range(file, offset, length, keep_size, true, caller.uid);
 }
 
 Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
-                              bool zero) {
+                              bool zero, uid_t uid) {
   if (const Status ok = writable(); !ok) return ok;
   if (!file.writable) return fail(EBADF);
   if (const Status ok = check_range(offset, length); !ok) return ok;
@@ -343,7 +355,8 @@ Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount lengt
   }
   // Written blocks are zeroed in place, so that no pin ever stands in the way.
   if (zero) zero_in_place(inode, offset, length);
-  if (zero || end > inode.record.size) grow_to(inode, end);
+  const bool dropped = drop_privileges_unasked(inode, uid);
+  if (zero || dropped || end > inode.record.size) grow_to(inode, end);
   return {};
 }
 

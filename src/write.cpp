@@ -38,6 +38,8 @@ Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
   if (data.empty()) return 0;
   if (offset.value > INT64_MAX || data.size() > INT64_MAX - offset.value) return fail(EFBIG);
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  if (const Status dropped = drop_capability(inode); !dropped)
+    return std::unexpected(dropped.error());
   if (!file.direct) note_page_cache(file);
 
   std::size_t done = write_in_place(inode, offset, data, drop_privileges);

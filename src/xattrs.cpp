@@ -10,6 +10,9 @@
 namespace daxfs {
 namespace {
 
+// What exec(2) gives who runs the file (capabilities(7)).
+const std::string kCapability = "security.capability";
+
 constexpr std::size_t kMaxValue = 64 << 10;  // XATTR_SIZE_MAX
 constexpr std::size_t kMaxNames = 64 << 10;  // XATTR_LIST_MAX
 
@@ -89,8 +92,22 @@ Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::s
     for (const auto& [other, unused] : attributes) names += other.size() + 1;
     if (!exists && names > kMaxNames) return fail(ENOSPC);
     attributes[name] = value;
+    if (name == kCapability) inode.may_have_capability = true;
     return {};
   });
+}
+
+Status Filesystem::drop_capability(Inode& inode) {
+  if (!inode.may_have_capability.load(std::memory_order_relaxed)) [[likely]]
+    return {};
+  const Status dropped =
+      change_xattrs(inode.number, kCapability, [](Inode& same, XattrMap& attributes) -> Status {
+        same.may_have_capability = false;
+        return attributes.erase(kCapability) == 0 ? fail(ENODATA) : Status();
+      });
+  if (dropped || dropped.error().code != ENOSPC) return {};
+  inode.may_have_capability = true;
+  return dropped;
 }
 
 Status Filesystem::remove_xattr(InodeNumber number, const std::string& name, const Caller& caller) {

@@ -23,6 +23,7 @@
 #include "src/memory_reserve.h"
 #include "src/mountpoint.h"
 #include "src/options.h"
+#include "tools/standard_streams.h"
 #include "tools/usage.h"
 
 namespace {
@@ -151,6 +152,7 @@ int run_in_background(const Arguments& arguments, const daxfs::MountOptions& opt
 }  // namespace
 
 int main(int argc, char** argv) {
+  daxfs::occupy_standard_streams();
   // spdlog's own default is standard output, which is for the one line that says what was mounted.
   spdlog::set_default_logger(spdlog::stderr_color_mt("stderr"));
   CLI::App app{

@@ -25,6 +25,7 @@
 #include "tools/hold_report.h"
 #include "tools/hold_round.h"
 #include "tools/hold_watch.h"
+#include "tools/standard_streams.h"
 #include "tools/usage.h"
 
 namespace daxfs::hold {
@@ -258,6 +259,7 @@ int command(int argc, char** argv) {
 }  // namespace daxfs::hold
 
 int main(int argc, char** argv) {
+  daxfs::occupy_standard_streams();
   try {
     return daxfs::hold::command(argc, argv);
   } catch (const std::exception& error) {

@@ -14,6 +14,7 @@
 #include "tools/ctl_events.h"
 #include "tools/ctl_scrub.h"
 #include "tools/ctl_views.h"
+#include "tools/standard_streams.h"
 #include "tools/usage.h"
 
 namespace {
@@ -131,6 +132,7 @@ int command(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  daxfs::occupy_standard_streams();
   try {
     return command(argc, argv);
   } catch (const std::exception& error) {

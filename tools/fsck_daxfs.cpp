@@ -15,6 +15,7 @@
 #include "blockmap/private_medium.h"
 #include "tools/fsck_options.h"
 #include "tools/fsck_print.h"
+#include "tools/standard_streams.h"
 
 namespace daxfs {
 namespace {
@@ -139,6 +140,7 @@ class Command {
 }  // namespace daxfs
 
 int main(int argc, char** argv) try {
+  daxfs::occupy_standard_streams();
   const auto options = daxfs::parse_fsck_options(argc, argv);
   if (!options) return options.error();
   struct sigaction action {};

@@ -24,6 +24,7 @@
 #include "blockmap/size_text.h"
 #include "blockmap/unique_fd.h"
 #include "tools/existing_data.h"
+#include "tools/standard_streams.h"
 
 namespace daxfs {
 namespace {
@@ -340,6 +341,7 @@ int run(int argc, char** argv) {
 }  // namespace daxfs
 
 int main(int argc, char** argv) {
+  daxfs::occupy_standard_streams();
   try {
     return daxfs::run(argc, argv);
   } catch (const std::exception& error) {

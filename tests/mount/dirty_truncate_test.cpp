@@ -73,3 +73,22 @@ TEST_CASE_METHOD(DirtyFile, "a holder with dirty pages gives way to a truncate, 
   CHECK(status_of(file).st_size == 0);
   CHECK(live_status(*this)["pins"]["long"] == 0);
 }
+
+TEST_CASE_METHOD(DirtyFile, "the daemon ends on a signal, whatever pages are to be dropped") {
+  Attempt holder([this] { return hold(); });
+  REQUIRE(hear("ready"));
+  Attempt truncating([this] { return shrink(file, 0); });
+  REQUIRE(waiting_becomes(*this, 1));
+  say("give way");
+  REQUIRE(hear("one is given back"));  // its pages are to be dropped when the truncate has ended
+  REQUIRE(::kill(daemon(), SIGTERM) == 0);
+  CHECK(truncating.finish() != 0);
+  const Finished ended = daemon_ends();
+  INFO(ended.err);
+  CHECK_FALSE(ended.timed_out);
+  CHECK(ended.code == 0);
+  holder.signal(SIGKILL);
+  static_cast<void>(holder.finish());
+  mount();
+  CHECK(live_status(*this)["pins"]["long"] == 0);
+}

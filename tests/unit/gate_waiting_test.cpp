@@ -146,12 +146,11 @@ TEST_CASE("gate: a policy's wait ends like on_timeout") {
   const ParkPolicy park(80);
   for (const OnTimeout on_timeout : {OnTimeout::refuse, OnTimeout::defer}) {
     // `refuse` is what the parking policy stands in for: look its answer up under another name.
-    Gate gate(
-        {.pin_policy = PinPolicy::ignore, .on_timeout = on_timeout},
-        {.free_blocks = [](auto) {},
-         .policies = [&](PinPolicy policy) -> const DetachPolicy& {
-           return policy == PinPolicy::ignore ? park : policy_for(policy);
-         }});
+    Gate gate({.pin_policy = PinPolicy::ignore, .on_timeout = on_timeout},
+              {.free_blocks = [](auto) {},
+               .policies = [&](PinPolicy policy) -> const DetachPolicy& {
+                 return policy == PinPolicy::ignore ? park : policy_for(policy);
+               }});
     Woken woken;
     const HolderId holder = gate.new_holder();
     const std::vector<PoolRange> block{blocks(10, 1)};

@@ -146,6 +146,7 @@ ON_DEVICE = [
     rdma("devdax", "registered"),
     mount_tests("devdax4k", CHOSEN_ON_DEVICE, nvdimm=1),
 ]
+ALL = '~"a daemon that runs out of memory*"'
 QUICK_ROUNDS = 2
 SCENARIOS = {
     "ext4": (Steps([LABELLED], ON_EXT4, **RDMA), "properties, RDMA and mount tests on ext4 -o dax"),
@@ -153,8 +154,8 @@ SCENARIOS = {
     "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
     "power-ext4": (PowerFailure("ext4", LABELLED, QUICK_ROUNDS), "power failures on ext4 -o dax"),
     "power-devdax": (PowerFailure("devdax", LABELLED, QUICK_ROUNDS), "power failures on device DAX"),
-    # Every mount test: long.
-    "mount-ext4": (Steps([LABELLED], [mount_tests("ext4")], LONG_SECONDS), "all mount tests on ext4 -o dax"),
-    "mount-xfs": (Steps([NVDIMM], [mount_tests("xfs")], LONG_SECONDS), "all mount tests on xfs -o dax"),
-    "mount-devdax": (Steps([DEVICE], [mount_tests("devdax4k")], LONG_SECONDS), "all mount tests on device DAX"),
+    # Every mount test: long. One has nothing to do with the medium, and takes ten minutes on an emulated CPU.
+    "mount-ext4": (Steps([LABELLED], [mount_tests("ext4", ALL)], LONG_SECONDS), "all mount tests on ext4 -o dax"),
+    "mount-xfs": (Steps([NVDIMM], [mount_tests("xfs", ALL)], LONG_SECONDS), "all mount tests on xfs -o dax"),
+    "mount-devdax": (Steps([DEVICE], [mount_tests("devdax4k", ALL)], LONG_SECONDS), "all mount tests on device DAX"),
 }
