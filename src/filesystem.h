@@ -287,8 +287,8 @@ class Filesystem {
   void fill_attributes(const Inode& inode, struct stat& out) const;  // shared
   static void sync_times(Inode& inode);       // exclusive: the record's, from the atomics
   void stage(Transaction& tx, Inode& inode);  // exclusive
-  void touch(Inode& inode, bool modified);    // shared: mtime (if modified) and ctime, now
-  void update_atime(Inode& inode);            // shared
+  void touch(Inode& inode);         // shared: mtime and ctime, now; fences, so that all is durable
+  void update_atime(Inode& inode);  // shared
   static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
   // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
   // for a mount to finish; its number stays taken while the kernel knows it.

@@ -75,6 +75,10 @@ class Inode {
   std::atomic<std::int64_t> atime;
   std::atomic<std::int64_t> mtime;
   std::atomic<std::int64_t> ctime;
+  // Filesystem::touch(): whoever stores mtime and ctime with `lock` held shared, and what it has
+  // fenced last. The mutex is innermost.
+  std::mutex times_mutex;
+  std::atomic<std::int64_t> times_fenced{INT64_MIN};
 
   std::atomic<std::uint32_t> opens{0};
   // Long and short pins taken for writing: new handles bypass the page cache while there are any.

@@ -64,17 +64,28 @@ void Filesystem::stage(Transaction& tx, Inode& inode) {
   volume_.inodes().stage(tx, inode.number, inode.record);
 }
 
-void Filesystem::touch(Inode& inode, bool modified) {
-  const std::int64_t now = file_time_now();
+// Writers of one file meet here. A time that another one has stored is not durable before that
+// one's fence, so only then it need not be stored again: a fence of ours does nothing for its
+// flush. And the clock is read with the mutex held, so that no older time reaches the medium behind
+// a newer one that somebody was promised. Both cost something only once a tick.
+void Filesystem::touch(Inode& inode) {
   Medium& medium = volume_.medium();
-  if (modified && inode.mtime.exchange(now, std::memory_order_relaxed) != now) {
-    medium.store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, mtime_ns)),
-                     static_cast<std::uint64_t>(now));
+  std::int64_t now = file_time_now();
+  const bool known = inode.times_fenced.load(std::memory_order_acquire) == now &&
+                     inode.mtime.load(std::memory_order_relaxed) == now &&
+                     inode.ctime.load(std::memory_order_relaxed) == now;
+  if (!known) {
+    const std::lock_guard guard(inode.times_mutex);
+    now = file_time_now();
+    const auto set = [&](std::atomic<std::int64_t>& time, std::size_t place) {
+      time.store(now, std::memory_order_relaxed);
+      medium.store_u64(inode.slot + ByteCount(place), static_cast<std::uint64_t>(now));
+    };
+    set(inode.mtime, offsetof(pmem::InodeRecord, mtime_ns));
+    set(inode.ctime, offsetof(pmem::InodeRecord, ctime_ns));
   }
-  if (inode.ctime.exchange(now, std::memory_order_relaxed) != now) {
-    medium.store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, ctime_ns)),
-                     static_cast<std::uint64_t>(now));
-  }
+  medium.fence();
+  if (!known) inode.times_fenced.store(now, std::memory_order_release);
 }
 
 void Filesystem::update_atime(Inode& inode) {

@@ -69,10 +69,7 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   {
     const std::shared_lock guard(inode.lock);
     // A survivor's pin can outlive its file, and end under a mount that may store nothing.
-    if (!inode.disposed && !options_.read_only) {
-      touch(inode, true);
-      volume_.medium().fence();
-    }
+    if (!inode.disposed && !options_.read_only) touch(inode);
   }
   inode.write_pins -= pins;
 }

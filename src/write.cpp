@@ -72,8 +72,7 @@ std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
     at += piece.length;
   }
   if (at == offset.value) return 0;
-  touch(inode, true);
-  medium.fence();
+  touch(inode);
   return at - offset.value;
 }
 
