@@ -128,11 +128,15 @@ void Allocator::put_fragment(PoolRange range) {
   if (range.count == kHuge) {
     put_chunks(chunk, 1);
   } else {
+    if (range.start == chunk_start(chunk) || range.end() == chunk_start(chunk + 1)) {
+      none_across_ = kNoLength;
+    }
     link_fragment(range);
   }
 }
 
 void Allocator::put_chunks(std::uint64_t first, std::uint64_t count) {
+  none_across_ = kNoLength;
   auto next = huge_.lower_bound(first);
   if (next != huge_.begin()) {
     const auto [before, length] = *std::prev(next);
@@ -164,6 +168,7 @@ Status Allocator::rebuild(std::span<const PoolRange> free_runs) {
   huge_.clear();
   huge_by_length_.clear();
   huge_chunks_ = 0;
+  none_across_ = kNoLength;
   free_ = BlockCount(0);
 
   // Everything goes in at the end of its index; the lengths, fewer than 512 different ones, are
@@ -316,6 +321,39 @@ Status Allocator::allocate(BlockCount want, PoolBlock goal, std::vector<PoolRang
   return {};
 }
 
+// The first run of `want` blocks that crosses a border of chunks in [from, end). Precondition: no
+// fragment is that long. So what lies between two borders need not be looked at, however many
+// fragments there are (# is free):
+//
+//   |..#..##.#|..#..#.##|####.#..#|     a run begins with a fragment that ends at a border,
+//                     ^^ ^^^^           or with a run of chunks
+std::optional<PoolRange> Allocator::find_across(BlockCount want, PoolBlock from,
+                                                PoolBlock end) const {
+  for (PoolBlock border = from; border < end;) {
+    const auto behind = fragments_.lower_bound(border);
+    auto chunks = huge_.lower_bound(chunk_of(border));
+    const bool chunk_here = chunks != huge_.end() && chunk_start(chunks->first) == border;
+    PoolBlock start = border;
+    if (behind != fragments_.begin()) {
+      const auto [before, count] = *std::prev(behind);
+      if (before + count == border) start = before;
+    }
+    const bool fragment_here = behind != fragments_.end() && behind->first == border;
+    if (chunk_here || (fragment_here && start < border)) {
+      const PoolRange run = run_from(start, want);
+      if (run.count == want) return run;
+    }
+    // On to the next border that has a free block before it, or a chunk behind it.
+    border = end;
+    if (behind != fragments_.end()) {
+      border = std::min(border, chunk_start(chunk_of(behind->first) + 1));
+    }
+    if (chunk_here) ++chunks;
+    if (chunks != huge_.end()) border = std::min(border, chunk_start(chunks->first));
+  }
+  return std::nullopt;
+}
+
 Result<PoolRange> Allocator::allocate_run(BlockCount want) {
   const std::scoped_lock lock(mutex_);
   if (want.value == 0 || want > free_) return fail(ENOSPC);
@@ -339,12 +377,18 @@ Result<PoolRange> Allocator::allocate_run(BlockCount want) {
       fragments_by_length_.empty() ? 0 : fragments_by_length_.rbegin()->first.value;
   const std::uint64_t most_chunks = huge_by_length_.empty() ? 0 : huge_by_length_.rbegin()->first;
   if (2 * longest_fragment + most_chunks * pmem::kHugeBlocks < want.value) return fail(ENOSPC);
-  for (const PoolRange& run : runs()) {
-    if (run.count < want) continue;
-    take_across({run.start, want});
-    return PoolRange{run.start, want};
+  // Somebody may try again and again, and everybody waits meanwhile: no search is made twice.
+  if (want >= none_across_) return fail(ENOSPC);
+  constexpr PoolBlock kEnd(std::numeric_limits<std::uint64_t>::max());
+  auto run = find_across(want, search_from_, kEnd);
+  if (!run) run = find_across(want, PoolBlock(0), search_from_);
+  if (!run) {
+    none_across_ = want;
+    return fail(ENOSPC);
   }
-  return fail(ENOSPC);
+  search_from_ = chunk_start(chunk_of(run->start));
+  take_across(*run);
+  return *run;
 }
 
 // --- questions ---

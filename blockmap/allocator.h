@@ -78,6 +78,7 @@ class Allocator {
   PoolBlock next_free(PoolBlock at, PoolBlock end) const;
   bool goal_is_good(PoolBlock goal, BlockCount want) const;
   PoolBlock chunk_to_break(PoolBlock near) const;
+  std::optional<PoolRange> find_across(BlockCount want, PoolBlock from, PoolBlock end) const;
   std::vector<PoolRange> runs() const;
   void put(PoolRange range);
   void put_fragment(PoolRange range);
@@ -99,6 +100,11 @@ class Allocator {
   absl::btree_set<std::pair<std::uint64_t, std::uint64_t>> huge_by_length_;
   std::uint64_t huge_chunks_ = 0;
   BlockCount free_;
+  // Runs across borders: where the last one was found, and a length that none has (as far as
+  // known).
+  static constexpr BlockCount kNoLength{~0ull};
+  PoolBlock search_from_;
+  BlockCount none_across_ = kNoLength;
   BlockBitmap* moved_ = nullptr;  // see watch()
 };
 
