@@ -101,8 +101,8 @@ int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
 int daxfs_adopt(int fd, uint64_t pin_id);
 
 /* flags of daxfs_lease() */
-/* others' requests to take the blocks away fail with ETXTBSY, instead of breaking the lease; needs
- * a descriptor open for writing */
+/* requests to take the blocks away fail with ETXTBSY, instead of breaking the lease, unless they
+ * come through this descriptor (or a copy of it); needs a descriptor open for writing */
 #define DAXFS_LEASE_EXCLUSIVE 0x1u
 /* EAGAIN instead of queueing behind a waiting detach */
 #define DAXFS_LEASE_NOWAIT 0x2u
@@ -110,8 +110,12 @@ int daxfs_adopt(int fd, uint64_t pin_id);
 #define DAXFS_LEASE_SHRINK 0x4u
 
 /* Takes a layout lease over [offset, offset + length) (whole blocks around it), holes and what lies
- * behind the end included. Before somebody else's truncate, punch or rename over the file changes
- * where the range lies, you are told: poll(2) says POLLPRI, daxfs_next_event() says the rest.
+ * behind the end included. Before a truncate, punch or rename over the file changes where the range
+ * lies, you are told: poll(2) says POLLPRI, daxfs_next_event() says the rest. Not told: what is
+ * asked through this open file description itself (ftruncate(), fallocate()), by whichever process.
+ * Your own process's truncate by path, or through another open(), is told like others'; where it
+ * would wait for nothing but its own process's pins and leases (pin_policy=break), it fails with
+ * EDEADLK.
  * EBADF: descriptor not open for reading (exclusive: for writing); EINVAL: length 0, range past
  * 2^63 - 1, unknown flags, not a regular file, SHRINK to more than you have; EAGAIN: another
  * holder's lease is there, and one of both is exclusive, or NOWAIT and a detach waits; ENOLCK: more

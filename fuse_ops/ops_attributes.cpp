@@ -1,4 +1,6 @@
 // Attributes, extended attributes, statfs.
+#include <optional>
+
 #include "fuse_ops/ops_control.h"
 #include "src/clock.h"
 
@@ -32,8 +34,15 @@ AttributeChange to_change(const struct stat& attributes, int to_set) {
   return change;
 }
 
+// ftruncate(2) comes with its open file, O_TRUNC with the one that it opens, truncate(2) with none.
+// Where no size is set the kernel may name any open file, a directory too; nobody asks then.
+std::optional<HolderId> through(const AttributeChange& change, const fuse_file_info* info) {
+  if (!change.size || info == nullptr) return std::nullopt;
+  return file(info).holder;
+}
+
 void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,
-             fuse_file_info*) {
+             fuse_file_info* info) {
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0 && attributes->st_size < 0) {
     fuse_reply_err(req, EINVAL);
     return;
@@ -41,8 +50,8 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
   const AttributeChange change = to_change(*attributes, to_set);
   if (is_control(inode)) return control::setattr(req, inode, change);
   const auto waiting = Waiting::watch(req);
-  fs(req).set_attributes({inode}, change, caller(req), waiting->cancellation(),
-                         [waiting](const Result<struct stat>& changed) {
+  fs(req).set_attributes({inode}, change, through(change, info), caller(req),
+                         waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
                            fuse_req_t answered = waiting->finish();
                            reply_attributes(answered, if_durable(answered, changed));
                          });

@@ -65,7 +65,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
 
   const LeaseTable::InTheWay leased =
-      leases.in_the_way(request.inode, request.range, request.requester.process);
+      leases.in_the_way(request.inode, request.range, request.holder, request.requester.process);
   if (leased.exclusive && word != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
 
   const SteadyTime now = hooks.now();
@@ -102,9 +102,10 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     const SteadyTime limit =
         ruling.timeout_ms == 0 ? kNever : after(ticket->waits_since, ruling.timeout_ms);
     if (now < limit) {
-      if (ruling.breaks) {
+      pinned.obstacles.leases = ruling.breaks && leased.foreign;
+      // Where all that is in the way is the process's own, wait() refuses, and nobody is told.
+      if (ruling.breaks && !pinned.obstacles.none()) {
         break_leases(*ticket, request, leased.leases, limit, aftermath);
-        pinned.obstacles.leases = !leased.leases.empty();
       } else {
         end_breaks(*ticket);
       }

@@ -125,14 +125,15 @@ std::optional<LeaseId> LeaseTable::over(HolderId holder, InodeNumber inode, File
 }
 
 LeaseTable::InTheWay LeaseTable::in_the_way(InodeNumber inode, FileRange range,
-                                            pid_t process) const {
+                                            std::optional<HolderId> own, pid_t process) const {
   InTheWay result;
   for (auto it = by_inode_.lower_bound({inode, LeaseId{}});
        it != by_inode_.end() && it->first.first == inode; ++it) {
+    if (it->second == own) continue;
     const LeaseInfo& lease = *find(it->second, it->first.second);
-    if (process != 0 && lease.requester.process == process) continue;
     if (!overlap(lease.range(), range)) continue;
     result.exclusive = result.exclusive || lease.exclusive;
+    result.foreign = result.foreign || process == 0 || lease.requester.process != process;
     result.leases.push_back(lease);
   }
   return result;

@@ -85,10 +85,12 @@ class LeaseTable {
 
   struct InTheWay {
     bool exclusive = false;  // one of them is
+    bool foreign = false;    // one of them is another process's than who asks
     std::vector<LeaseInfo> leases;
   };
-  // Leases of other processes. (Process 0 is nobody, and never one's own.)
-  InTheWay in_the_way(InodeNumber inode, FileRange range, pid_t process) const;
+  // The leases of all holders but one's own. (Process 0 is nobody, and so another one.)
+  InTheWay in_the_way(InodeNumber inode, FileRange range, std::optional<HolderId> own,
+                      pid_t process) const;
 
   // Remembers that the request waits for the lease; false if that was known.
   bool begin_break(LeaseId lease, Arrival request, SteadyTime deadline);

@@ -39,6 +39,9 @@ struct Requester {
 enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
 
 struct DetachRequest {
+  // The open file description through which it is asked: its own leases are not in the way,
+  // whichever process asks (a child may have inherited the descriptor). None: asked by path.
+  std::optional<HolderId> holder = {};
   InodeNumber inode;
   FileRange range;                    // what is fenced while it waits
   std::span<const PoolRange> blocks;  // what would leave the file; any order

@@ -23,7 +23,7 @@ struct Obstacles {
   Awaited awaited = Awaited::any;
   pid_t process = 0;              // whose own pins it does not wait for
   std::vector<PoolRange> pieces;  // these are pinned by others
-  bool leases = false;            // others have leases there, and it waits for these, too
+  bool leases = false;            // others have leases there, and it waits for all leases, too
   bool none() const { return pieces.empty() && !leases; }
 
   // A block of pieces[piece] that is still pinned by others. As long as it is, nothing else needs

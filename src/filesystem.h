@@ -160,7 +160,9 @@ class Filesystem {
   // --- attributes ---
   Result<struct stat> attributes(InodeNumber inode);
   // A smaller size asks the gate; everything else answers at once. All of it or nothing.
-  void set_attributes(InodeNumber inode, const AttributeChange& change, const Caller& caller,
+  // `through`: the open file description of ftruncate(2); none for what goes by path.
+  void set_attributes(InodeNumber inode, const AttributeChange& change,
+                      std::optional<HolderId> through, const Caller& caller,
                       const CancellationRef& cancellation, Completion<struct stat> done);
   struct statvfs statistics() const;
   Result<std::string> get_xattr(InodeNumber inode, const std::string& name);
@@ -344,10 +346,15 @@ class Filesystem {
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of);
 
   // space.cpp
-  Result<Verdict> change_once(Inode& inode, const AttributeChange& change,
-                              const Requester& requester, const TicketRef& ticket);
+  // Who wants to detach, and through which open file description, if any.
+  struct Detacher {
+    Requester requester;
+    std::optional<HolderId> through;
+  };
+  Result<Verdict> change_once(Inode& inode, const AttributeChange& change, const Detacher& detacher,
+                              const TicketRef& ticket);
   Result<Verdict> punch_once(Inode& inode, FileOffset offset, ByteCount length,
-                             const Requester& requester, const TicketRef& ticket);
+                             const Detacher& detacher, const TicketRef& ticket);
   // The inode's lock is held exclusively for all of these.
   // Asks the gate about `range`, and on its agreement removes the blocks, commits the inode's
   // record (which `prepare` has changed meanwhile) and hands the blocks to the gate.
@@ -357,7 +364,7 @@ class Filesystem {
     ByteCount length;
     DetachReason reason;
   };
-  Result<Verdict> detach_at_gate(Inode& inode, const Detach& detach, const Requester& requester,
+  Result<Verdict> detach_at_gate(Inode& inode, const Detach& detach, const Detacher& detacher,
                                  const TicketRef& ticket, const std::function<void()>& prepare);
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);

@@ -93,16 +93,17 @@ void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
 }
 
 Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
-                                           const Requester& requester, const TicketRef& ticket,
+                                           const Detacher& detacher, const TicketRef& ticket,
                                            const std::function<void()>& prepare) {
   // It may have waited since it began.
   if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   const FileRange range = detach.range;
   const std::vector<PoolRange> blocks = inode.extents->physical(range);
-  const auto verdict = gate_.judge(ticket, {.inode = inode.number,
+  const auto verdict = gate_.judge(ticket, {.holder = detacher.through,
+                                            .inode = inode.number,
                                             .range = range,
                                             .blocks = blocks,
-                                            .requester = requester,
+                                            .requester = detacher.requester,
                                             .reason = detach.reason,
                                             .policy = policy_of(inode),
                                             .offset = detach.offset,
@@ -139,7 +140,7 @@ void Filesystem::apply(Inode& inode, const AttributeChange& change, std::int64_t
 }
 
 Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& change,
-                                        const Requester& requester, const TicketRef& ticket) {
+                                        const Detacher& detacher, const TicketRef& ticket) {
   const std::unique_lock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
   const std::int64_t now = file_time_now();
@@ -166,7 +167,7 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
                         .offset = FileOffset(size),
                         .length = ByteCount(inode.record.size - size),
                         .reason = DetachReason::truncate};
-    return detach_at_gate(inode, detach, requester, ticket, finish);
+    return detach_at_gate(inode, detach, detacher, ticket, finish);
   }
   finish();
   Transaction tx;
@@ -176,8 +177,8 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
 }
 
 void Filesystem::set_attributes(InodeNumber number, const AttributeChange& change,
-                                const Caller& caller, const CancellationRef& cancellation,
-                                Completion<struct stat> done) {
+                                std::optional<HolderId> through, const Caller& caller,
+                                const CancellationRef& cancellation, Completion<struct stat> done) {
   if (const Status ok = writable(); !ok) return done(std::unexpected(ok.error()));
   auto ref = cache_.get(number);
   if (!ref) return done(std::unexpected(ref.error()));
@@ -196,11 +197,11 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
   if (*change.size > kMaxFileBytes) return done(fail(EFBIG));
   if (const Status loaded = load_extents(**inode); !loaded)
     return done(std::unexpected(loaded.error()));
-  const Requester requester{processes_.process(caller.thread), caller.uid};
+  const Detacher detacher{{processes_.process(caller.thread), caller.uid}, through};
   const auto wait = std::make_shared<TruncateWait>(kernel_cache_, number);
-  run_at_gate(cancellation, [this, inode, change, requester, answer, wait,
+  run_at_gate(cancellation, [this, inode, change, detacher, answer, wait,
                              done = std::move(done)](const TicketRef& ticket) {
-    const auto verdict = change_once(**inode, change, requester, ticket);
+    const auto verdict = change_once(**inode, change, detacher, ticket);
     if (verdict && *verdict == Verdict::parked) {
       wait->begin();
       return true;
@@ -212,7 +213,7 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
 }
 
 Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCount length,
-                                       const Requester& requester, const TicketRef& ticket) {
+                                       const Detacher& detacher, const TicketRef& ticket) {
   const std::unique_lock guard(inode.lock);
   const FileRange whole = whole_blocks(offset, length);
   const std::uint64_t end = offset.value + length.value;
@@ -234,7 +235,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
     if (first && first->file < whole.end()) {
       const Detach detach{
           .range = whole, .offset = offset, .length = length, .reason = DetachReason::punch};
-      return detach_at_gate(inode, detach, requester, ticket, finish);
+      return detach_at_gate(inode, detach, detacher, ticket, finish);
     }
   }
   finish();
@@ -252,10 +253,10 @@ void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
   Inode* const inode =
       &*file.inode;  // the kernel keeps the file open for as long as the request lives
   if (const Status loaded = load_extents(*inode); !loaded) return done(loaded);
-  const Requester requester{processes_.process(caller.thread), caller.uid};
+  const Detacher detacher{{processes_.process(caller.thread), caller.uid}, file.holder};
   const auto kept = cache_.get(inode->number);  // like pin(): until its lock is let go
   run_at_gate(cancellation, [=, this, done = std::move(done)](const TicketRef& ticket) {
-    const auto verdict = punch_once(*inode, offset, length, requester, ticket);
+    const auto verdict = punch_once(*inode, offset, length, detacher, ticket);
     if (verdict && *verdict == Verdict::parked) return true;
     done(verdict ? Status() : std::unexpected(verdict.error()));
     return false;

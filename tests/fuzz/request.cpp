@@ -116,10 +116,17 @@ class Client {
     auto body = any<fuse_setattr_in>();
     body.valid = in_.below(2) == 0 ? in_.u32() : FATTR_SIZE;
     body.size = some_offset();
+    // As in ftruncate(2); the kernel names no file that is not open.
+    const Handle* const handle = (body.valid & FATTR_FH) != 0 ? some_file() : nullptr;
+    if (handle == nullptr) {
+      body.valid &= ~static_cast<std::uint32_t>(FATTR_FH);
+    } else {
+      body.fh = handle->fh;
+    }
     for (std::uint32_t* const part : {&body.atimensec, &body.mtimensec, &body.ctimensec}) {
       *part %= 1'000'000'000;
     }
-    message(FUSE_SETATTR, some_node(), body, "");
+    message(FUSE_SETATTR, handle != nullptr ? handle->node : some_node(), body, "");
   }
   void make() {
     const std::uint64_t node = some_node();

@@ -321,7 +321,7 @@ class Worker {
     const auto cancellation = std::make_shared<Cancellation>();
     const auto done = wait_for<Result<struct stat>>(
         [&](auto answer) {
-          fs_.set_attributes(file.inode(), change, {}, cancellation, std::move(answer));
+          fs_.set_attributes(file.inode(), change, {}, {}, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     note_detach("truncate", code_of(done));

@@ -59,7 +59,7 @@ T wait_for(const Issue& issue, const CancellationRef& cancellation = nullptr,
 inline Result<struct stat> set_attributes(Filesystem& fs, InodeNumber inode,
                                           const AttributeChange& change) {
   return wait_for<Result<struct stat>>(
-      [&](auto done) { fs.set_attributes(inode, change, {}, nullptr, std::move(done)); });
+      [&](auto done) { fs.set_attributes(inode, change, {}, {}, nullptr, std::move(done)); });
 }
 
 inline Status truncate(Filesystem& fs, InodeNumber inode, std::uint64_t size) {

@@ -31,6 +31,7 @@ Outcome refused(Waits waits, Told told = Told::nothing) {
 
 // A lease without a pin: a layout that may change, once its holder has been told.
 Outcome meets_lease(const Cell& cell, const Holding& held) {
+  if (cell.rule == Rule::breaks && held.own) return {.error = EDEADLK};
   Outcome result{.told = Told::changed, .blocks = given_back(cell.action, held)};
   if (cell.rule == Rule::breaks) {
     result.waits.policy = true;
@@ -42,7 +43,7 @@ Outcome meets_lease(const Cell& cell, const Holding& held) {
 
 // Long-term pins are in the way, or short ones past their time (which were waited for).
 Outcome meets_pins(const Cell& cell, const Holding& held, Waits waits) {
-  const Told if_done = held.lease && !held.own ? Told::changed : Told::nothing;
+  const Told if_done = held.lease ? Told::changed : Told::nothing;
   const Outcome limbo{
       .waits = waits, .told = if_done, .blocks = detached_while_pinned(cell, held, false)};
   switch (cell.rule) {
@@ -81,13 +82,14 @@ Outcome meets_pins(const Cell& cell, const Holding& held, Waits waits) {
 Holding holding(Scene scene, Longterm longterm) {
   Holding held;
   held.keeps_it_open = scene != Scene::none && scene != Scene::crash;
-  held.own = scene == Scene::own || scene == Scene::own_short;
+  held.own = scene == Scene::own || scene == Scene::own_lease || scene == Scene::own_short;
   held.exclusive = scene == Scene::exclusive;
-  held.lease =
-      scene == Scene::leased || scene == Scene::lease_only || scene == Scene::own || held.exclusive;
+  held.lease = scene == Scene::leased || scene == Scene::lease_only || scene == Scene::own ||
+               scene == Scene::own_lease || held.exclusive;
   switch (scene) {
     case Scene::none:
     case Scene::lease_only:
+    case Scene::own_lease:
       break;
     case Scene::short_pin:
     case Scene::own_short:
@@ -112,7 +114,7 @@ Outcome outcome(const Cell& cell) {
   const Holding held = holding(cell.scene, cell.longterm);
   if (cell.action == Action::zero) return {};
   if (cell.action == Action::unlink) return at_last_close(cell, held);
-  if (held.exclusive && !held.own && cell.rule != Rule::ignore) return refused({});
+  if (held.exclusive && cell.rule != Rule::ignore) return refused({});
   if (held.pin && held.short_term) {
     if (held.own) return {.error = EDEADLK};
     const Waits waits{.short_timeout = true};
@@ -122,7 +124,7 @@ Outcome outcome(const Cell& cell) {
     return meets_pins(cell, held, waits);
   }
   if (held.pin) return meets_pins(cell, held, {});
-  if (held.lease && !held.own) return meets_lease(cell, held);
+  if (held.lease) return meets_lease(cell, held);
   return {.blocks = given_back(cell.action, held)};
 }
 
@@ -166,6 +168,7 @@ const char* name_of(Scene scene) {
                              "lease alone",
                              "exclusive lease and long-term pin",
                              "own lease and long-term pin",
+                             "own lease alone",
                              "own short-term pin",
                              "pin from before a crash"};
   return names[static_cast<std::size_t>(scene)];

@@ -3,7 +3,7 @@
 // real mounts.
 //
 // A cell: a file of six blocks, of which the third and fourth are held in some way (Scene), meets
-// an operation of another process, on a mount with some policy.
+// an operation by another open file description or by path, on a mount with some policy.
 #pragma once
 
 #include <array>
@@ -29,7 +29,8 @@ enum class Scene : std::uint8_t {
   leased,      // a shared lease and a long-term pin
   lease_only,  // a shared lease
   exclusive,   // an exclusive lease and a long-term pin
-  own,         // as leased, but the holder is the requester's process
+  own,         // as leased, but the holder is the requester's process, by another descriptor
+  own_lease,   // as lease_only, likewise
   own_short,
   crash,  // a long-term pin of a former daemon, whose process lives on
 };
@@ -39,9 +40,9 @@ inline constexpr std::array kRules{Rule::refuse, Rule::defer, Rule::wait, Rule::
                                    Rule::ignore};
 inline constexpr std::array kEndings{Ending::refuse, Ending::defer, Ending::gives_way};
 inline constexpr std::array kLongterms{Longterm::allow, Longterm::lease, Longterm::forbid};
-inline constexpr std::array kScenes{Scene::none,   Scene::short_pin,  Scene::long_pin,
-                                    Scene::leased, Scene::lease_only, Scene::exclusive,
-                                    Scene::own,    Scene::own_short,  Scene::crash};
+inline constexpr std::array kScenes{
+    Scene::none,      Scene::short_pin, Scene::long_pin,  Scene::leased,    Scene::lease_only,
+    Scene::exclusive, Scene::own,       Scene::own_lease, Scene::own_short, Scene::crash};
 inline constexpr std::array kActions{Action::truncate, Action::o_trunc, Action::punch,
                                      Action::zero,     Action::rename,  Action::unlink};
 
@@ -60,7 +61,7 @@ struct Holding {
   bool short_term = false;
   bool lease = false;
   bool exclusive = false;
-  bool own = false;            // the requester's process has it
+  bool own = false;            // the requester's process has it, by another descriptor
   bool keeps_it_open = false;  // an open descriptor on the file
 };
 Holding holding(Scene scene, Longterm longterm);

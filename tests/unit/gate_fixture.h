@@ -103,14 +103,16 @@ class GateFixture {
     return gate.begin([this, request] { woken.push(request); });
   }
   // Judges a detach of file blocks that have the same numbers as their pool blocks, in inode 1.
-  Result<Verdict> judge(const TicketRef& ticket, std::vector<PoolRange> ranges, pid_t process = 1) {
+  Result<Verdict> judge(const TicketRef& ticket, std::vector<PoolRange> ranges, pid_t process = 1,
+                        std::optional<HolderId> through = std::nullopt) {
     std::uint64_t low = UINT64_MAX;
     std::uint64_t high = 0;
     for (const PoolRange& range : ranges) {
       low = std::min(low, range.start.value);
       high = std::max(high, range.end().value);
     }
-    return gate.judge(ticket, {.inode = InodeNumber{1},
+    return gate.judge(ticket, {.holder = through,
+                               .inode = InodeNumber{1},
                                .range = in_file(low, high - low),
                                .blocks = ranges,
                                .requester = {process, 0}});
@@ -138,9 +140,10 @@ class GateFixture {
     return id;
   }
   // Begins, judges; if it may go ahead, detaches; ends unless it is parked.
-  Result<Verdict> punch(std::vector<PoolRange> ranges, pid_t process = 1) {
+  Result<Verdict> punch(std::vector<PoolRange> ranges, pid_t process = 1,
+                        std::optional<HolderId> through = std::nullopt) {
     const TicketRef ticket = begin(-1);
-    const Result<Verdict> verdict = judge(ticket, ranges, process);
+    const Result<Verdict> verdict = judge(ticket, ranges, process, through);
     if (verdict == Verdict::proceed) gate.detached(ticket, ranges);
     if (verdict != Verdict::parked) gate.end(ticket);
     return verdict;

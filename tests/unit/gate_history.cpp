@@ -14,7 +14,7 @@ struct OpInfo {
 // N: a request, and the pin or lease that it took; HOLDER: a slot. Ranges are in file blocks.
 constexpr std::array<OpInfo, 17> kOps{{
     {"write", 4, "INODE FIRST COUNT BLOCK: fills holes with free blocks, from BLOCK on"},
-    {"detach", 5, "N INODE FIRST COUNT PROCESS: begins; COUNT 0 is a truncate"},
+    {"detach", 6, "N INODE FIRST COUNT PROCESS HOLDER (-1: none): begins; COUNT 0 is a truncate"},
     {"pin", 9, "N INODE FIRST COUNT PROCESS USER HOLDER SHORT NOWAIT: begins"},
     {"lease", 8, "N INODE FIRST COUNT PROCESS HOLDER EXCLUSIVE NOWAIT: begins"},
     {"try", 1, "N: asks the gate, unless it is parked; goes ahead, or ends, as that says"},

@@ -68,6 +68,7 @@ class GateReplay {
   struct Seen {
     int parked = 0;
     int ahead = 0;
+    int waits_for_own_lease = 0;        // EDEADLK for leases alone
     std::vector<std::uint64_t> events;  // by kind
   };
   const Seen& seen() const;

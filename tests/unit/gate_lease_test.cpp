@@ -181,7 +181,18 @@ TEST_CASE("lease: an exclusive one makes others' detaches fail, whatever the pol
     } else {
       CHECK(others.error().code == ETXTBSY);
     }
-    CHECK(f.punch({blocks(4, 4)}, 2) == Verdict::proceed);  // its own
+    // The same process through another open file, and by path: as others.
+    for (const auto through : {std::optional(f.other), std::optional<HolderId>()}) {
+      const auto same_process = f.punch({blocks(4, 4)}, 2, through);
+      if (policy == PinPolicy::ignore) {
+        CHECK(same_process == Verdict::proceed);
+      } else {
+        CHECK(same_process.error().code == ETXTBSY);
+      }
+    }
+    for (const pid_t process : {2, 1, 0}) {  // a child has inherited the descriptor
+      CHECK(f.punch({blocks(4, 4)}, process, f.holder) == Verdict::proceed);
+    }
     CHECK(f.punch({blocks(10, 4)}, 1) == Verdict::proceed);
   }
 }
@@ -196,12 +207,113 @@ TEST_CASE("lease: exclusive and others' leases exclude each other, where they ov
 }
 
 TEST_CASE("lease: one's own detach does not break one's own lease, and its own pins count") {
+  for (const PinPolicy policy : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::wait,
+                                 PinPolicy::breaks, PinPolicy::ignore}) {
+    Leases f({.pin_policy = policy, .short_timeout_ms = kHour});
+    f.leased(f.holder, 0, 10, 2);
+    for (const pid_t process : {2, 1, 0}) {  // the holder is the open file, not a process
+      CHECK(f.punch({blocks(0, 4)}, process, f.holder) == Verdict::proceed);
+    }
+    CHECK(f.gate.next_news(f.holder).error().code == EAGAIN);
+  }
   Leases f;
   f.leased(f.holder, 0, 10, 2);
-  CHECK(f.punch({blocks(0, 4)}, 2) == Verdict::proceed);
-  CHECK(f.gate.next_news(f.holder).error().code == EAGAIN);
   f.pinned(f.holder, {blocks(5, 1)}, 2);
-  CHECK(f.punch({blocks(5, 1)}, 2).error().code == EDEADLK);
+  CHECK(f.punch({blocks(5, 1)}, 2, f.holder).error().code == EDEADLK);
+  const TicketRef child = f.begin(1);
+  CHECK(f.judge(child, {blocks(5, 1)}, 3, f.holder) == Verdict::parked);
+  CHECK(f.gate.next_news(f.holder).error().code == EAGAIN);
+  f.gate.end(child);
+}
+
+TEST_CASE("lease: the process's other open files are told like anybody's") {
+  for (const PinPolicy policy : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::wait}) {
+    Leases f({.pin_policy = policy, .short_timeout_ms = kHour});
+    f.leased(f.holder, 0, 10, 2);
+    for (const auto through : {std::optional(f.other), std::optional<HolderId>()}) {
+      CHECK(f.punch({blocks(0, 4)}, 2, through) == Verdict::proceed);
+      const auto news = f.gate.next_news(f.holder);
+      REQUIRE(news);
+      CHECK_FALSE(news->deadline);
+      CHECK(news->process == 2);
+    }
+    CHECK(f.gate.totals().leases == 1);
+  }
+}
+
+TEST_CASE("lease: under `break`, who would wait for its own process alone is told so at once") {
+  Leases f;
+  f.leased(f.holder, 0, 10, 2);
+  const auto by_path = std::optional<HolderId>();
+  for (const auto through : {std::optional(f.other), by_path}) {
+    CHECK(f.punch({blocks(0, 4)}, 2, through).error().code == EDEADLK);
+    f.pinned(f.holder, {blocks(1, 1)}, 2);  // and with pins of its own beside
+    CHECK(f.punch({blocks(0, 4)}, 2, through).error().code == EDEADLK);
+    CHECK(f.gate.next_news(f.holder).error().code == EAGAIN);
+  }
+  CHECK_FALSE(f.gate.leases_after(LeaseId{}, 1).at(0).breaking);
+
+  // Nobody is process 0, and two of these need not be the same.
+  f.leased(f.other, 20, 10, 0);
+  const TicketRef nobody = f.begin(1);
+  CHECK(f.judge(nobody, {blocks(20, 4)}, 0) == Verdict::parked);
+  f.gate.end(nobody);
+}
+
+TEST_CASE("lease: under `break`, others in the way: the process's own are asked and awaited, too") {
+  for (const bool by_lease : {true, false}) {
+    for (const bool own_first : {true, false}) {
+      INFO(by_lease << own_first);
+      Leases f;
+      const LeaseId own = f.leased(f.holder, 0, 10, 2);
+      // What another process has there.
+      LeaseId lease;
+      PinId pin;
+      if (by_lease) {
+        lease = f.leased(f.other, 0, 10, 3);
+      } else {
+        pin = f.pinned(f.other, {blocks(1, 1)}, 3);
+      }
+      const auto other_goes = [&] {
+        return by_lease ? f.gate.unlease(f.other, lease).has_value()
+                        : f.gate.unpin(f.other, pin).has_value();
+      };
+      const TicketRef detach = f.begin(1);
+      const std::vector<PoolRange> wanted{blocks(0, 4)};
+      CHECK(f.judge(detach, wanted, 2) == Verdict::parked);
+      const auto news = f.gate.next_news(f.holder);
+      REQUIRE(news);
+      CHECK(news->deadline);
+      CHECK(f.gate.next_news(f.other).has_value() == by_lease);
+      if (own_first) {
+        REQUIRE(f.gate.unlease(f.holder, own));
+        CHECK(f.woken.next() == 1);
+        CHECK(f.judge(detach, wanted, 2) == Verdict::parked);
+        REQUIRE(other_goes());
+        CHECK(f.woken.next() == 1);
+        CHECK(f.judge(detach, wanted, 2) == Verdict::proceed);
+      } else {
+        REQUIRE(other_goes());
+        CHECK(f.woken.next() == 1);
+        CHECK(f.judge(detach, wanted, 2).error().code == EDEADLK);
+      }
+      f.gate.end(detach);
+      CHECK(f.gate.totals().leases == (own_first ? 0 : 1));
+    }
+  }
+}
+
+TEST_CASE("lease: when the time is up, the process's own lease is taken away as others' are") {
+  Leases f(breaking(50));
+  f.leased(f.holder, 0, 10, 2);
+  f.leased(f.other, 0, 10, 3);
+  const TicketRef detach = f.begin(1);
+  CHECK(f.judge(detach, {blocks(0, 4)}, 2) == Verdict::parked);
+  CHECK(f.woken.next() == 1);
+  CHECK(f.judge(detach, {blocks(0, 4)}, 2) == Verdict::proceed);
+  f.gate.end(detach);
+  CHECK(f.gate.totals().leases == 0);
+  CHECK(f.gate.next_news(f.holder)->kind == LeaseNews::Kind::revoked);
 }
 
 TEST_CASE("lease: new leases queue behind a waiting detach, as pins do") {

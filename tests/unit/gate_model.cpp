@@ -266,9 +266,19 @@ bool GateModel::may_go_ahead(PinPolicy policy, std::uint64_t pinned_blocks) cons
   return in_limbo() + pinned_blocks <= options.limbo_limit.value / kBlockSize;
 }
 
-GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline) {
+GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
+                                  const std::vector<Lease>& broken) {
   r.in_the_way = pinned(blocks_of(r.range), awaited, r.requester.process);
-  if (r.in_the_way.empty() && r.breaking.empty()) return refuse(r, EDEADLK);
+  const bool others_lease = std::any_of(broken.begin(), broken.end(), [&](const Lease& lease) {
+    return r.requester.process == 0 || lease.requester.process != r.requester.process;
+  });
+  if (r.in_the_way.empty() && !others_lease) return refuse(r, EDEADLK);
+  std::map<int, Time> before;
+  before.swap(r.breaking);
+  for (const Lease& lease : broken) {
+    if (!before.contains(lease.number)) tell(r, lease, deadline);
+    r.breaking[lease.number] = deadline;
+  }
   if (!r.has_waited) post(GateEvent::Kind::waiting, r);
   r.has_waited = true;
   r.awaited = awaited;
@@ -287,8 +297,7 @@ GateModel::Answer GateModel::judge(int number) {
 
   std::vector<Lease> others;
   for (const Lease& lease : leases) {
-    const bool own = r.requester.process != 0 && lease.requester.process == r.requester.process;
-    if (!own && overlap(lease.range, r.range)) others.push_back(lease);
+    if (lease.holder != r.holder && overlap(lease.range, r.range)) others.push_back(lease);
   }
   const bool exclusive =
       std::any_of(others.begin(), others.end(), [](const Lease& lease) { return lease.exclusive; });
@@ -299,8 +308,7 @@ GateModel::Answer GateModel::judge(int number) {
   if (now >= shorts_until) r.shorts_are_long = true;
   const std::vector<Block> blocks = blocks_of(r.range);
   if (!r.shorts_are_long && !pinned(blocks, Awaited::short_term, std::nullopt).empty()) {
-    r.breaking.clear();
-    return wait(r, Awaited::short_term, shorts_until);
+    return wait(r, Awaited::short_term, shorts_until, {});
   }
 
   const std::uint64_t pinned_blocks = pinned(blocks, Awaited::any, std::nullopt).size();
@@ -322,13 +330,8 @@ GateModel::Answer GateModel::judge(int number) {
         policy == PinPolicy::wait ? options.wait_timeout_ms : options.break_timeout_ms;
     const Time limit = timeout == 0 ? kNever : after(r.waits_since, timeout);
     if (now < limit) {
-      if (policy == PinPolicy::wait) r.breaking.clear();
-      for (const Lease& lease : others) {
-        if (policy == PinPolicy::wait) break;
-        if (!r.breaking.contains(lease.number)) tell(r, lease, limit);
-        r.breaking[lease.number] = limit;
-      }
-      return wait(r, Awaited::any, limit);
+      return wait(r, Awaited::any, limit,
+                  policy == PinPolicy::breaks ? others : std::vector<Lease>());
     }
     post(GateEvent::Kind::timeout, r);
     rules = options.on_timeout == OnTimeout::defer ? PinPolicy::defer : PinPolicy::refuse;

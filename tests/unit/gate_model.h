@@ -59,7 +59,7 @@ class GateModel {
     int number;  // ascending in order of arrival
     What what;
     Range range;
-    int holder;
+    int holder;  // of a detach: through which it is asked; -1: none
     Requester requester;
     PinKind kind = PinKind::long_term;
     bool nowait = false;
@@ -149,7 +149,8 @@ class GateModel {
   bool covered(int holder, const Range& range) const;
   bool needed(const Lease& lease, std::uint64_t first, std::uint64_t count) const;
   std::optional<Answer> pass_fences(Request& r);
-  Answer wait(Request& r, Awaited awaited, Time deadline);
+  // Breaks leases and waits for them, too.
+  Answer wait(Request& r, Awaited awaited, Time deadline, const std::vector<Lease>& broken);
   Answer refuse(Request& r, int error);
   Answer go_ahead(Request& r, bool keep_pinned);
   bool may_go_ahead(PinPolicy policy, std::uint64_t pinned_blocks) const;

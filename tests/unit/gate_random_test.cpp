@@ -38,7 +38,7 @@ class Chooser {
     if (crowd_) return next_of_crowd(both);
     const std::int64_t dice = below(32);
     if (dice < 4) return {Op::write, {below(Model::kFiles), below(16), 1 + below(6), below(64)}};
-    if (dice < 9) return begin_detach();
+    if (dice < 9) return begin_detach(model);
     if (dice < 14) return begin_pin(model);
     if (dice < 17) return begin_lease();
     if (dice < 21 && !both.idle().empty()) return {Op::attempt, {both.idle()[index(both.idle())]}};
@@ -73,18 +73,28 @@ class Chooser {
     }
     const std::int64_t dice = below(16);
     if (dice < 1) return {Op::write, {0, below(16), 1 + below(6), below(64)}};
-    if (dice < 2 && model.requests.size() < 40) return begin_detach();
+    if (dice < 2 && model.requests.size() < 40) return begin_detach(model);
     if (dice < 8 && model.requests.size() < 40) return begin_pin(model);
     if (dice < 11 && !both.idle().empty()) return {Op::attempt, {both.idle()[index(both.idle())]}};
     if (!model.pins.empty()) return {Op::unpin, {model.pins[index(model.pins)].number}};
-    return begin_detach();
+    return begin_detach(model);
   }
   std::int64_t any_file() { return crowd_ ? 0 : below(Model::kFiles); }
 
-  GateStep begin_detach() {
-    const std::int64_t first = below(Model::kFileBlocks);
+  GateStep begin_detach(const Model& model) {
+    std::int64_t inode = any_file();
+    std::int64_t first = below(Model::kFileBlocks);
     const std::int64_t count = below(8) == 0 ? 0 : 1 + below(6);
-    return {Op::detach, {begin(), any_file(), first, clipped(first, count), below(4)}};
+    std::int64_t process = below(4);
+    // Often where the same process has a lease: through the lease's holder, another one, or none.
+    if (!model.leases.empty() && below(3) == 0) {
+      const Model::Lease& lease = model.leases[index(model.leases)];
+      inode = static_cast<std::int64_t>(lease.range.inode);
+      first = static_cast<std::int64_t>(lease.range.first);
+      process = lease.requester.process;
+    }
+    const std::int64_t holder = below(3) == 0 ? -1 : below(kSlots);
+    return {Op::detach, {begin(), inode, first, clipped(first, count), process, holder}};
   }
   GateStep begin_pin(const Model& model) {
     std::int64_t inode = any_file();
@@ -187,6 +197,7 @@ TEST_CASE("gate: random histories do what the specification says") {
   constexpr std::uint64_t kSteps = 800;
   int parked = 0;
   int ahead = 0;
+  int waits_for_own_lease = 0;
   std::vector<std::uint64_t> events(GateEvent::kKinds);
   std::uint64_t steps = 0;
   for (std::uint64_t seed = first_seed; steps < all_steps; ++seed) {
@@ -198,12 +209,14 @@ TEST_CASE("gate: random histories do what the specification says") {
     run.finish();
     parked += run.seen().parked;
     ahead += run.seen().ahead;
+    waits_for_own_lease += run.seen().waits_for_own_lease;
     for (std::size_t i = 0; i < events.size(); ++i) events[i] += run.seen().events[i];
   }
   // The histories are worth something only if all kinds of things happen in them.
   if (all_steps < 10'000) return;
   CHECK(parked > 500);
   CHECK(ahead > 2000);
+  CHECK(waits_for_own_lease > 100);
   for (std::size_t i = 0; i < events.size(); ++i) {
     const auto kind = static_cast<GateEvent::Kind>(i);
     if (kind == GateEvent::Kind::quarantine) continue;

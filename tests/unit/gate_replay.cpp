@@ -105,7 +105,8 @@ void GateReplay::Impl::begin(Model::Request request) {
 void GateReplay::Impl::attempt(int request) {
   if (std::erase(idle, request) == 0) return;
   const Model::Request r = *model.find_request(request);
-  const std::vector<PoolRange> where = ranges(model.blocks_of(r.range));
+  const std::vector<Model::Block> blocks = model.blocks_of(r.range);
+  const std::vector<PoolRange> where = ranges(blocks);
   const Model::Answer expected = r.what == Model::What::detach ? model.judge(request)
                                  : r.what == Model::What::pin  ? model.pin(request)
                                                                : model.lease(request);
@@ -121,6 +122,9 @@ void GateReplay::Impl::attempt(int request) {
     return;
   }
   if (expected.error == 0) ++seen.ahead;
+  const bool unpinned = std::all_of(blocks.begin(), blocks.end(),
+                                    [&](Model::Block block) { return model.counts(block).none(); });
+  if (expected.error == EDEADLK && unpinned) ++seen.waits_for_own_lease;
   model.end(request);
   gate.end(tickets.at(request));
   tickets.erase(request);
@@ -128,7 +132,10 @@ void GateReplay::Impl::attempt(int request) {
 
 Model::Answer GateReplay::Impl::judge(const Model::Request& r, std::span<const PoolRange> where) {
   const TicketRef& ticket = tickets.at(r.number);
-  const auto verdict = gate.judge(ticket, {.inode = InodeNumber{r.range.inode},
+  const auto holder =
+      r.holder < 0 ? std::nullopt : std::optional(holders.at(static_cast<std::size_t>(r.holder)));
+  const auto verdict = gate.judge(ticket, {.holder = holder,
+                                           .inode = InodeNumber{r.range.inode},
                                            .range = in_file(r.range.first, r.range.count),
                                            .blocks = where,
                                            .requester = r.requester,
@@ -223,7 +230,7 @@ void GateReplay::Impl::close(std::size_t slot, bool interrupt) {
   const int holder = holder_of[slot];
   std::vector<int> open;
   for (const Model::Request& r : model.requests) {
-    if (r.what != Model::What::detach && r.holder == holder) open.push_back(r.number);
+    if (r.holder == holder) open.push_back(r.number);
   }
   if (!open.empty() && !interrupt) return;
   for (const int request : open) cancel(request);
@@ -286,7 +293,7 @@ void GateReplay::Impl::carry_out(const GateStep& step) {
       return begin({.number = n,
                     .what = Model::What::detach,
                     .range = range(),
-                    .holder = -1,
+                    .holder = a[5] < 0 ? -1 : holder_of[number(a[5]) % kHolders],
                     .requester = requester});
     case Op::pin:
       return begin({.number = n,

@@ -57,12 +57,17 @@ struct GateReplay::Impl {
   std::vector<HolderId> holders;          // by the specification's number of the holder
   std::array<int, kHolders> holder_of{};  // by slot
   std::vector<int> idle;
-  Seen seen{.parked = 0, .ahead = 0, .events = std::vector<std::uint64_t>(GateEvent::kKinds)};
+  Seen seen = nothing_seen();
   std::string wrong;
   PinId sentinel;
   Gate gate;
 
   Impl();
+  static Seen nothing_seen() {
+    Seen seen;
+    seen.events.resize(GateEvent::kKinds);
+    return seen;
+  }
   SteadyTime at(Model::Time ms) const { return start + std::chrono::milliseconds(ms); }
   void new_holder(std::size_t slot);
   void settle();

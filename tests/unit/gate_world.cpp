@@ -101,6 +101,7 @@ GateWorld::RequestRef GateWorld::begin(std::mt19937& random) {
                     1 + random() % std::min<std::size_t>(8, kFileBlocks - first)};
   request->process = static_cast<pid_t>(1 + random() % 3);
   request->holder = holder(random() % kHolders);
+  if (request->what == What::detach && random() % 2 == 0) request->holder = nullptr;
   request->kind = random() % 2 == 0 ? PinKind::short_term : PinKind::long_term;
   request->nowait = random() % 8 == 0;
   request->exclusive = random() % 8 == 0;
@@ -146,8 +147,10 @@ bool GateWorld::detach(const Request& request) {
   File& file = files_[range.file];
   const std::unique_lock lock(file.mutex);
   const std::vector<PoolRange> leaving = ranges(file, range);
-  const auto exclusive = exclusive_over(range, request.process, nullptr);
-  const auto verdict = gate_.judge(request.ticket, {.inode = InodeNumber{range.file},
+  const auto exclusive = exclusive_over(range, request.holder.get());
+  const auto through = request.holder ? std::optional(request.holder->id) : std::nullopt;
+  const auto verdict = gate_.judge(request.ticket, {.holder = through,
+                                                    .inode = InodeNumber{range.file},
                                                     .range = range.blocks(),
                                                     .blocks = leaving,
                                                     .requester = {request.process, 0},
@@ -160,7 +163,7 @@ bool GateWorld::detach(const Request& request) {
   }
   if (!verdict) return true;
   none_stayed("a detach passes an exclusive lease", exclusive,
-              exclusive_over(range, request.process, nullptr));
+              exclusive_over(range, request.holder.get()));
   {
     const std::lock_guard pool(pool_mutex_);
     for (const PoolRange& blocks : leaving) {
@@ -205,7 +208,7 @@ bool GateWorld::lease(const Request& request) {
   const std::shared_lock open(holder.mutex);
   if (holder.closed) return true;
   const std::set<int> fences = fences_before(request);
-  const auto exclusive = exclusive_over(request.range, 0, &holder);
+  const auto exclusive = exclusive_over(request.range, &holder);
   const std::lock_guard table(holder.table);
   const auto id = gate_.lease(request.ticket, {.holder = holder.id,
                                                .inode = InodeNumber{request.range.file},
@@ -217,8 +220,7 @@ bool GateWorld::lease(const Request& request) {
   if (id && !*id) return false;
   if (!id) return true;
   none_stayed("a lease passes an older fence", fences, fences_before(request));
-  none_stayed("a lease passes an exclusive one", exclusive,
-              exclusive_over(request.range, 0, &holder));
+  none_stayed("a lease passes an exclusive one", exclusive, exclusive_over(request.range, &holder));
   ++seen_.leased;
   const Lease lease{request.range, request.process, request.exclusive};
   holder.leases[**id] = lease;
@@ -316,13 +318,12 @@ std::set<int> GateWorld::fences_before(const Request& request) {
   return result;
 }
 
-std::set<LeaseId> GateWorld::exclusive_over(const Range& range, pid_t process,
-                                            const Holder* except) {
+std::set<LeaseId> GateWorld::exclusive_over(const Range& range, const Holder* except) {
   std::set<LeaseId> result;
   const std::lock_guard lock(open_mutex_);
   for (const auto& [id, entry] : exclusive_) {
     const auto& [lease, of] = entry;
-    if (lease.process != process && of != except && lease.range.overlaps(range)) result.insert(id);
+    if (of != except && lease.range.overlaps(range)) result.insert(id);
   }
   return result;
 }

@@ -93,7 +93,7 @@ class GateWorld {
     What what;
     Range range;
     pid_t process;
-    HolderRef holder;
+    HolderRef holder;  // of a detach: through which it is asked, or null
     PinKind kind;
     bool nowait;
     bool exclusive;
@@ -121,8 +121,8 @@ class GateWorld {
   static std::vector<PoolRange> ranges(const File& file, const Range& range);
   // Fences over the range that are older than the request, by number.
   std::set<int> fences_before(const Request& request);
-  // Exclusive leases over the range, except those of the process or the holder.
-  std::set<LeaseId> exclusive_over(const Range& range, pid_t process, const Holder* except);
+  // Exclusive leases over the range, except those of the holder.
+  std::set<LeaseId> exclusive_over(const Range& range, const Holder* except);
   template <class Numbers>
   void none_stayed(const char* what, const Numbers& before, const Numbers& after);
   void complain(const std::string& what);

@@ -46,8 +46,8 @@ void GateWorld::settle() {
   if (!granted(pin) || !gate_.unpin(holder, **pin)) complain("the sentinel's pin is not there");
 }
 
-// Somebody else's pin, or under `break` a lease; and for pins and leases an older detach that
-// waits.
+// Another process's pin, or under `break` a lease of it that is not the request's own; and for pins
+// and leases an older detach that waits.
 bool GateWorld::has_reason(const Request& request) {
   if (request.what != What::detach) return !fences_before(request).empty();
   const File& file = files_[request.range.file];
@@ -61,7 +61,8 @@ bool GateWorld::has_reason(const Request& request) {
       }
     }
     for (const auto& [id, lease] : slot->leases) {
-      if (breaks && lease.process != request.process && lease.range.overlaps(request.range)) {
+      if (breaks && slot != request.holder && lease.process != request.process &&
+          lease.range.overlaps(request.range)) {
         return true;
       }
     }
