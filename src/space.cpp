@@ -228,7 +228,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
     }
     volume_.medium().fence();
     inode.mtime = inode.ctime = file_time_now();
-    drop_privileges_unasked(inode, requester.uid);
+    drop_privileges_unasked(inode, detacher.requester.uid);
   };
   if (!whole.empty()) {
     const auto first = inode.extents->first_from(whole.start);
