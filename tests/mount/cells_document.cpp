@@ -16,9 +16,10 @@ the test that checks each cell on a real mount (`tests/mount/cells_test.cpp`, fr
     DAXFS_WRITE_CELLS=1 build/release/tests/tests_mount "docs/cells.md*"
 
 The scene: a file of six blocks. A holder, another process than the requester's unless it is said to be *own*, has
-the third and fourth block. An *own* one is the same process, but not the same open file description: that, by
-which `ftruncate` and `fallocate` can ask, does not find its own leases in the way, whatever the policy. The requester truncates the file to one block, opens it with O_TRUNC, punches or zeroes
-all blocks but the first, renames a file over it, or unlinks it and closes it.
+the third and fourth block. The requester truncates the file to one block, opens it with O_TRUNC, punches or zeroes
+all blocks but the first, renames a file over it, or unlinks it and closes it. It asks by path or through an open
+file description of its own, also where the holder is its own process. (What is asked through the holder's open file
+description, by `ftruncate` or `fallocate`, does not find its own leases in the way, whatever the policy.)
 
 | word | means |
 |---|---|

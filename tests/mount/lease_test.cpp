@@ -33,12 +33,12 @@ struct Leased : Mount {
     fd = open_file(file, O_RDWR);
     REQUIRE(daxfs_lease(fd.get(), 0, kBlocks * kBlock, flags, &lease) == 0);
   }
-  // Another holder, which stays: a process with a lease over the first block.
+  // Another holder, which stays: a process with a lease over all of it.
   std::unique_ptr<Holder> other_holder() const {
     auto holder = std::make_unique<Holder>([this] {
       const int own = open(file.c_str(), O_RDONLY | O_CLOEXEC);
       std::uint64_t id = 0;
-      return error_of(daxfs_lease(own, 0, kBlock, 0, &id));
+      return error_of(daxfs_lease(own, 0, kBlocks * kBlock, 0, &id));
     });
     REQUIRE(holder->result() == 0);
     return holder;
