@@ -77,7 +77,7 @@ TEST_CASE_METHOD(Switched, "every knob can be switched live, and says what is in
                                     {"longterm=allow", "longterm", "allow"},
                                     {"pin_limit=3M", "pin_limit", 3 << 20},
                                     {"limbo_limit=1M", "limbo_limit", 1 << 20},
-                                    {"limbo_limit=50%", "limbo_limit", total / 100 * 50}}};
+                                    {"limbo_limit=50%", "limbo_limit", total / 2}}};
   for (const Knob& knob : knobs) {
     INFO(knob.text);
     const Json before = policy();
