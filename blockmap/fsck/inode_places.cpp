@@ -22,9 +22,6 @@ using pmem::kChunkInodes;
 using pmem::PoolState;
 
 constexpr std::size_t kEntries = std::tuple_size_v<decltype(ChunkIndexBlock::chunks)>;
-// All slots but those of four blocks. Not half of them: a few blocks of a file with free space
-// around them are no chunk, whatever a forged index says.
-constexpr std::uint64_t kMostlyFree = kChunkInodes - 4 * kBlockSize / pmem::kInodeBytes;
 
 std::size_t covered(const ChunkIndexBlock& index) {
   return offsetof(ChunkIndexBlock, chunks) + index.count * sizeof(std::uint64_t);
@@ -78,20 +75,20 @@ class Places {
 
   // Blocks of a file that are taken for an inode chunk would be "repaired" to death; a chunk that
   // is refused costs all inodes in it and in those listed behind it. So one inode proves it, also
-  // one with a flipped bit; and a chunk whose few inodes are all destroyed is known by its free
-  // slots.
+  // one with a flipped bit. Free slots do not, unless there is nothing else: a forged index can
+  // point to a few blocks of a file amid free space.
   bool looks_like_chunk(PoolBlock first) const {
-    std::uint64_t empty = 0;
+    bool all_free = true;
     for (std::uint64_t i = 0; i < kChunkInodes; ++i) {
       const auto slot =
           medium_.load<pmem::InodeSlot>(offset_of(first) + ByteCount(i * pmem::kInodeBytes));
       if (slot.record.mode == 0 && is_empty_slot(slot)) {
-        ++empty;
-      } else if (proves_inode(slot.record)) {
-        return true;
+        continue;
       }
+      if (proves_inode(slot.record)) return true;
+      all_free = false;
     }
-    return empty >= kMostlyFree;
+    return all_free;
   }
 
   static bool proves_inode(pmem::InodeRecord record) {

@@ -83,28 +83,16 @@ TEST_CASE_METHOD(FsckChunks, "fsck: one flipped bit in the only inode of a chunk
   }
 }
 
-TEST_CASE_METHOD(FsckChunks, "fsck: a chunk whose only inode is destroyed costs no other one") {
-  const auto before = copy_of(*medium);
-  // The whole block is garbage, as a stray write leaves it.
-  const PoolOffset block(lonely.value / kBlockSize * kBlockSize);
-  medium->write(block, std::vector<std::byte>(kBlockSize, std::byte{0xa5}));
-  const fsck::Report report = repair(Severity::loss);
-  CHECK(report.files == names.size() - 1);
-  for (const fsck::Finding& f : report.findings) CHECK(f.code != Code::chunk_index);
-  CHECK(is_as_before(*before, chunks[2]));
-  CHECK(is_as_before(*before, chunks[3]));
-}
-
 TEST_CASE_METHOD(FsckChunks, "fsck: a forged index does not make a chunk of a file's blocks") {
-  // Half of what it points to is free space: that proves nothing.
+  // All else that it points to is free space: that proves nothing.
+  const std::uint64_t count = GENERATE(std::uint64_t{1}, std::uint64_t{pmem::kChunkBlocks / 2});
   auto volume = open_volume(*medium);
   std::vector<PoolRange> window;
   REQUIRE(volume->allocator().allocate(BlockCount(pmem::kChunkBlocks), PoolBlock(0), window));
   REQUIRE(window.size() == 1);
   OpenInode file = open_inode(*volume, InodeNumber(3));
   REQUIRE(S_ISREG(file.record.mode));
-  const Extent extent{FileBlock(0), window.front().start, BlockCount(pmem::kChunkBlocks / 2),
-                      false};
+  const Extent extent{FileBlock(0), window.front().start, BlockCount(count), false};
   medium->zero(offset_of(window.front().start), bytes(window.front().count));
   const std::vector<std::byte> content(bytes(extent.count).value, std::byte{0x3c});
   medium->write(offset_of(extent.pool), content);
