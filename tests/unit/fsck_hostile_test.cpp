@@ -36,6 +36,14 @@ struct ForgedPins : FsckFixture {
     return parts;
   }
 
+  // The last continuation of the pin goes on.
+  void lead_behind_the_end(PinSlot slot) {
+    const PinSlot last = continuations_of(slot).back();
+    auto forged = medium->load<PinContinuation>(offset_of(last));
+    forged.next = last.position;
+    put_pin_record(*medium, last, forged);
+  }
+
   // What a mount says against the records, in the order of the slots.
   std::vector<std::string> complaints_of_a_mount() const {
     PinRecordScan scan(*medium, volume->superblock());
@@ -72,10 +80,7 @@ TEST_CASE_METHOD(ForgedPins, "fsck: forged pins that go on in one chain do not w
     put_pin_record(*medium, slot, forged);
   }
   // Each of them is wrong, but only at the far end of the chain.
-  const PinSlot last = continuations_of(victim).back();
-  auto forged = medium->load<PinContinuation>(offset_of(last));
-  forged.next = last.position;
-  put_pin_record(*medium, last, forged);
+  lead_behind_the_end(victim);
 
   const auto expected = complaints_of_a_mount();
   REQUIRE(expected.size() == kHeads);
@@ -103,10 +108,7 @@ TEST_CASE_METHOD(ForgedPins, "fsck: who comes first has a continuation, as for a
   forged.sequence = other.sequence;
   forged.next = other.next;
   put_pin_record(*medium, first, forged);
-  const PinSlot last = continuations_of(second).back();
-  auto more = medium->load<PinContinuation>(offset_of(last));
-  more.next = last.position;
-  put_pin_record(*medium, last, more);
+  lead_behind_the_end(second);
 
   const auto expected = complaints_of_a_mount();
   REQUIRE(expected.size() == 2);
