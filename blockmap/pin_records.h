@@ -66,9 +66,10 @@ struct RecordedPin {
 
 // A pin of an earlier mount whose owner still lives.
 struct SurvivingPin : RecordedPin {
-  // Those of `blocks` that belong to no file any more, ascending and disjoint: limbo. They are not
-  // free; whoever ends the last pin of one removes the record, then gives it to the allocator.
-  // Several survivors can have the same block here. All other blocks belong to whom they belong.
+  // The part of `blocks` that belongs to no file any more, ascending and disjoint: limbo. These
+  // blocks are not free. The end of a block's last pin removes the record, then gives the block to
+  // the allocator. Several survivors can have the same block here. The rest of `blocks` belongs to
+  // files.
   std::vector<PoolRange> unowned;
 };
 

@@ -11,8 +11,8 @@
 namespace daxfs {
 namespace {
 
-// More inodes with a truncate that waits and dirty pages to drop than that at one time, and the
-// rest waits for the first of them.
+// A thread drops the pages of one inode, and waits for its truncate. When this many inodes keep a
+// thread, the next one queues until one of them has finished.
 constexpr std::size_t kMostThreads = 8;
 // Half of the kernel's places for background requests (max_background in session.cpp).
 constexpr std::size_t kMostReplies = 32;

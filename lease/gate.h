@@ -2,15 +2,15 @@
 // gives a file's blocks back to the free space.
 //
 // It arbitrates over physical ranges of the pool and knows neither FUSE nor the medium's format.
-// Pins are registered, and detaches judged, while the caller holds the lock of the inode in
-// question; that is what makes "compute the ranges, ask, act" one step with respect to that file.
+// A pin is registered, and a detach is judged, while the caller holds that inode's lock. This makes
+// "compute the ranges, ask, act" one step with respect to the file.
 // The gate never calls back with its own lock held, and never blocks: a request that has to wait is
 // parked, and its continuation runs later on the gate's own thread.
 //
 // A parked request holds no lock and no worker thread. Its continuation simply tries the whole
 // operation again, with the same ticket: the world may have changed meanwhile. Requests are retried
 // in arrival order. While a detach is parked, its file range is fenced: new pins there are parked
-// behind it (or fail with EAGAIN), so that holders who come and go cannot starve it.
+// behind it (or fail with EAGAIN), so that holders that come and go cannot starve it.
 //
 //   begin() -> judge() --proceed--> caller changes the map -> detached() -> end()
 //                |  \--error------> end()
@@ -40,8 +40,8 @@
 
 namespace daxfs {
 
-// One request's identity across its retries. Made by Gate::begin(); shared with whoever may cancel
-// it.
+// One request's identity across its retries. Made by Gate::begin(); the caller shares it with a
+// possible canceller.
 class Ticket;
 using TicketRef = std::shared_ptr<Ticket>;
 
@@ -73,10 +73,10 @@ enum class Verdict : std::uint8_t { proceed, parked };
 // What the gate needs from its user, and tells it. Called without the gate's lock, except where it
 // says so.
 struct GateHooks {
-  // Where blocks go that are nobody's any more.
+  // Takes the blocks that belong to nobody any more into the free space.
   std::function<void(std::span<const PoolRange>)> free_blocks;
-  // Pins with these records (record_pin()) are about to end: their blocks may be somebody else's
-  // as soon as this returns.
+  // Pins with these records (record_pin()) are about to end. As soon as this returns, their blocks
+  // may belong to another file.
   std::function<void(std::span<const std::uint64_t>)> forget_records = {};
   // The holder has news of its leases (next_news()).
   std::function<void(HolderId)> tell_holder = {};
@@ -107,7 +107,7 @@ class Gate {
   void stop();
 
   GateOptions options() const;
-  // Takes effect at once: every parked request is judged anew. `process` is who asked for it.
+  // Takes effect at once: every parked request is judged anew. `process` asked for it.
   void set_options(const GateOptions& options, pid_t process = 0);
   // The policy of this file has changed: its parked detaches are judged anew.
   void rejudge(InodeNumber inode);
@@ -122,7 +122,8 @@ class Gate {
 
   // --- detaching ---
   // Precondition: the inode's lock is held exclusively, from before `blocks` was computed until
-  // detached(). proceed: the caller removes the blocks from the file and then calls detached().
+  // detached(). proceed: the caller removes the blocks from the file and then calls detached(), or,
+  // where the inode ends with it (rename over a file), detached_unasked().
   // parked: it lets go of every lock and forgets about the request; the continuation will come.
   // Errors: ETXTBSY (policy, or an exclusive lease of somebody else), EDEADLK (would wait only for
   // its own process's pins), EINTR (cancelled).
@@ -130,9 +131,10 @@ class Gate {
   // The blocks have left the file for good (committed): free what is unpinned, put the rest into
   // limbo.
   void detached(const TicketRef& ticket, std::span<const PoolRange> blocks);
-  // For blocks that leave where nobody can be refused (last close, mount-time recovery): whatever
-  // the policy, pinned blocks go to limbo (or are freed under `ignore`), others are freed. `policy`
-  // is the file's own, else the mount's.
+  // For blocks that leave where no requester can be refused any more: the last close, the inode
+  // that a rename has replaced, recovery at the mount. Pinned blocks go to limbo under every policy
+  // but `ignore`, which frees them; other blocks are freed. `policy` is the file's own, else the
+  // mount's.
   void detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode = {},
                         std::optional<PinPolicy> policy = {});
 
@@ -145,10 +147,10 @@ class Gate {
   // What pin() would say, without `blocks` and without taking the pin: to ask before anything is
   // allocated for it.
   Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
-  // For a pin that was asked for as `recorded`. Until one of the two the pin holds its blocks, but
-  // nobody can give it back: not even a thread of the holder that guesses its number.
-  // Remembers what stands for the pin on the medium (0: nothing); given to forget_records when the
-  // pin ends.
+  // Ends the taking of a pin that was requested as `recorded`. Until this or undo_pin() is called,
+  // the pin holds its blocks, but no thread of the holder can unpin it (it might guess the number).
+  // `record` stands for the pin on the medium (0: nothing); forget_records gets it when the pin
+  // ends.
   void record_pin(HolderId holder, PinId pin, std::uint64_t record);
   // It could not be recorded, and goes.
   void undo_pin(HolderId holder, PinId pin);

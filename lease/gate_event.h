@@ -14,7 +14,7 @@
 namespace daxfs {
 
 struct GateEvent {
-  // The contract's words; `breaks` is "break".
+  // The words of docs/promises.md; `breaks` is "break".
   enum class Kind : std::uint8_t {
     pin,
     unpin,

@@ -1,6 +1,6 @@
 // The gate's inside. The public functions are spread over gate.cpp (requests and the thread),
 // gate_detach.cpp (judging and detaching), gate_pins.cpp (pinning), gate_leases.cpp (leases and
-// breaks) and gate_looking.cpp.
+// breaks), gate_looking.cpp (reports) and gate_audit.cpp (checks for a scrub).
 #pragma once
 
 #include <absl/container/flat_hash_map.h>

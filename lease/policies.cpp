@@ -1,4 +1,4 @@
-// The positions of the thread, one small class each.
+// The positions of the 2017 discussion (docs/thread.md), one small class each.
 #include <cerrno>
 
 #include "lease/policy.h"

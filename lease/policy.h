@@ -12,7 +12,7 @@
 
 namespace daxfs {
 
-// pin_policy= (contract). `breaks` is the word "break", which C++ keeps for itself.
+// pin_policy= (docs/promises.md). `breaks` is the word "break", which C++ keeps for itself.
 enum class PinPolicy : std::uint8_t { refuse, defer, wait, breaks, ignore };
 // on_timeout=
 enum class OnTimeout : std::uint8_t { refuse, defer };
@@ -64,10 +64,10 @@ struct Ruling {
   bool breaks = false;
 };
 
-// One position of the thread. Stateless and thread-safe: a policy judges, the gate acts. It is
-// asked when pins or leases of others are in the way. The options are those in force now; a policy
-// that parks takes its timeout from them. What happens when that has passed (on_timeout) is the
-// gate's business, not the policy's.
+// One position of the 2017 discussion. Stateless and thread-safe: a policy judges, the gate acts.
+// It is asked when pins or leases of others are in the way. The options are those in force now; a
+// policy that parks takes its timeout from them. What happens when that has passed (on_timeout) is
+// the gate's business, not the policy's.
 class DetachPolicy {
  public:
   virtual ~DetachPolicy() = default;

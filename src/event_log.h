@@ -1,4 +1,4 @@
-// What happens at the gate, for whoever reads along (`.daxfs/events`, `daxfsctl events`).
+// What happens at the gate, for programs that read along (`.daxfs/events`, `daxfsctl events`).
 //
 //   gate ──post()──► ring of the last events ──► readers, each with a place of its own in it
 //
@@ -41,8 +41,7 @@ class EventLog final : public GateEvents {
   class Reader;
   using ReaderRef = std::shared_ptr<Reader>;
 
-  // A read that may have to wait, so that it can be told to give up: at any time, also before it
-  // waits.
+  // A read that may have to wait. It can be cancelled at any time, also before it waits.
   class Wait {
     friend class EventLog;
     bool cancelled_ = false;  // protected by the log's mutex

@@ -294,7 +294,7 @@ class Filesystem {
   static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
   // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
   // for a mount to finish; its number stays taken while the kernel knows it.
-  // What is left of an inode that has no name any more and that nobody has open.
+  // The blocks of such an inode, once no program has it open.
   struct Remains {
     InodeNumber inode;
     InodeRemains blocks;

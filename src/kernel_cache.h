@@ -1,5 +1,4 @@
-// What the filesystem tells the kernel without having been asked. Implemented by fuse_ops/ with
-// FUSE notifications.
+// What the filesystem tells the kernel by itself. fuse_ops/ implements it with FUSE notifications.
 #pragma once
 
 #include <functional>
@@ -15,14 +14,14 @@ class KernelCache {
   virtual ~KernelCache() = default;
   // Attributes (size, times) changed without the kernel's doing.
   virtual void invalidate_attributes(InodeNumber inode) = 0;
-  // Cached pages, and attributes, are stale. `done` (or null) is called, on another thread, once
-  // they are gone; or at once, where waiting for that could wait for the caller.
+  // Cached pages, and attributes, are stale. Once they are dropped, another thread calls `done`
+  // (may be null). Where dropping them could wait for the caller, `done` is called at once.
   virtual void invalidate_data(InodeNumber inode, std::function<void()> done) = 0;
-  // A truncate of the inode waits at the gate; it has ended. In between nothing of the inode that
-  // is dirty can be dropped, and `done` of it is called at once.
+  // A truncate of the inode begins to wait at the gate; it has ended. In between the kernel can
+  // drop no dirty page of the inode, so that invalidate_data() calls `done` at once.
   virtual void truncate_waits(InodeNumber inode) = 0;
   virtual void truncate_ends(InodeNumber inode) = 0;
-  // Who polls this open file is to look again.
+  // Wakes the programs that poll this open file.
   virtual void wake_poller(HolderId holder) = 0;
 };
 

@@ -1,4 +1,4 @@
-// Who is behind a request: FUSE names the thread, people and owners are processes.
+// The process of a request: FUSE names a thread, but people and owners of pins mean processes.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>

@@ -1,7 +1,7 @@
-// An executable specification of the gate: the contract, block by block and lease by lease, with
-// plain vectors that are looked through from end to end instead of intervals, indexes and threads.
-// It owns the files, the free space and the clock as well, so that it knows of every block whose it
-// is, and who must have been woken.
+// An executable specification of the gate: docs/promises.md, block by block and lease by lease,
+// with plain vectors that are looked through from end to end instead of intervals, indexes and
+// threads. It owns the files, the free space and the clock as well, so that it knows of every block
+// whose it is, and who must have been woken.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-"""tools/demo: what each policy does when held memory is taken away; tools/demo thread: the same for each position of the thread."""
+"""tools/demo: what each policy does when held memory is taken away; tools/demo thread: the same for each position of the 2017 discussion."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def parser():
         choices=("policies", "thread"),
         default="policies",
         help="policies (default): one holder under each pin_policy. thread: five holders under each position of the kernel "
-        "developers' thread, with a table, timelines, and a picture",
+        "developers' discussion, with a table, timelines, and a picture",
     )
     result.add_argument("--mountpoint", default="/mnt/daxfs", metavar="DIR", help="where to mount (default /mnt/daxfs)")
     result.add_argument(

@@ -1,4 +1,4 @@
-"""The positions of the thread "dax: truncate vs. DMA" (October 2017, and the RFCs of 2019), as mount options, and what each
+"""The positions of the discussion "dax: truncate vs. DMA" (October 2017, and the RFCs of 2019), as mount options, and what each
 promises to the same five holders."""
 
 from dataclasses import dataclass
