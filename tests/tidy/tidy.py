@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+"""Checks what no compiler checks: READMEs against the files, includes, lengths, links, words. Seconds.
+
+    tests/tidy/tidy.py              prints each finding as FILE:LINE: what is wrong; how to mend it. Exit status 1 if any
+    tests/tidy/tidy_test.py         plants one violation of each kind and expects it to be found
+"""
+import fnmatch
+import os
+import posixpath
+import re
+import sys
+
+from exceptions import LONG_FILES, LONG_FUNCTIONS, WORDS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TEXT = (".cpp", ".h", ".c", ".py", ".md", ".txt", ".in", ".yml", ".sh", ".json", ".pml", ".mdoc", ".service")
+CODE = (".cpp", ".h", ".c", ".py")
+MOST_LINES = 500
+MOST_LINES_OF_FUNCTION = 80
+MOST_COLUMNS = 130
+
+# A folder may include from these, and from itself.
+MAY_INCLUDE = {
+    "blockmap": [],
+    "client": [],
+    "lease": ["blockmap/units.h", "blockmap/result.h", "base/*"],
+    "src": ["blockmap/*", "lease/*", "client/daxfs.h", "base/*"],
+    "fuse_ops": ["src/*", "lease/*", "blockmap/*", "client/daxfs.h", "base/*"],
+    "tools": ["fuse_ops/*", "src/*", "lease/*", "blockmap/*", "client/*", "base/*"],
+}
+# Of a subfolder that its parent may not know: only these files outside of it include it.
+INNER = {"blockmap/fsck": ["src/*", "tools/*", "tests/*"]}
+# Only these may include the library's headers.
+LIBRARY_USERS = {r"fuse": ["fuse_ops/*", "tools/null_fuse.cpp", "tests/fuzz/*", "tests/unit/*"], r"libpmem2": ["blockmap/*"]}
+# A folder that links the library has to include one of its headers somewhere.
+LIBRARY_HEADERS = {
+    "Boost::headers": r"<boost/",
+    "absl::btree": r"<absl/container/btree_",
+    "absl::flat_hash_map": r"<absl/container/flat_hash_map",
+    "absl::flat_hash_set": r"<absl/container/flat_hash_set",
+    "fmt::fmt": r"<fmt/|<spdlog/",
+    "spdlog::spdlog": r"<spdlog/",
+    "nlohmann_json::nlohmann_json": r"<nlohmann/",
+    "CLI11::CLI11": r"<CLI/",
+    "PkgConfig::URING": r"<liburing",
+    "PkgConfig::IBVERBS": r"<infiniband/",
+    "PkgConfig::BLKID": r"<blkid/",
+    "PkgConfig::PMEM2": r"<libpmem2",
+    "PkgConfig::FUSE3": r"<fuse",
+}
+
+
+class Tree:
+    """The text files of the source tree, by path. A test of this test changes them in memory."""
+
+    def __init__(self, root=ROOT):
+        self.files = {}
+        for folder, folders, names in os.walk(root):
+            at_root = os.path.samefile(folder, root)
+            folders[:] = [f for f in folders if f not in (".git", "__pycache__", ".cache")
+                          and not (at_root and (f.startswith("build") or f in ("inst", "shared")))]
+            for name in names:
+                path = os.path.join(folder, name)
+                relative = os.path.relpath(path, root)
+                if os.path.islink(path) or not os.path.isfile(path):
+                    continue
+                text = ""
+                if name.endswith(TEXT):
+                    with open(path, encoding="utf-8", errors="replace") as file:
+                        text = file.read()
+                self.files[relative] = text
+
+    def named(self, *suffixes):
+        return [(path, text) for path, text in sorted(self.files.items()) if path.endswith(suffixes)]
+
+    def inside(self, folder):
+        """The files directly in the folder: names."""
+        return [posixpath.basename(path) for path in self.files if posixpath.dirname(path) == folder]
+
+    def folders(self):
+        found = set()
+        for path in self.files:
+            while path := posixpath.dirname(path):
+                found.add(path)
+        return found
+
+
+def without_code(text):
+    """Lines of Markdown with their numbers; fenced and indented code is left out."""
+    fenced = False
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("```"):
+            fenced = not fenced
+        elif not fenced and not line.startswith("    "):
+            yield number, line
+
+
+def file_tables(text):
+    """Of tables that have a column `file` or `files`: (line number, what the cell names)."""
+    column = None
+    for number, line in without_code(text):
+        if not line.startswith("|"):
+            column = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if column is None:
+            column = next((i for i, cell in enumerate(cells) if cell in ("file", "files")), -1)
+        elif column >= 0 and not set(cells[0]) <= set("-: "):
+            for word in re.findall(r"`([^`]+)`", cells[column] if column < len(cells) else ""):
+                yield number, word
+
+
+def matching(names, word):
+    """The files that a README means by a word: `gate.h` and `gate` are gate.h and gate.cpp, `hold_*` is a pattern."""
+    word = re.sub(r"\.(h|cpp)$", "", word)
+    return {n for n in names if fnmatch.fnmatchcase(n, word) or fnmatch.fnmatchcase(re.sub(r"\.(h|cpp|py)$", "", n), word)}
+
+
+def tables_of_files(tree):
+    """Each name in a README's table is a file; each source file is in the table."""
+    for path, text in tree.named("README.md"):
+        folder = posixpath.dirname(path)
+        named = list(file_tables(text))
+        if not named:
+            continue
+        inside = tree.inside(folder)
+        for number, word in named:
+            word = word.rstrip("/")
+            if "/" in word or f"{folder}/{word}" in tree.folders():
+                target = posixpath.normpath(posixpath.join(folder, word))
+                if target not in tree.folders() and not fnmatch.filter(tree.files, target + "*"):
+                    yield path, number, f"`{word}` is named and is not there"
+                continue
+            if not matching(inside, word):
+                yield path, number, f"`{word}` is named and is not there; name the file that took its place"
+        covered = set()
+        for _, line in without_code(text):
+            for word in re.findall(r"`([^`]+)`", line):
+                covered |= matching(inside, word)
+        for name in sorted(set(inside) - covered):
+            if name.endswith((".cpp", ".h")) and not name.endswith("_test.cpp"):
+                yield path, named[0][0], f"{name} is not named; give it a row in the table"
+
+
+def house_table(tree):
+    """The README's table of folders: all of them, and no other."""
+    text = tree.files["README.md"]
+    house = text[text.index("## The house"):]
+    listed = set(re.findall(r"^\| \[(\w+)/\]\(", house, re.M))
+    top = {path.split("/")[0] for path in tree.files if path.endswith((".cpp", ".h", ".md")) and "/" in path}
+    for folder in sorted(top - listed):
+        yield "README.md", 1, f"{folder}/ is missing in the table of \"The house\""
+    for folder in sorted(listed - top):
+        yield "README.md", 1, f"{folder}/ in the table of \"The house\" is not there"
+
+
+def includes(tree):
+    """Folders know those below them only."""
+    for path, text in tree.named(".cpp", ".h", ".c"):
+        folder = path.split("/")[0]
+        for number, line in enumerate(text.split("\n"), 1):
+            match = re.match(r'\s*#\s*include\s+(["<])([^">]+)[">]', line)
+            if not match:
+                continue
+            included = match[2]
+            if match[1] == "<":
+                for library, users in LIBRARY_USERS.items():
+                    if re.match(library + r"[\w]*(\.h|/)", included) and not any(fnmatch.fnmatch(path, u) for u in users):
+                        yield path, number, f"includes <{included}>, which belongs to {', '.join(users)}"
+                continue
+            if "/" not in included:
+                continue
+            for inner, users in INNER.items():
+                if included.startswith(inner + "/") and not path.startswith(inner + "/") and not any(
+                        fnmatch.fnmatch(path, u) for u in users):
+                    yield path, number, f"includes {included}, which lies above it"
+            allowed = MAY_INCLUDE.get(folder)
+            if allowed is None or included.startswith(folder + "/"):
+                continue
+            if not any(fnmatch.fnmatch(included, a) for a in allowed):
+                yield path, number, f"{folder}/ may not include {included}: the arrows run downwards (README.md, The house)"
+
+
+def lengths(tree):
+    """Files and functions stay short, but for those in exceptions.py."""
+    used = set()
+    for path, text in tree.named(*CODE):
+        count = text.count("\n")
+        if count > MOST_LINES:
+            if path in LONG_FILES:
+                used.add(path)
+            else:
+                yield path, 1, f"{count} lines, more than {MOST_LINES}: divide it by ideas"
+        if not path.endswith((".cpp", ".h", ".c")):
+            continue
+        for number, name, length in functions(text):
+            if length <= MOST_LINES_OF_FUNCTION:
+                continue
+            if (path, name) in LONG_FUNCTIONS:
+                used.add((path, name))
+            else:
+                yield path, number, f"{name}() has {length} lines, more than {MOST_LINES_OF_FUNCTION}: divide it into named steps"
+    for entry in sorted(set(LONG_FILES) - used) + sorted(set(LONG_FUNCTIONS) - used):
+        path = entry if isinstance(entry, str) else entry[0]
+        yield "tests/tidy/exceptions.py", 1, f"{entry} is not too long any more, or is gone ({path}): take it off the list"
+
+
+def functions(text):
+    """(line, name, lines) of function definitions in code as clang-format lays it out: the body ends with a brace in the
+    column in which its definition began."""
+    lines = text.split("\n")
+    begin = None
+    for number, line in enumerate(lines):
+        if begin is None:
+            if re.match(r"(  )?[A-Za-z~].*\(", line) and not re.match(
+                    r"\s*(namespace|class|struct|enum|union|extern|return|if|for|while|switch|else|do|#|using|static_assert)\b", line):
+                begin, indent = number, len(line) - len(line.lstrip())
+                if opens(line):
+                    continue
+                if line.rstrip().endswith((";", "}")):
+                    begin = None
+            continue
+        if number - begin < 12 and not any(opens(l) for l in lines[begin:number]):
+            if opens(line):
+                continue
+            if line.rstrip().endswith((";", "}")):
+                begin = None
+            continue
+        if line == " " * indent + "}" or line.startswith(" " * indent + "};"):
+            name = re.search(r"([\w:~]+|operator\S+)\s*\(", lines[begin])
+            if not re.match(r"(TEST_CASE|TEMPLATE)", lines[begin]):  # divided into sections instead
+                yield begin + 1, (name[1] if name else lines[begin].strip()), number - begin + 1
+            begin = None
+        elif not any(opens(l) for l in lines[begin:number]):
+            begin = None
+
+
+def opens(line):
+    return line.rstrip().endswith("{")
+
+
+def libraries(tree):
+    """What a folder links, it includes."""
+    for path, text in tree.named("CMakeLists.txt"):
+        folder = posixpath.dirname(path)
+        if not folder:
+            continue
+        sources = "\n".join(t for p, t in tree.named(".cpp", ".h", ".c") if p.startswith(folder + "/"))
+        for number, line in enumerate(text.split("\n"), 1):
+            for library, header in LIBRARY_HEADERS.items():
+                if library in line.split("#")[0] and not re.search(r"#\s*include " + header.replace("|", r"|#\s*include "), sources):
+                    yield path, number, f"links {library}, and nothing in {folder}/ includes it"
+
+
+def slug(heading):
+    """The anchor that GitHub makes of a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def anchors(text):
+    found = {}
+    for _, line in without_code(text):
+        if match := re.match(r"#+ (.*)", line):
+            name = slug(match[1])
+            seen = found.get(name, -1) + 1
+            found[name] = seen
+    return {name if i == 0 else f"{name}-{i}" for name, count in found.items() for i in range(count + 1)}
+
+
+def links(tree):
+    """Relative links lead somewhere."""
+    for path, text in tree.named(".md"):
+        for number, line in without_code(text):
+            for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", line)):
+                if re.match(r"[a-z]+:", target):
+                    continue
+                file, _, anchor = target.partition("#")
+                where = posixpath.normpath(posixpath.join(posixpath.dirname(path), file)) if file else path
+                if where not in tree.files and where not in tree.folders():
+                    yield path, number, f"the link to {target} leads nowhere"
+                elif anchor and where.endswith(".md") and anchor not in anchors(tree.files[where]):
+                    yield path, number, f"{where} has no heading #{anchor}"
+
+
+def paths_in_prose(tree):
+    """A file that a page names in backticks, with its folder, is there."""
+    top = {path.split("/")[0] for path in tree.files if "/" in path}
+    for path, text in tree.named(".md"):
+        for number, line in without_code(text):
+            for word in re.findall(r"`([\w.*-]+(?:/[\w.*-]+)+\.(?:cpp|h|md|py|pml|c))`", line):
+                below = posixpath.normpath(posixpath.join(posixpath.dirname(path), word))
+                if word.split("/")[0] not in top and below not in tree.files:
+                    continue  # something on the user's machine
+                if not any(fnmatch.filter(tree.files, w) for w in (word, below)):
+                    yield path, number, f"`{word}` is not there"
+
+
+def index_of_docs(tree):
+    """Every page of docs/ is in docs/README.md."""
+    text = tree.files["docs/README.md"]
+    for name in sorted(tree.inside("docs")):
+        if name.endswith(".md") and name != "README.md" and f"({name})" not in text:
+            yield "docs/README.md", 1, f"does not link {name}"
+
+
+def prose(tree):
+    """Lines of Markdown have one width; some words must not appear."""
+    for path, text in tree.named(".md"):
+        for number, line in without_code(text):
+            if len(line) > MOST_COLUMNS and not line.startswith("|"):
+                yield path, number, f"{len(line)} columns, more than {MOST_COLUMNS}"
+    for path, text in sorted(tree.files.items()):
+        if path.startswith("tests/tidy/") or path == "LICENSE":
+            continue
+        for number, line in enumerate(text.split("\n"), 1):
+            for pattern, instead in WORDS.items():
+                if match := re.search(pattern, line):
+                    yield path, number, f"\"{match[0]}\": {instead}"
+
+
+def version(tree):
+    """The version is said once; the newest section of the changelog is that version's."""
+    found = re.search(r"project\(daxfs VERSION ([\d.]+)", tree.files["CMakeLists.txt"])
+    if not found:
+        yield "CMakeLists.txt", 1, "project(daxfs VERSION ...) is missing"
+        return
+    newest = re.search(r"^## ([\d.]+)", tree.files["CHANGELOG.md"], re.M)
+    if not newest or newest[1] != found[1]:
+        yield "CHANGELOG.md", 1, f"the newest section is not that of version {found[1]} (CMakeLists.txt)"
+    for path, text in tree.named(".cpp", ".h", ".txt", ".in", ".py"):
+        if path == "CMakeLists.txt":
+            continue
+        for number, line in enumerate(text.split("\n"), 1):
+            if re.search(r"\b" + re.escape(found[1]) + r"\b(?!\.)", line):
+                yield path, number, f"says the version {found[1]} a second time; use PROJECT_VERSION or DAXFS_VERSION"
+
+
+CHECKS = (tables_of_files, house_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version)
+
+
+def findings(tree, checks=CHECKS):
+    for check in checks:
+        for path, line, what in check(tree):
+            yield f"{path}:{line}: {what} [{check.__name__}]"
+
+
+def main():
+    found = list(findings(Tree()))
+    for line in found:
+        print(line)
+    print(f"tidy: {len(found)} findings" if found else "tidy: all in order")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

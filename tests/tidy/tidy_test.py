@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Plants one violation of each kind, in memory, and expects tidy.py to find it where it was planted; and none without."""
+import copy
+import re
+import sys
+
+import tidy
+
+MANY = "\n".join(f"  step({i});" for i in range(90))
+
+# What is planted: (check, file, what becomes of its text or None for a new one, where it must be found)
+PLANTED = {
+    "a row names a file that is gone": (
+        tidy.tables_of_files, "lease/README.md", lambda t: t.replace("| `limbo.h` |", "| `limbus.h` |"), "lease/README.md"),
+    "a new file has no row": (tidy.tables_of_files, "lease/unheard_of.cpp", lambda t: "int x;\n", "lease/README.md"),
+    "a new file in a subfolder has no row": (
+        tidy.tables_of_files, "blockmap/fsck/unheard_of.h", lambda t: "#pragma once\n", "blockmap/fsck/README.md"),
+    "a folder is missing in the README": (tidy.house_table, "attic/box.h", lambda t: "#pragma once\n", "README.md"),
+    "an upward include": (
+        tidy.includes, "blockmap/journal.cpp", lambda t: '#include "lease/gate.h"\n' + t, "blockmap/journal.cpp"),
+    "an include past the narrow door": (
+        tidy.includes, "lease/limbo.cpp", lambda t: t + '\n#include "blockmap/volume.h"\n', "lease/limbo.cpp"),
+    "fsck from below": (
+        tidy.includes, "blockmap/volume.cpp", lambda t: '#include "blockmap/fsck/fsck.h"\n' + t, "blockmap/volume.cpp"),
+    "FUSE outside of its room": (tidy.includes, "src/read.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/read.cpp"),
+    "a file that is too long": (tidy.lengths, "src/clock.h", lambda t: t + "// more\n" * 500, "src/clock.h"),
+    "a function that is too long": (
+        tidy.lengths, "src/read.cpp", lambda t: t + f"\nvoid endless(int a,\n             int b) {{\n{MANY}\n}}\n", "src/read.cpp"),
+    "a member function that is too long": (
+        tidy.lengths, "src/clock.h", lambda t: t + f"\nclass A {{\n  int endless() {{\n{MANY}\n  }}\n}};\n", "src/clock.h"),
+    "an exception for what is short by now": (
+        tidy.lengths, "src/write.cpp", lambda t: "", "tests/tidy/exceptions.py"),
+    "a library that nothing includes": (
+        tidy.libraries, "lease/CMakeLists.txt", lambda t: t + "target_link_libraries(x PUBLIC Boost::headers)\n",
+        "lease/CMakeLists.txt"),
+    "a dead link": (tidy.links, "docs/gate.md", lambda t: t + "\nSee [there](nowhere.md).\n", "docs/gate.md"),
+    "a dead anchor": (tidy.links, "docs/gate.md", lambda t: t + "\nSee [there](limits.md#nowhere).\n", "docs/gate.md"),
+    "prose about a file that is gone": (
+        tidy.paths_in_prose, "docs/gate.md", lambda t: t + "\nSee `lease/gone.cpp`.\n", "docs/gate.md"),
+    "a page that the index lacks": (tidy.index_of_docs, "docs/forgotten.md", lambda t: "# Forgotten\n", "docs/README.md"),
+    "a line that is too wide": (tidy.prose, "docs/gate.md", lambda t: t + "\n" + "wide " * 30 + "\n", "docs/gate.md"),
+    "a word that must not appear": (tidy.prose, "src/read.cpp", lambda t: t + "// TO" + "DO: later\n", "src/read.cpp"),
+    "a path of one machine": (tidy.prose, "docs/gate.md", lambda t: t + "\nin /work" + "/main\n", "docs/gate.md"),
+    "a changelog that is behind": (
+        tidy.version, "CMakeLists.txt", lambda t: t.replace("project(daxfs VERSION ", "project(daxfs VERSION 9."), "CHANGELOG.md"),
+    "the version a second time": (
+        tidy.version, "tools/usage.h",
+        lambda t: t + 'constexpr auto kVersion = "' + t_version() + '";\n', "tools/usage.h"),
+}
+
+
+def t_version():
+    return re.search(r"project\(daxfs VERSION ([\d.]+)", TREE.files["CMakeLists.txt"])[1]
+
+
+TREE = tidy.Tree()
+
+
+def main():
+    failed = 0
+    for what, (check, path, change, where) in PLANTED.items():
+        tree = copy.copy(TREE)
+        tree.files = dict(TREE.files)
+        before = tree.files.get(path, "")
+        tree.files[path] = change(before)
+        if tree.files[path] == before:
+            print(f"tidy_test: {what}: could not be planted in {path}; the text that it changes is gone")
+            failed += 1
+            continue
+        known = {(p, w) for p, _, w in check(TREE)}
+        new = [(p, w) for p, _, w in check(tree) if (p, w) not in known]
+        if not any(p == where for p, w in new):
+            print(f"tidy_test: {what}: planted in {path}, and not found; found: {new}")
+            failed += 1
+    missing = set(tidy.CHECKS) - {check for check, *_ in PLANTED.values()}
+    for check in missing:
+        print(f"tidy_test: nothing is planted for {check.__name__}")
+    if failed or missing:
+        return 1
+    print(f"tidy_test: {len(PLANTED)} planted violations were found")
+    return tidy.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
