@@ -61,7 +61,7 @@ struct Bench {
 
 }  // namespace
 
-TEST_CASE_METHOD(Bench, "fsck.daxfs: exit codes") {
+TEST_CASE_METHOD(Bench, "fsck.daxfs: exit codes are those of fsck(8)") {
   SECTION("clean") {
     const std::string before = read_file(pool);
     for (const char* how : {"-n", "-p", "-a", "-y", "-f", "-C"}) {
@@ -148,7 +148,7 @@ TEST_CASE("fsck.daxfs fills no holes of a sparse pool") {
   CHECK(status_of(pool).st_blocks < before + 64 * 1024);  // of 512 bytes
 }
 
-TEST_CASE_METHOD(Bench, "fsck.daxfs --json") {
+TEST_CASE_METHOD(Bench, "fsck.daxfs --json reports what was found and done") {
   lose_root();
   const Finished looked = fsck({"-n", "--json"});
   CHECK(looked.code == 4);
@@ -176,7 +176,7 @@ TEST_CASE_METHOD(Bench, "fsck.daxfs -C FD writes lines for fsck(8)") {
   CHECK(lines.find("1 1024 1024 " + pool + "\n") != std::string::npos);
 }
 
-TEST_CASE("fsck.daxfs and a mounted pool") {
+TEST_CASE("fsck.daxfs refuses a mounted pool, and checks that of a killed daemon") {
   Mount mount({.size = "16M"});
   write_file(mount.path("file"), pattern(100'000, 1));
   for (const char* how : {"-n", "-y"}) {

@@ -62,7 +62,7 @@ TEST_CASE_METHOD(OneFile, "files of many TiB cost what is written of them") {
   CHECK(space_becomes(before, 0));
 }
 
-TEST_CASE_METHOD(OneFile, "SEEK_DATA and SEEK_HOLE") {
+TEST_CASE_METHOD(OneFile, "SEEK_DATA and SEEK_HOLE see data and holes as written") {
   const auto seek = [&](std::uint64_t from, int whence) -> std::int64_t {
     const off_t at = lseek(fd.get(), static_cast<off_t>(from), whence);
     return at < 0 ? -errno : at;

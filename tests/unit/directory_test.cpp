@@ -199,7 +199,8 @@ TEST_CASE_METHOD(Fixture, "random changes agree with a map, in DRAM and on the m
   CHECK(free_blocks() == free_at_start);
 }
 
-TEST_CASE_METHOD(Fixture, "thousands of entries") {
+TEST_CASE_METHOD(Fixture,
+                 "thousands of entries are found after a reload, in as few blocks as they need") {
   constexpr int kCount = 20000;
   for (int i = 0; i < kCount; ++i) {
     insert("file-" + std::to_string(i), static_cast<std::uint64_t>(i) + 2);

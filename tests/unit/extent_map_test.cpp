@@ -30,7 +30,8 @@ TEST_CASE("extent map: an empty one is a hole", "[extent_map]") {
   REQUIRE(b.load().value().size() == 0);
 }
 
-TEST_CASE("extent map: questions", "[extent_map]") {
+TEST_CASE("extent map: tells where a block lies, where holes are, and what comes next",
+          "[extent_map]") {
   Bench b;
   b.add(extent(10, 100, 5));
   b.add(extent(20, 200, 5, true));

@@ -121,7 +121,7 @@ TEST_CASE_METHOD(FsckFixture, "fsck: well-sealed nonsense in a record") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: extents") {
+TEST_CASE_METHOD(FsckFixture, "fsck: damaged extents cost no more than their own range") {
   SECTION("destroyed: its blocks are lost, the others stay") {
     zero(extent_slot(file, 1) + ByteCount(8), 16);
     require_repaired(Code::extent_record, Severity::loss);
@@ -200,7 +200,8 @@ TEST_CASE_METHOD(FsckFixture, "fsck: the chain of extent blocks") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: extended attributes") {
+TEST_CASE_METHOD(FsckFixture,
+                 "fsck: extended attributes with one flipped bit are corrected, others dropped") {
   std::vector<PoolRange> released;
   const XattrMap attributes{{"user.a", std::string(5000, 'v')}};
   REQUIRE(
@@ -220,7 +221,8 @@ TEST_CASE_METHOD(FsckFixture, "fsck: extended attributes") {
   check_content(file, {0, 2, 4, 6, 8});
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: a symbolic link") {
+TEST_CASE_METHOD(FsckFixture,
+                 "fsck: a symbolic link without a target is removed, and none is truncated") {
   OpenInode link = create(*volume, root, "link", S_IFLNK | 0777);
   fill(link, {0});
   link.record.size = 10;

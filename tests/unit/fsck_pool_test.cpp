@@ -25,7 +25,8 @@ void write_lane(Medium& medium, PoolOffset lane, std::uint64_t to, std::uint64_t
 
 }  // namespace
 
-TEST_CASE_METHOD(FsckFixture, "fsck: superblocks") {
+TEST_CASE_METHOD(FsckFixture,
+                 "fsck: a superblock comes back from its copy or from the rest, or is refused") {
   SECTION("copy A lost") {
     zero(PoolOffset(0), kBlockSize);
     require_repaired(Code::superblock, Severity::repairable);
@@ -73,7 +74,7 @@ TEST_CASE_METHOD(FsckFixture, "fsck: superblocks") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: the pool state") {
+TEST_CASE_METHOD(FsckFixture, "fsck: a damaged pool state is found and repaired") {
   SECTION("destroyed") {
     zero(offset_of(kStateBlock), sizeof(pmem::PoolState));
     require_repaired(Code::pool_state, Severity::loss);
@@ -116,7 +117,8 @@ TEST_CASE("fsck: names show how many inode chunks there are") {
   CHECK(report->files == 2500);
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: the journal") {
+TEST_CASE_METHOD(FsckFixture,
+                 "fsck: committed changes are replayed, torn and harmful ones dropped") {
   const PoolOffset lanes = offset_of(PoolBlock(volume->superblock().journal_start));
   const PoolOffset target = slot(file) + ByteCount(offsetof(pmem::InodeRecord, mtime_ns));
   SECTION("a committed change is replayed") {

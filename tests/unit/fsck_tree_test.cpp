@@ -95,7 +95,7 @@ TEST_CASE_METHOD(FsckFixture, "fsck: blocks that two files claim") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: entries") {
+TEST_CASE_METHOD(FsckFixture, "fsck: a damaged directory entry costs at most its own name") {
   const PoolOffset entry = offset_of(first_block(deep));
   SECTION("destroyed: the file goes to lost+found") {
     zero(entry + ByteCount(8), 20);
@@ -136,7 +136,8 @@ TEST_CASE_METHOD(FsckFixture, "fsck: entries") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: counts and pointers") {
+TEST_CASE_METHOD(FsckFixture,
+                 "fsck: wrong link counts and parents are put right, and what is named is kept") {
   SECTION("links of a file") {
     add_name(root, "again", file.number, DT_REG);
     require_repaired(Code::links, Severity::repairable);
@@ -167,7 +168,7 @@ TEST_CASE_METHOD(FsckFixture, "fsck: counts and pointers") {
   }
 }
 
-TEST_CASE_METHOD(FsckFixture, "fsck: the tree") {
+TEST_CASE_METHOD(FsckFixture, "fsck: loops, second names and lost files become one tree again") {
   SECTION("a second name of a directory") {
     add_name(root, "second", deep.number, DT_DIR);
     require_repaired(Code::directory_names, Severity::repairable);

@@ -251,7 +251,7 @@ TEST_CASE("gate: a holder with thousands of pins is dropped whole") {
   CHECK(f.gate.totals().long_pins == 0);
 }
 
-TEST_CASE("gate: one descriptor, many processes") {
+TEST_CASE("gate: pins of one descriptor belong to the process that took each") {
   GateFixture f({.short_timeout_ms = kHour});
   const HolderId holder = f.gate.new_holder();
   std::vector<PinId> pins;

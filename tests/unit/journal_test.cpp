@@ -287,7 +287,8 @@ TEST_CASE("many threads share few lanes", "[journal][threads]") {
   CHECK(recover(medium) == 0);
 }
 
-TEST_CASE("torn and hostile lanes", "[journal][hostile]") {
+TEST_CASE("torn and hostile lanes are refused, and recovery applies none of them",
+          "[journal][hostile]") {
   HeapMedium medium(kPool);
   Lane good;
   good.add(8, 4, 8);

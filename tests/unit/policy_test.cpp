@@ -5,7 +5,7 @@
 
 using namespace daxfs;
 
-TEST_CASE("policies: words") {
+TEST_CASE("policies: every word is read as it is written, and no other") {
   for (const PinPolicy policy : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::ignore}) {
     CHECK(parse_pin_policy(to_string(policy)) == policy);
     CHECK(policy_for(policy).name() == to_string(policy));
@@ -19,7 +19,7 @@ TEST_CASE("policies: words") {
   CHECK(to_string(LongTerm::allow) == "allow");
 }
 
-TEST_CASE("policies: rulings") {
+TEST_CASE("policies: each rules pins and leases as docs/gate.md says") {
   using Kind = Ruling::Kind;
   struct Row {
     PinPolicy policy;

@@ -23,6 +23,7 @@
 
 #include "blockmap/format.h"
 #include "tests/unit/catch.h"
+#include "tests/unit/skip.h"
 
 namespace {
 
@@ -241,8 +242,7 @@ TEST_CASE("tmpfs is emulated persistent memory, and says so", "[pool]") {
   struct statfs st {};
   REQUIRE(::statfs(directory.path().c_str(), &st) == 0);
   if (st.f_type != 0x01021994) {
-    WARN("skipped: /dev/shm is no tmpfs");
-    return;
+    test::skip_test("/dev/shm is no tmpfs");
   }
   const std::string path = directory.file("pool", kSize);
   {
@@ -308,7 +308,7 @@ TEST_CASE("a block device is refused with the way out", "[pool]") {
     check_refused(fs::canonical(entry.path()), ENOTBLK, "-o dax");
     return;
   }
-  WARN("skipped: no block device in /dev");
+  test::skip_test("no block device in /dev");
 }
 
 TEST_CASE("a pool that its user may not open is refused", "[pool]") {
@@ -318,8 +318,7 @@ TEST_CASE("a pool that its user may not open is refused", "[pool]") {
   fs::permissions(directory.path(), fs::perms::all);
   const bool root = ::geteuid() == 0;
   if (root && ::seteuid(65534) != 0) {
-    WARN("skipped: cannot become another user");
-    return;
+    test::skip_test("cannot become another user");
   }
   auto pool = Pool::open(path, {});
   if (root) REQUIRE(::seteuid(0) == 0);

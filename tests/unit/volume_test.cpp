@@ -271,7 +271,7 @@ TEST_CASE("blocks with two owners are refused, and both are named") {
   }
 }
 
-TEST_CASE("damage names the inode") {
+TEST_CASE("damage is an error that names the inode") {
   const auto medium = make_pool(kSize);
   const auto volume = open_volume(*medium);
   OpenInode root = open_inode(*volume, kRootInode);
