@@ -60,9 +60,9 @@ class EventLog final : public GateEvents {
   bool wanted() const noexcept override { return listening_.load(std::memory_order_relaxed) != 0; }
   void post(const GateEvent& event) noexcept override;
 
-  // Hears of everything from now on. `first`, asked once the reader listens (so that nothing falls
-  // in between), comes before that. `has_news` is called, on the log's thread, for a reader that
-  // poll() has found without any. EAGAIN: the thread that tells readers cannot be started.
+  // A reader that gets every event from now on. The log calls `first` once the reader listens, so
+  // that no event falls in between; its events come first. When poll() has found no event, the
+  // log's thread calls `has_news` with the next one. EAGAIN: that thread cannot be started.
   Result<ReaderRef> listen(const std::function<std::vector<Event>()>& first,
                            std::function<void()> has_news);
   // Precondition: none of its reads waits.

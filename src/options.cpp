@@ -11,12 +11,12 @@ namespace {
 constexpr std::array kHelp = {
     OptionHelp{
         "pin_policy=refuse|defer|wait|break|ignore",
-        "what a truncate or punch does that meets long-term pins (default refuse): refuse: "
-        "ETXTBSY; defer: succeeds, pinned blocks go to limbo until unpinned; wait: until the "
-        "pins are gone; break: tells the lease holders, and waits; ignore: frees them at once "
-        "(needs unsafe_demo)"},
+        "decides about a truncate or punch that meets long-term pins (default refuse). refuse: it "
+        "fails with ETXTBSY; defer: it succeeds, and pinned blocks stay in limbo until they are "
+        "unpinned; wait: it waits until the pins are gone; break: it tells the lease holders and "
+        "waits for them; ignore: it frees the blocks at once (needs unsafe_demo)"},
     OptionHelp{"on_timeout=refuse|defer",
-               "what a request does whose waiting time is up (default refuse)"},
+               "decides about a request whose waiting time is up (default refuse)"},
     OptionHelp{
         "wait_timeout=TIME|none",
         "how long pin_policy=wait waits (default none: no limit; a plain number is seconds)"},
@@ -27,8 +27,8 @@ constexpr std::array kHelp = {
                "(default 1000ms; a plain number is milliseconds)"},
     OptionHelp{
         "longterm=allow|lease|forbid",
-        "taking a long-term pin (default allow): lease: needs a layout lease over the range, "
-        "else EPERM; forbid: EOPNOTSUPP"},
+        "decides about a new long-term pin (default allow). lease: it needs a layout lease over "
+        "the range, else EPERM; forbid: EOPNOTSUPP"},
     OptionHelp{"pin_limit=SIZE|none",
                "how much each user id may have pinned; more is ENOMEM (default none)"},
     OptionHelp{
@@ -41,7 +41,7 @@ constexpr std::array kHelp = {
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
     OptionHelp{"allow_other",
-               "everybody may use it, not only who mounted it; root's mounts have it anyway"},
+               "every user may use the mount, not only the one who mounted it; always so if root mounts"},
     OptionHelp{"[no]suid, [no]dev, [no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
 

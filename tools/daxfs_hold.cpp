@@ -182,6 +182,7 @@ int command(int argc, char** argv) {
   CLI::App app(kAbout, "daxfs-hold");
   app.failure_message(usage_message);
   app.footer(kFooter);
+  app.set_version_flag("-V,--version", "daxfs-hold " DAXFS_VERSION);
   app.add_option("FILE", options.path, "a regular file on a daxfs mount")->required();
   app.add_option("--offset", offset, "where the range begins")
       ->type_name("SIZE")

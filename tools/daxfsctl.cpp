@@ -38,14 +38,14 @@ constexpr const char* kScrub = "scrub";
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
     {"pins", kAnyPath, "who has pinned which range of which file", daxfs::ctl::show_pins},
-    {"leases", kAnyPath, "who is to be told before which range of which file changes",
+    {"leases", kAnyPath, "which holders are told before which range of which file changes",
      daxfs::ctl::show_leases},
     {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
      daxfs::ctl::show_limbo},
     {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
     {"extents", "a regular file in the mount",
      "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
-    {"events", kAnyPath, "what happens at the gate, as it happens, until interrupted",
+    {"events", kAnyPath, "each pin, lease, break and waiting request as it happens, until interrupted",
      daxfs::ctl::show_events},
 };
 
@@ -59,16 +59,15 @@ int command(int argc, char** argv) {
   CLI::App app("Shows what a mounted daxfs is doing, and switches its policies.", "daxfsctl");
   app.failure_message(daxfs::usage_message);
   app.footer(
-      "Root and the user who mounted see all pins and leases, others their own; only the two may\n"
-      "switch policies and see events. `policy PATH set defer` is short for pin_policy=defer; the\n"
-      "settings are those of the mount, see daxfs --help. Everything is in PATH/.daxfs/, too.\n"
-      "`scrub` is for the two, as well. It finds what fsck.daxfs finds, and how far memory and "
-      "pool\n"
-      "agree, while the mount is in use; it repairs nothing. Where going on could destroy more, "
-      "it\n"
-      "stops all changes (status says so).\n"
+      "Root and the user who mounted see all pins and leases; other users see their own. Only root\n"
+      "and that user may switch policies, see events and scrub.\n"
+      "`policy PATH set defer` is short for pin_policy=defer. The settings are the mount options of\n"
+      "the same names: daxfs --help explains them. PATH/.daxfs/ has all of this as files.\n"
+      "A scrub finds the damage that fsck.daxfs finds, and differences between memory and pool. It\n"
+      "repairs nothing. If a difference could destroy data, it stops all changes; status says so.\n"
       "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage, 4 a scrub has\n"
       "found damage.");
+  app.set_version_flag("-V,--version", "daxfsctl " DAXFS_VERSION);
   app.require_subcommand(0, 1);  // none: see below; a wrong one is to be named
   std::string path;
   std::vector<std::string> change;
@@ -79,7 +78,7 @@ int command(int argc, char** argv) {
     if (command.name == kPolicy) {
       sub->add_option("CHANGE", change,
                       "set SETTING...: such as `set defer`, or `set pin_policy=wait "
-                      "wait_timeout=5s`; all or nothing, at once, also for who waits already");
+                      "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
     }
     sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
   }
@@ -93,7 +92,7 @@ int command(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
   if (app.get_subcommands().empty()) {
-    fmt::print(stderr, "daxfsctl: what is to be shown? See daxfsctl --help\n");
+    fmt::print(stderr, "daxfsctl: a command is missing, such as status; see daxfsctl --help\n");
     return kUsage;
   }
 

@@ -283,6 +283,7 @@ Outcome<void> make(const Request& request) {
 int run(int argc, char** argv) {
   CLI::App app("Makes a daxfs pool: lays an empty filesystem onto a file or a device-DAX node.",
                "mkfs.daxfs");
+  app.set_version_flag("-V,--version", "mkfs.daxfs " DAXFS_VERSION);
   Request request;
   std::string size;
   app.add_option(
