@@ -10,6 +10,7 @@ In an .in file: @VERSION@; @ARGUMENTS@, @OPTIONS@, @COMMANDS@ of the command tha
 --help says at the end; @MOUNT_OPTIONS@ of daxfs; @FUNCTIONS@ of daxfs.h.
 """
 import argparse
+import gzip
 import os
 import re
 import subprocess
@@ -385,6 +386,18 @@ def page_text(name, helps, options, pages, version):
     return text
 
 
+def compress(folder):
+    """Every page as packages have it. The files say no time, so that two builds are the same."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            with open(path, "rb") as file:
+                text = file.read()
+            with open(path + ".gz", "wb") as file:
+                file.write(gzip.compress(text, 9, mtime=0))
+            os.remove(path)
+
+
 def write(path, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
@@ -417,8 +430,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("bin", "header", "version", "out"):
         parser.add_argument("--" + name, required=True)
+    parser.add_argument("--compress", action="store_true", help="gzip the pages")
     arguments = parser.parse_args()
     make(arguments.bin, arguments.header, arguments.version, arguments.out)
+    if arguments.compress:
+        compress(os.path.join(arguments.out, "man"))
 
 
 if __name__ == "__main__":
