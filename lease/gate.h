@@ -116,8 +116,8 @@ class Gate {
   TicketRef begin(Continuation retry);
   // No more retries. Wakes what queued behind this request's fence.
   void end(const TicketRef& ticket);
-  // Makes a request that is parked, or will be, fail with EINTR at its next judge()/pin(). Any
-  // thread, any time.
+  // Makes a request fail with EINTR instead of being parked, now or at any later judge()/pin(). One
+  // that need not wait goes ahead: a signal alone fails nothing. Any thread, any time.
   void cancel(const TicketRef& ticket);
 
   // --- detaching ---

@@ -62,7 +62,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   parked.forget(*ticket);
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;
-  if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
+  if (stopping) return refuse(*ticket, EINTR);
 
   const LeaseTable::InTheWay leased =
       leases.in_the_way(request.inode, request.range, request.holder, request.requester.process);
@@ -103,8 +103,9 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
         ruling.timeout_ms == 0 ? kNever : after(ticket->waits_since, ruling.timeout_ms);
     if (now < limit) {
       pinned.obstacles.leases = ruling.breaks && leased.foreign;
-      // Where all that is in the way is the process's own, wait() refuses, and nobody is told.
-      if (ruling.breaks && !pinned.obstacles.none()) {
+      // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
+      // for a request that has been interrupted.
+      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled) {
         break_leases(*ticket, request, leased.leases, limit, aftermath);
       } else {
         end_breaks(*ticket);
@@ -154,6 +155,7 @@ Ruling Gate::Impl::on_timeout(const Conflict& conflict) const {
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
                                  Obstacles obstacles, SteadyTime deadline) {
   if (obstacles.none()) return refuse(*ticket, EDEADLK);
+  if (ticket->cancelled) return refuse(*ticket, EINTR);
   const Fences::Fence fence{request.inode, request.range};
   if (ticket->fence != fence) {
     lift_fence(*ticket);

@@ -23,7 +23,7 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
   const std::lock_guard lock(gate.mutex);
   ticket->about = about(request, gate.options.pin_policy);
   gate.parked.forget(*ticket);
-  if (ticket->cancelled || gate.stopping) return gate.refuse(*ticket, EINTR);
+  if (gate.stopping) return gate.refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   const Result<Verdict> passed = gate.pass_fences(ticket, {request.inode, range}, request.nowait);
   if (!passed) return std::unexpected(passed.error());

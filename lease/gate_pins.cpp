@@ -21,6 +21,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
   const auto fence = fences.newest_before(ticket->arrival, range);
   if (!fence) return Verdict::proceed;
   if (nowait) return refuse(*ticket, EAGAIN);
+  if (ticket->cancelled) return refuse(*ticket, EINTR);
   note_waiting(*ticket);
   parked.park_pin(ticket, *fence);
   return Verdict::parked;
@@ -29,7 +30,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
 Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
   ticket->about = about(request, options.pin_policy);
   parked.forget(*ticket);
-  if (ticket->cancelled || stopping) return refuse(*ticket, EINTR);
+  if (stopping) return refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   if (request.kind == PinKind::long_term) {
     if (options.longterm == LongTerm::forbid) return refuse(*ticket, EOPNOTSUPP);

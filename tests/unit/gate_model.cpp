@@ -273,6 +273,7 @@ GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
     return r.requester.process == 0 || lease.requester.process != r.requester.process;
   });
   if (r.in_the_way.empty() && !others_lease) return refuse(r, EDEADLK);
+  if (r.cancelled) return refuse(r, EINTR);
   std::map<int, Time> before;
   before.swap(r.breaking);
   for (const Lease& lease : broken) {
@@ -293,7 +294,7 @@ GateModel::Answer GateModel::judge(int number) {
   const PinPolicy policy = policy_for_request(r);
   r.parked = false;
   r.deadline = kNever;
-  if (r.cancelled || stopped) return refuse(r, EINTR);
+  if (stopped) return refuse(r, EINTR);
 
   std::vector<Lease> others;
   for (const Lease& lease : leases) {
@@ -363,6 +364,7 @@ std::optional<GateModel::Answer> GateModel::pass_fences(Request& r) {
   }
   if (r.behind < 0) return std::nullopt;
   if (r.nowait) return refuse(r, EAGAIN);
+  if (r.cancelled) return refuse(r, EINTR);
   if (!r.has_waited) post(GateEvent::Kind::waiting, r);
   r.has_waited = true;
   r.parked = true;
@@ -372,7 +374,7 @@ std::optional<GateModel::Answer> GateModel::pass_fences(Request& r) {
 GateModel::Answer GateModel::pin(int number) {
   Request& r = *find_request(number);
   r.parked = false;
-  if (r.cancelled || stopped) return refuse(r, EINTR);
+  if (stopped) return refuse(r, EINTR);
   if (r.kind == PinKind::long_term) {
     if (options.longterm == LongTerm::forbid) return refuse(r, EOPNOTSUPP);
     if (options.longterm == LongTerm::lease && !covered(r.holder, r.range)) {
@@ -414,7 +416,7 @@ void GateModel::unpin(int number) {
 GateModel::Answer GateModel::lease(int number) {
   Request& r = *find_request(number);
   r.parked = false;
-  if (r.cancelled || stopped) return refuse(r, EINTR);
+  if (stopped) return refuse(r, EINTR);
   if (const auto stopped_there = pass_fences(r)) return *stopped_there;
   for (const Lease& other : leases) {
     if (other.holder != r.holder && (other.exclusive || r.exclusive) &&

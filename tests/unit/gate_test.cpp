@@ -267,20 +267,38 @@ TEST_CASE("gate: pins of one descriptor belong to the process that took each") {
   CHECK(f.gate.find_pin(holder, again)->requester.process == 99);
 }
 
-TEST_CASE("gate: a request cancelled before it is judged fails with EINTR") {
+TEST_CASE("gate: a request cancelled before it is judged goes ahead if it need not wait") {
   GateFixture f;
+  const TicketRef detach = f.begin(1);
+  f.gate.cancel(detach);
+  CHECK(f.judge(detach, {blocks(0, 1)}) == Verdict::proceed);
+  f.gate.end(detach);
+  const TicketRef pin = f.begin(2);
+  f.gate.cancel(pin);
+  CHECK(granted(f.pin(pin, f.gate.new_holder(), {blocks(0, 1)}, 1)));
+  f.gate.end(pin);
+  f.gate.cancel(pin);  // too late: no effect
+  CHECK(f.gate.totals().waiting == 0);
+  CHECK(f.woken.none());
+}
+
+TEST_CASE("gate: a request cancelled before it is judged fails with EINTR where it would wait") {
+  GateFixture f;
+  const HolderId holder = f.gate.new_holder();
+  f.pinned(holder, {blocks(0, 1)}, 2, PinKind::short_term);
   const TicketRef detach = f.begin(1);
   f.gate.cancel(detach);
   CHECK(f.judge(detach, {blocks(0, 1)}) == fail(EINTR));
   CHECK(f.judge(detach, {blocks(0, 1)}) == fail(EINTR));
   f.gate.end(detach);
-  const TicketRef pin = f.begin(2);
+  const TicketRef waiting = f.begin(2);
+  REQUIRE(f.judge(waiting, {blocks(0, 1)}) == Verdict::parked);
+  const TicketRef pin = f.begin(3);
   f.gate.cancel(pin);
-  CHECK(failed(f.pin(pin, f.gate.new_holder(), {blocks(0, 1)}, 1), EINTR));
+  CHECK(failed(f.pin(pin, holder, {blocks(0, 1)}, 3), EINTR));
   f.gate.end(pin);
-  f.gate.cancel(pin);  // too late: no effect
+  f.gate.end(waiting);
   CHECK(f.gate.totals().waiting == 0);
-  CHECK(f.woken.none());
 }
 
 TEST_CASE("gate: after stop() everything fails with EINTR, and stop() can be repeated") {
