@@ -175,12 +175,12 @@ class Filesystem {
 
   // --- open files ---
   // flags as for open(2); O_TRUNC is not handled here (set_attributes is). Close with release().
-  Result<std::unique_ptr<OpenFile>> open(InodeNumber inode, int flags);
+  Result<OpenFileRef> open(InodeNumber inode, int flags);
   // Drops the holder's pins and leases; at the last close of an unlinked file, frees it.
-  void release(std::unique_ptr<OpenFile> file);
+  void release(OpenFileRef file);
   // For a file that is still open when the mount ends: its holder may go on using what it has
   // mapped, so what is recorded of its pins stays for the next mount.
-  void abandon(std::unique_ptr<OpenFile> file);
+  void abandon(OpenFileRef file);
 
   // --- data ---
   // Hands the bytes to `send` where they lie in the pool, while the file's blocks are held in
@@ -291,7 +291,8 @@ class Filesystem {
   void stage(Transaction& tx, Inode& inode);  // exclusive
   void touch(Inode& inode);         // shared: mtime and ctime, now; fences, so that all is durable
   void update_atime(Inode& inode);  // shared
-  static void drop_setid_bits(Inode& inode);  // exclusive; caller stages
+  static bool has_privileges(const Inode& inode);  // set-user-id bits that would go; shared
+  static void drop_setid_bits(Inode& inode);       // exclusive; caller stages
   // The end of an unlinked file. Its slot on the medium is emptied at once, so that nothing is left
   // for a mount to finish; its number stays taken while the kernel knows it.
   // The blocks of such an inode, once no program has it open.
@@ -368,10 +369,10 @@ class Filesystem {
                                  const TicketRef& ticket, const std::function<void()>& prepare);
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
-  // With a write or a truncate the kernel says whether set-user-id bits are to go; with
-  // fallocate(2) it has no word for that. True: they have gone, and the record is to be staged.
-  // Lock held.
-  bool drop_privileges_unasked(Inode& inode, uid_t uid);
+  // Takes the set-user-id bits away, from the kernel's cached attributes as well: its replies to
+  // write(2), fallocate(2) and a pin's ioctl bring it no mode. True: the record is to be staged and
+  // committed before the lock, held exclusively, is let go.
+  bool drop_privileges_unasked(Inode& inode);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
   void zero_behind_end(Inode& inode, std::uint64_t size);
   static void apply(Inode& inode, const AttributeChange& change, std::int64_t now);

@@ -104,6 +104,12 @@ void Filesystem::update_atime(Inode& inode) {
                              static_cast<std::uint64_t>(now));
 }
 
+bool Filesystem::has_privileges(const Inode& inode) {
+  constexpr mode_t with_execution = S_ISGID | S_IXGRP;
+  return (inode.record.mode & S_ISUID) != 0 ||
+         (inode.record.mode & with_execution) == with_execution;
+}
+
 void Filesystem::drop_setid_bits(Inode& inode) {
   // A setgid bit without group execution marks mandatory locking, not privilege: it stays.
   inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~S_ISUID);

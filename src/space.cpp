@@ -66,9 +66,9 @@ void Filesystem::zero_in_place(Inode& inode, FileOffset offset, ByteCount length
   });
 }
 
-bool Filesystem::drop_privileges_unasked(Inode& inode, uid_t uid) {
+bool Filesystem::drop_privileges_unasked(Inode& inode) {
   const std::uint16_t before = inode.record.mode;
-  if (uid != 0) drop_setid_bits(inode);
+  drop_setid_bits(inode);
   if (inode.record.mode == before) return false;
   if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
   return true;
@@ -190,6 +190,10 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
     fill_attributes(**inode, out);
     return out;
   };
+  if (change.size || change.uid || change.gid) {
+    if (const Status dropped = drop_capability(**inode); !dropped)
+      return done(std::unexpected(dropped.error()));
+  }
   if (!change.size) return done(answer(change_once(**inode, change, {}, nullptr)));
 
   if ((*inode)->is_directory()) return done(fail(EISDIR));
@@ -228,7 +232,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
     }
     volume_.medium().fence();
     inode.mtime = inode.ctime = file_time_now();
-    drop_privileges_unasked(inode, detacher.requester.uid);
+    if (detacher.requester.uid != 0) drop_privileges_unasked(inode);
   };
   if (!whole.empty()) {
     const auto first = inode.extents->first_from(whole.start);
@@ -250,13 +254,13 @@ void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
   if (const Status ok = writable(); !ok) return done(ok);
   if (!file.writable) return done(fail(EBADF));
   if (const Status ok = check_range(offset, length); !ok) return done(ok);
-  Inode* const inode =
-      &*file.inode;  // the kernel keeps the file open for as long as the request lives
-  if (const Status loaded = load_extents(*inode); !loaded) return done(loaded);
+  if (const Status loaded = load_extents(*file.inode); !loaded) return done(loaded);
+  if (const Status dropped = drop_capability(*file.inode); !dropped) return done(dropped);
   const Detacher detacher{{processes_.process(caller.thread), caller.uid}, file.holder};
-  const auto kept = cache_.get(inode->number);  // like pin(): until its lock is let go
-  run_at_gate(cancellation, [=, this, done = std::move(done)](const TicketRef& ticket) {
-    const auto verdict = punch_once(*inode, offset, length, detacher, ticket);
+  // Like pin(): until its lock is let go.
+  run_at_gate(cancellation, [=, this, kept = file.shared_from_this(),
+                             done = std::move(done)](const TicketRef& ticket) {
+    const auto verdict = punch_once(*kept->inode, offset, length, detacher, ticket);
     if (verdict && *verdict == Verdict::parked) return true;
     done(verdict ? Status() : std::unexpected(verdict.error()));
     return false;
@@ -348,6 +352,7 @@ Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount lengt
   if (const Status ok = check_range(offset, length); !ok) return ok;
   Inode& inode = *file.inode;
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
+  if (const Status dropped = drop_capability(inode); !dropped) return dropped;
   const std::unique_lock guard(inode.lock);
   const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
   if (const Status filled = fill_holes(inode, covering(offset, length), Fill::unwritten, end);
@@ -356,7 +361,7 @@ Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount lengt
   }
   // Written blocks are zeroed in place, so that no pin ever stands in the way.
   if (zero) zero_in_place(inode, offset, length);
-  const bool dropped = drop_privileges_unasked(inode, uid);
+  const bool dropped = uid != 0 && drop_privileges_unasked(inode);
   if (zero || dropped || end > inode.record.size) grow_to(inode, end);
   return {};
 }

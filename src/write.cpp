@@ -61,7 +61,7 @@ std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
   Medium& medium = volume_.medium();
   const std::shared_lock guard(inode.lock);
   if (end > inode.record.size) return 0;
-  if (drop_privileges && (inode.record.mode & (S_ISUID | S_ISGID)) != 0) return 0;
+  if (drop_privileges && has_privileges(inode)) return 0;
   std::uint64_t at = offset.value;
   while (at < end) {
     const FileRange rest = covering(FileOffset(at), ByteCount(end - at));
@@ -210,7 +210,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
   for (const Extent& extent : fresh) map.insert(tx, extent);
   inode.record.blocks = map.mapped().value;
   inode.record.size = std::max(inode.record.size, end);
-  if (drop_privileges) drop_setid_bits(inode);
+  if (drop_privileges) drop_privileges_unasked(inode);
   inode.mtime = inode.ctime = file_time_now();
   stage(tx, inode);
   volume_.journal().commit(tx);
