@@ -43,22 +43,22 @@ void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes) {
   }
 }
 
-OpenFile* OpenFiles::keep(std::unique_ptr<OpenFile> file) {
+OpenFile* OpenFiles::keep(OpenFileRef file) {
+  OpenFile* const address = file.get();
   const std::lock_guard guard(mutex_);
-  files_.insert(file.get());
-  return file.release();
+  files_.insert({address, std::move(file)});
+  return address;
 }
 
-std::unique_ptr<OpenFile> OpenFiles::take(OpenFile* file) {
+OpenFileRef OpenFiles::take(OpenFile* file) {
   const std::lock_guard guard(mutex_);
-  files_.erase(file);
-  return std::unique_ptr<OpenFile>(file);
+  return std::move(files_.extract(file).mapped());
 }
 
-std::unique_ptr<OpenFile> OpenFiles::take_any() {
+OpenFileRef OpenFiles::take_any() {
   const std::lock_guard guard(mutex_);
   if (files_.empty()) return nullptr;
-  return std::unique_ptr<OpenFile>(files_.extract(files_.begin()).value());
+  return std::move(files_.extract(files_.begin()).mapped());
 }
 
 Pollers::~Pollers() {
@@ -91,7 +91,7 @@ void Pollers::forget(HolderId holder) {
   if (handle != nullptr) fuse_pollhandle_destroy(handle);
 }
 
-void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_info& info) {
+void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info) {
   info.direct_io = opened->direct ? 1 : 0;
   info.keep_cache = opened->keep_cache ? 1 : 0;
   // Nothing is left to flush at close; and on kernels before 6.16 a close would queue behind a
@@ -101,8 +101,9 @@ void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_inf
 }
 
 void release(Context& context, const fuse_file_info& info) {
-  context.pollers.forget(file(&info).holder);
-  context.filesystem.release(context.open_files.take(&file(&info)));
+  OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
+  context.pollers.forget(opened->holder);
+  context.filesystem.release(std::move(opened));
 }
 
 std::shared_ptr<Waiting> Waiting::watch(fuse_req_t req) {

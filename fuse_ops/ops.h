@@ -3,7 +3,6 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
-#include <absl/container/flat_hash_set.h>
 #include <fuse_lowlevel.h>
 
 #include <memory>
@@ -22,14 +21,14 @@ inline constexpr double kForever = 86400;
 // the last releases. Thread-safe.
 class OpenFiles {
  public:
-  OpenFile* keep(std::unique_ptr<OpenFile> file);
-  std::unique_ptr<OpenFile> take(OpenFile* file);
+  OpenFile* keep(OpenFileRef file);
+  OpenFileRef take(OpenFile* file);
   // One that is still there, or null.
-  std::unique_ptr<OpenFile> take_any();
+  OpenFileRef take_any();
 
  private:
   std::mutex mutex_;  // protects files_; nothing else is locked while it is held
-  absl::flat_hash_set<OpenFile*> files_;
+  absl::flat_hash_map<OpenFile*, OpenFileRef> files_;
 };
 
 // Who polls an open file, to be woken when it has news of its leases. Thread-safe.
@@ -67,7 +66,11 @@ inline Caller caller(fuse_req_t req) {
   return {.uid = context->uid, .gid = context->gid, .thread = context->pid};
 }
 
-inline OpenFile& file(const fuse_file_info* info) { return *reinterpret_cast<OpenFile*>(info->fh); }
+// What the request works on, for the handler to hold until it returns: the kernel may send RELEASE
+// as soon as there is an answer.
+inline OpenFileRef file(const fuse_file_info* info) {
+  return reinterpret_cast<OpenFile*>(info->fh)->shared_from_this();
+}
 
 void reply(fuse_req_t req, const Status& status);
 void reply_entry(fuse_req_t req, const Result<Entry>& entry);
@@ -86,7 +89,7 @@ fuse_entry_param to_param(const Entry& entry);
 Result<Entry> made_durably(fuse_req_t req, const Result<Entry>& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
-void hand_over(Context& context, std::unique_ptr<OpenFile> opened, fuse_file_info& info);
+void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);
 // The kernel has no more use for it.
 void release(Context& context, const fuse_file_info& info);
 

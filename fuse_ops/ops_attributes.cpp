@@ -38,7 +38,7 @@ AttributeChange to_change(const struct stat& attributes, int to_set) {
 // Where no size is set the kernel may name any open file, a directory too; nobody asks then.
 std::optional<HolderId> through(const AttributeChange& change, const fuse_file_info* info) {
   if (!change.size || info == nullptr) return std::nullopt;
-  return file(info).holder;
+  return file(info)->holder;
 }
 
 void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,

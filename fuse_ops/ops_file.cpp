@@ -33,9 +33,10 @@ void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
 void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* info) {
   if (is_control(inode)) return control::read(req, size, offset, info);
   // Only what goes straight to a caller names an owner; the rest fills the page cache.
-  if (info->lock_owner == 0) fs(req).note_page_cache(file(info));
+  const OpenFileRef opened = file(info);
+  if (info->lock_owner == 0) fs(req).note_page_cache(*opened);
   const Status status = fs(req).read(
-      file(info), FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
+      *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
       [req](std::span<const iovec> data) {
         if (data.size() == 1) {
           fuse_reply_buf(req, static_cast<const char*>(data[0].iov_base), data[0].iov_len);
@@ -50,10 +51,10 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
 void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size, off_t offset,
            fuse_file_info* info) {
   if (is_control(inode)) return control::write(req, {data, size}, info);
-  OpenFile& opened = file(info);
-  if (info->writepage) fs(req).note_page_cache(opened);
+  const OpenFileRef opened = file(info);
+  if (info->writepage) fs(req).note_page_cache(*opened);
   const auto written = if_durable(
-      req, fs(req).write(opened, FileOffset(static_cast<std::uint64_t>(offset)),
+      req, fs(req).write(*opened, FileOffset(static_cast<std::uint64_t>(offset)),
                          std::as_bytes(std::span(data, size)), current_write_drops_privileges()));
   if (!written) {
     fuse_reply_err(req, written.error().code);
@@ -64,7 +65,7 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
     fuse_reply_write(req, *written);
     return;
   }
-  fs(req).after_write(opened, [req, count = *written] { fuse_reply_write(req, count); });
+  fs(req).after_write(*opened, [req, count = *written] { fuse_reply_write(req, count); });
 }
 
 // Nothing is left to do: the kernel has written dirty pages back before it asks. But it has to ask.
@@ -79,20 +80,21 @@ void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t l
     fuse_reply_err(req, EINVAL);
     return;
   }
+  const OpenFileRef opened = file(info);
   const FileOffset from(static_cast<std::uint64_t>(offset));
   const ByteCount count(static_cast<std::uint64_t>(length));
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case 0:
-      reply_change(req, fs(req).allocate(file(info), from, count, keep_size, caller(req)));
+      reply_change(req, fs(req).allocate(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_ZERO_RANGE:
-      reply_change(req, fs(req).zero_range(file(info), from, count, keep_size, caller(req)));
+      reply_change(req, fs(req).zero_range(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_PUNCH_HOLE: {
       const auto waiting = Waiting::watch(req);
       fs(req).punch_hole(
-          file(info), from, count, caller(req), waiting->cancellation(),
+          *opened, from, count, caller(req), waiting->cancellation(),
           [waiting](const Status& status) { reply_change(waiting->finish(), status); });
       return;
     }
@@ -107,8 +109,8 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
     fuse_reply_err(req, ENXIO);
     return;
   }
-  const auto found =
-      fs(req).seek(file(info), FileOffset(static_cast<std::uint64_t>(offset)), whence);
+  const OpenFileRef opened = file(info);
+  const auto found = fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence);
   if (found) {
     fuse_reply_lseek(req, static_cast<off_t>(found->value));
   } else {
@@ -119,11 +121,11 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
 // A regular file can always be read and written; POLLPRI says that its leases have news.
 void poll(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info, fuse_pollhandle* handle) {
   if (is_control(inode)) return control::poll(req, info, handle);
-  OpenFile& opened = file(info);
+  const OpenFileRef opened = file(info);
   // First the handle, then the look: news that come in between wake it.
-  if (handle != nullptr) context(req).pollers.keep(opened.holder, handle);
+  if (handle != nullptr) context(req).pollers.keep(opened->holder, handle);
   unsigned ready = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
-  if (fs(req).has_news(opened)) ready |= POLLPRI;
+  if (fs(req).has_news(*opened)) ready |= POLLPRI;
   fuse_reply_poll(req, ready);
 }
 

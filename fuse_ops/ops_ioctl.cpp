@@ -219,7 +219,7 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
 void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
   const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
-  OpenFile* const opened = no_file ? nullptr : &file(info);
+  const OpenFileRef opened = no_file ? nullptr : file(info);
   if (in_size < ((_IOC_DIR(command) & _IOC_WRITE) != 0 ? _IOC_SIZE(command) : 0) ||
       out_size < ((_IOC_DIR(command) & _IOC_READ) != 0 ? _IOC_SIZE(command) : 0)) {
     fuse_reply_err(req, ENOTTY);
@@ -229,7 +229,7 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     case DAXFS_IOC_POOL:
       return pool(req);
     case DAXFS_IOC_QUERY:
-      return query(req, argument<daxfs_query_args>(in), opened);
+      return query(req, argument<daxfs_query_args>(in), opened.get());
     case DAXFS_IOC_POLICY:
       return set_policy(req, argument<daxfs_policy_args>(in));
     default:

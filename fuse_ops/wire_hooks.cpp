@@ -4,9 +4,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #include "fuse_ops/readahead.h"
@@ -35,6 +37,10 @@ struct Current {
   bool unreadable = false;
 };
 thread_local Current current;
+
+// For tests: everything that the kernel can do once it has an answer happens before the handler
+// goes on (DAXFS_TEST_REPLY_DELAY, in microseconds).
+std::atomic<useconds_t> reply_delay = 0;
 
 template <class T>
 T load(const std::byte* from) {
@@ -109,12 +115,20 @@ ssize_t hooked_writev(int fd, iovec* parts, int count, void*) {
     current.unreadable = true;
     errno = ENOENT;
   }
+  if (const useconds_t delay = reply_delay.load(std::memory_order_relaxed)) {
+    const int kept = errno;
+    usleep(delay);
+    errno = kept;
+  }
   return sent;
 }
 
 }  // namespace
 
 bool install_wire_hooks(fuse_session* session) {
+  if (const char* const delay = std::getenv("DAXFS_TEST_REPLY_DELAY")) {
+    reply_delay = static_cast<useconds_t>(std::strtoul(delay, nullptr, 10));
+  }
   static const fuse_custom_io hooks = [] {
     fuse_custom_io io{};  // later libfuse versions have more members
     io.writev = hooked_writev;

@@ -29,7 +29,8 @@ void Filesystem::lease(OpenFile& file, const PinRange& range, LeaseId lease, con
                              .exclusive = exclusive,
                              .nowait = (range.flags & DAXFS_LEASE_NOWAIT) != 0};
   file.ever_pinned = true;
-  run_at_gate(cancellation, [this, request, done = std::move(done)](const TicketRef& ticket) {
+  run_at_gate(cancellation, [this, request, kept = file.shared_from_this(),
+                             done = std::move(done)](const TicketRef& ticket) {
     const auto taken = gate_.lease(ticket, request);
     if (taken && !*taken) return true;
     done(taken ? Result<LeaseId>(**taken) : std::unexpected(taken.error()));

@@ -134,8 +134,9 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
     return std::unexpected(room.error());
   }
 
+  InodeRef inode;  // before the guard, which must not outlive it
   std::unique_lock<FairSharedMutex> inode_guard;
-  InodeRef inode = cache_.adopt(*number, record, inode_guard);
+  inode = cache_.adopt(*number, record, inode_guard);
   inode->extents.emplace(volume_.medium(), volume_.allocator(), *number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {

@@ -3,13 +3,16 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "lease/gate.h"
 #include "src/inode.h"
 
 namespace daxfs {
 
-struct OpenFile {
+// A request holds a reference until its handler returns, whatever it has answered before: RELEASE
+// can follow the answer at once, and takes the kernel's reference away.
+struct OpenFile : std::enable_shared_from_this<OpenFile> {
   InodeRef inode;
   HolderId holder;
   bool readable = false;
@@ -18,5 +21,6 @@ struct OpenFile {
   bool keep_cache = false;               // pages that the kernel has cached earlier are still good
   std::atomic<bool> ever_pinned{false};  // or had a lease
 };
+using OpenFileRef = std::shared_ptr<OpenFile>;
 
 }  // namespace daxfs

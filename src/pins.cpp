@@ -13,7 +13,7 @@
 
 namespace daxfs {
 
-Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags) {
+Result<OpenFileRef> Filesystem::open(InodeNumber number, int flags) {
   auto ref = cache_.get(number);
   if (!ref) return std::unexpected(ref.error());
   const int mode = flags & O_ACCMODE;
@@ -24,7 +24,7 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
   if (inode.is_directory()) return fail(EISDIR);
   // The kernel opens pipes and devices itself; and whatever works on a file here may count on one.
   if (!inode.is_regular()) return fail(EINVAL);
-  auto file = std::make_unique<OpenFile>();
+  auto file = std::make_shared<OpenFile>();
   {
     const std::shared_lock guard(inode.lock);
     if (inode.disposed) return fail(ESTALE);
@@ -39,7 +39,7 @@ Result<std::unique_ptr<OpenFile>> Filesystem::open(InodeNumber number, int flags
   return file;
 }
 
-void Filesystem::release(std::unique_ptr<OpenFile> file) {
+void Filesystem::release(OpenFileRef file) {
   Inode& inode = *file->inode;
   if (file->ever_pinned) {
     std::uint32_t write_pins = 0;
@@ -50,7 +50,7 @@ void Filesystem::release(std::unique_ptr<OpenFile> file) {
   dispose_if_dead(inode);
 }
 
-void Filesystem::abandon(std::unique_ptr<OpenFile> file) {
+void Filesystem::abandon(OpenFileRef file) {
   Inode& inode = *file->inode;
   inode.opens -= 1;
   dispose_if_dead(inode);
@@ -161,6 +161,10 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
     if (request.write) inode.write_pins -= 1;
     return pin;
   };
+  // What a holder writes changes the file as write(2) does.
+  const auto drops_privileges = [&] {
+    return request.write && requester.uid != 0 && has_privileges(inode);
+  };
   bool hole = false;
   bool unwritten = false;
   const auto look = [&] {
@@ -176,7 +180,8 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
     const std::shared_lock guard(inode.lock);
     look();
     if (hole && !may_allocate) return fail(ENXIO);
-    if (!hole && !unwritten && (!may_allocate || end <= inode.record.size)) return take();
+    if (!hole && !unwritten && !drops_privileges() && (!may_allocate || end <= inode.record.size))
+      return take();
   }
   if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   const std::unique_lock guard(inode.lock);
@@ -190,8 +195,9 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
   const bool grows = may_allocate && end > inode.record.size;
   if (const Status ready = populate(inode, blocks, grows ? end : 0); !ready)
     return std::unexpected(ready.error());
-  if (grows) {
-    if (end > inode.record.size) grow_to(inode, end);
+  const bool dropped = drops_privileges() && drop_privileges_unasked(inode);
+  if (grows || dropped) {
+    if (dropped || end > inode.record.size) grow_to(inode, grows ? end : 0);
     if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
   }
   return take();
@@ -208,20 +214,23 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
   }
   const bool changes = (range.flags & (DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE)) != 0;
   if (!file.readable || (changes && !file.writable)) return done(fail(EBADF));
+  if (changes) {
+    if (const Status dropped = drop_capability(inode); !dropped)
+      return done(std::unexpected(dropped.error()));
+  }
   if (const Status loaded = load_extents(inode); !loaded)
     return done(std::unexpected(loaded.error()));
 
   const Requester requester{processes_.process(caller.thread), caller.uid};
   // When the request is parked, another thread may answer it, and the kernel close and forget the
   // file, before this one has let go of the inode's lock.
-  const auto kept = cache_.get(inode.number);
-  run_at_gate(cancellation,
-              [this, &file, range, requester, done = std::move(done)](const TicketRef& ticket) {
-                const auto pin = pin_once(file, range, requester, ticket);
-                if (pin && !*pin) return true;
-                done(pin ? Result<PinId>(**pin) : std::unexpected(pin.error()));
-                return false;
-              });
+  run_at_gate(cancellation, [this, kept = file.shared_from_this(), range, requester,
+                             done = std::move(done)](const TicketRef& ticket) {
+    const auto pin = pin_once(*kept, range, requester, ticket);
+    if (pin && !*pin) return true;
+    done(pin ? Result<PinId>(**pin) : std::unexpected(pin.error()));
+    return false;
+  });
 }
 
 void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {

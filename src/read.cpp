@@ -18,6 +18,8 @@ alignas(4096) const std::array<std::byte, kZeroBytes> kZeroes{};
 
 Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send) {
   if (!file.readable) return fail(EBADF);
+  // The guard below outlives the reply, and so must what it locks.
+  const OpenFileRef kept = file.shared_from_this();
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return fail(EINVAL);
   if (const Status loaded = load_extents(inode); !loaded) return loaded;

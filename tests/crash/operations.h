@@ -55,13 +55,13 @@ class Runner {
 
  private:
   struct Held {
-    std::unique_ptr<OpenFile> file;
+    OpenFileRef file;
     PinId pin;
   };
   void carry_out(const Operation& operation, unsigned number);
 
   PathCalls calls_;
-  std::vector<std::unique_ptr<OpenFile>> open_;  // by `open`, the last first to close
+  std::vector<OpenFileRef> open_;  // by `open`, the last first to close
   std::vector<Held> pins_;
 };
 

@@ -28,13 +28,13 @@ class PathCalls {
     return at;
   }
   // Open for reading and writing. Only files: the kernel answers for all else by itself.
-  std::unique_ptr<OpenFile> open(const std::string& path) {
+  OpenFileRef open(const std::string& path) {
     auto file = must(fs_.open(find(path), O_RDWR), path);
     if (file->inode->is_regular()) return file;
     fs_.release(std::move(file));
     throw std::runtime_error(path + ": no file");
   }
-  void close(std::unique_ptr<OpenFile> file) { fs_.release(std::move(file)); }
+  void close(OpenFileRef file) { fs_.release(std::move(file)); }
 
   void create(const std::string& path, mode_t mode = S_IFREG | 0644) {
     must(number_of(fs_, fs_.make_node(parent(path), leaf(path), mode, 0, {})), path);

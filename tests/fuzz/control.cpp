@@ -201,7 +201,7 @@ class User {
   Filesystem& fs_;
   Input& in_;
   ControlDirectory control_;
-  std::vector<std::unique_ptr<OpenFile>> files_;
+  std::vector<OpenFileRef> files_;
   std::vector<Reader> readers_;
   std::vector<EventLog::WaitRef> waits_;
   std::atomic<unsigned> waiting_ = 0;

@@ -149,7 +149,7 @@ class Operator : Checked {
     if (good(entry, what, inode)) fs_.forget(entry->inode, 1);
   }
 
-  std::unique_ptr<OpenFile> some_file() {
+  OpenFileRef some_file() {
     const InodeNumber inode = some_inode();
     auto open = fs_.open(inode, O_RDWR);
     return good(open, "open", inode) ? std::move(*open) : nullptr;

@@ -80,7 +80,7 @@ class Worker {
     std::uint64_t first_block;
   };
   struct File {
-    std::unique_ptr<OpenFile> file;
+    OpenFileRef file;
     BlockIdentity identity;  // of its block 0
     std::vector<Pin> pins;
 

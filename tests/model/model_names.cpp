@@ -303,9 +303,9 @@ void ModelRun::remount() {
   log("remount, {}", clean ? "clean" : "crash");
   while (!handles_.empty() && chance(70)) do_close(below(handles_.size()));
   // What is still open is never released: so it is when the kernel's connection breaks.
-  static auto* const abandoned = new std::vector<OpenFile*>();
+  static auto* const abandoned = new std::vector<OpenFileRef>();
   if (clean) {
-    for (Handle& handle : handles_) abandoned->push_back(handle.file.release());
+    for (Handle& handle : handles_) abandoned->push_back(std::move(handle.file));
     fs().unmount();
     handles_.clear();
     mounted_.reset();

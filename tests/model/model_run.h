@@ -57,7 +57,7 @@ class ModelRun {
     bool write;
   };
   struct Handle {
-    std::unique_ptr<OpenFile> file;
+    OpenFileRef file;
     NodeId node;
     bool readable;
     bool writable;

@@ -40,7 +40,7 @@ struct FullPool {
   }
   Filesystem& fs() { return *mounted->fs; }
   std::uint64_t free() { return mounted->volume->allocator().free_blocks().value; }
-  std::unique_ptr<OpenFile> made(const std::string& name) {
+  OpenFileRef made(const std::string& name) {
     const auto number = number_of(fs(), fs().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
     REQUIRE(number);
     return std::move(*fs().open(*number, O_RDWR));
@@ -97,8 +97,8 @@ struct FullPool {
 
   HeapMedium medium;
   std::optional<Mounted> mounted;
-  std::unique_ptr<OpenFile> file;
-  std::unique_ptr<OpenFile> other;
+  OpenFileRef file;
+  OpenFileRef other;
   std::string content;
 
  private:

@@ -99,8 +99,8 @@ struct TwoWriters {
 
   WordsMedium medium{ByteCount(4 << 20)};
   std::optional<Mounted> mounted;
-  std::unique_ptr<OpenFile> first;
-  std::unique_ptr<OpenFile> second;
+  OpenFileRef first;
+  OpenFileRef second;
 };
 
 }  // namespace

@@ -87,7 +87,7 @@ struct Fixture {
     REQUIRE(number);
     return *number;
   }
-  std::unique_ptr<OpenFile> open(InodeNumber inode) {
+  OpenFileRef open(InodeNumber inode) {
     auto file = fs().open(inode, O_RDWR);
     REQUIRE(file);
     return std::move(*file);
@@ -170,7 +170,7 @@ struct Pinned : Fixture {
     REQUIRE(fs().gate().totals().limbo.value == 3);
   }
   ~Pinned() { fs().release(std::move(holder)); }
-  std::unique_ptr<OpenFile> holder;
+  OpenFileRef holder;
   PinId id;
 };
 
@@ -218,7 +218,7 @@ TEST_CASE_METHOD(Fixture, "one scrub at a time, and for those who may switch pol
 TEST_CASE_METHOD(Fixture, "a scrub finds a flipped bit wherever it is, and the rest goes on") {
   remount();
   const bool used = GENERATE(true, false);
-  std::vector<std::unique_ptr<OpenFile>> in_memory;
+  std::vector<OpenFileRef> in_memory;
   if (used) {
     REQUIRE(fs().lookup(kRootInode, "dir"));
     for (const InodeNumber inode : {small, pieces}) in_memory.push_back(open(inode));
