@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
 
@@ -18,7 +19,10 @@ DEMO = os.path.join(HERE, "..", "..", "tools", "demonstration")
 SECONDS = 600
 SKIPPED = 77
 
-# Stands before the real daemon and turns a safe policy into the unsafe one.
+# In the place of the real daemon: one never mounts anything, the other turns a safe policy into the unsafe one.
+SILENT_DAEMON = """#!/bin/sh
+exec sleep 600
+"""
 FALSE_DAEMON = """#!/bin/sh
 exec {real} "$1" "$2" "$3" "$4" pin_policy=ignore,unsafe_demo
 """
@@ -61,12 +65,26 @@ class Demo(unittest.TestCase):
         os.mkdir(self.temporary)
         self.mountpoint = os.path.join(self.shm, "mnt")
 
+    def build_with(self, daemon):
+        """A build directory whose daxfs is this script."""
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        for name in ("mkfs.daxfs", "daxfsctl", "daxfs-hold"):
+            os.symlink(os.path.join(self.build, name), os.path.join(directory, name))
+        path = os.path.join(directory, "daxfs")
+        with open(path, "w", encoding="utf-8") as script:
+            script.write(daemon.format(real=os.path.join(self.build, "daxfs")))
+        os.chmod(path, 0o755)
+        return directory
+
     def command(self, *arguments, build=None):
         places = ["--pool", os.path.join(self.shm, "pool"), "--mountpoint", self.mountpoint, "--build", build or self.build]
         return ["/usr/bin/python3", "-B", DEMO, *arguments, *places]
 
     def start(self, *arguments, **how):
         environment = {**os.environ, "TMPDIR": self.temporary}
+        self.directory = os.path.join(self.shm, "cwd")
+        os.makedirs(self.directory, exist_ok=True)
         process = subprocess.Popen(
             self.command(*arguments, **how),
             stdin=subprocess.DEVNULL,
@@ -74,6 +92,7 @@ class Demo(unittest.TestCase):
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
+            cwd=self.directory,
             start_new_session=True,
         )
         self.addCleanup(end, process)
@@ -89,17 +108,23 @@ class Demo(unittest.TestCase):
         with open("/proc/self/mountinfo", encoding="utf-8") as table:
             self.assertNotIn(self.shm, table.read())
         self.assertEqual(processes_about(self.shm), [])
-        self.assertEqual(sorted(os.listdir(self.shm)), sorted(["tmp", *files]))
+        self.assertEqual(sorted(os.listdir(self.shm)), sorted(["cwd", "tmp", *files]))
+        self.assertEqual(os.listdir(self.directory), [])
         self.assertEqual(os.listdir(self.temporary), [])
 
-    def interrupt_after(self, words, number, *arguments):
-        process = self.start(*arguments)
+    def signal_after(self, process, words, number):
+        """What it has said until then."""
         said = ""
         for line in process.stdout:
             said += line
             if words in line:
                 process.send_signal(number)
                 break
+        return said
+
+    def interrupt_after(self, words, number, *arguments, **how):
+        process = self.start(*arguments, **how)
+        said = self.signal_after(process, words, number)
         rest, _ = process.communicate(timeout=SECONDS)
         self.assertIn("interrupted, cleaning up", rest, said + rest)
         self.assertEqual(process.returncode, 128 + number, said + rest)
@@ -129,15 +154,7 @@ class Demo(unittest.TestCase):
             self.assertEqual(foreign > 0, "ignore" in position["options"], position["who"])
 
     def test_a_broken_promise_is_told(self):
-        false_build = os.path.join(tempfile.mkdtemp(), "build")
-        self.addCleanup(shutil.rmtree, os.path.dirname(false_build))
-        os.mkdir(false_build)
-        for name in ("mkfs.daxfs", "daxfsctl", "daxfs-hold"):
-            os.symlink(os.path.join(self.build, name), os.path.join(false_build, name))
-        with open(os.path.join(false_build, "daxfs"), "w", encoding="utf-8") as script:
-            script.write(FALSE_DAEMON.format(real=os.path.join(self.build, "daxfs")))
-        os.chmod(script.name, 0o755)
-        status, said = self.run_demo("--policies", "defer", build=false_build)
+        status, said = self.run_demo("--policies", "defer", build=self.build_with(FALSE_DAEMON))
         self.assertEqual(status, 1, said)
         self.assertIn("NOT AS PROMISED under defer: a holder never sees somebody else's bytes", said)
 
@@ -147,8 +164,25 @@ class Demo(unittest.TestCase):
     def test_interrupted_while_it_mounts(self):
         self.interrupt_after("$ daxfs ", signal.SIGTERM, "--policies", "refuse")
 
+    def test_interrupted_while_the_mount_does_not_answer_it_ends_at_once(self):
+        begin = time.monotonic()
+        self.interrupt_after("$ daxfs ", signal.SIGINT, "--policies", "refuse", build=self.build_with(SILENT_DAEMON))
+        self.assertLess(time.monotonic() - begin, 15)
+
+    def test_the_next_one_clears_what_a_killed_one_has_left(self):
+        process = self.start("--policies", "wait")
+        said = self.signal_after(process, "the punch waits", signal.SIGKILL)
+        self.assertEqual(process.wait(SECONDS), -signal.SIGKILL, said)
+        with open("/proc/self/mountinfo", encoding="utf-8") as table:
+            self.assertIn(self.shm, table.read())
+        self.assertNotEqual(processes_about(self.shm), [])
+        status, said = self.run_demo("--policies", "refuse")
+        self.assertEqual(status, 0, said)
+        self.assertIn(f"demo: an earlier one (process {process.pid}) was killed; taken away: the mount on {self.mountpoint}", said)
+        self.assertFalse(os.path.exists(f"/run/daxfs-demo/{process.pid}.json"))
+
     def test_the_thread_interrupted(self):
-        self.interrupt_after("$ daxfs ", signal.SIGINT, "thread", "--svg", os.path.join(self.temporary, "never.svg"))
+        self.interrupt_after("$ daxfs ", signal.SIGINT, "thread")
 
     def test_wrong_usage_is_one_line_and_status_2(self):
         for wrong, complaint in (

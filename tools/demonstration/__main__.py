@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -9,6 +10,7 @@ import time
 
 import arguments
 import drawing
+import leftovers
 import outcomes
 import played
 import positions
@@ -47,39 +49,48 @@ def check(options):
         raise Unable("\n  ".join(["missing here:", *missing]))
 
 
-def tell_policies(options, work):
+def tell_policies(options, work, record):
     say(INTRODUCTION)
     results = []
     for name in options.policies:
         say(f"\npin_policy={name}")
-        results.append(story.tell(name, options.build, options.pool, options.mountpoint, options.size, work))
+        results.append(story.tell(name, options.build, options.pool, options.mountpoint, options.size, work, record))
     say(f"\n{report.table(results)}\n\n{report.meaning(results)}")
     return report.broken(results), report.as_json(results)
 
 
-def tell_thread(options, work):
+def tell_thread(options, work, record):
     say(THREAD_INTRODUCTION + outcomes.explanation())
     all_played = []
     for position in positions.POSITIONS:
         say(f"\n{position.who}: {position.says}")
-        all_played.append(played.play(position, options.build, options.pool, options.mountpoint, work))
+        all_played.append(played.play(position, options.build, options.pool, options.mountpoint, work, record))
     say(f"\n{outcomes.table(all_played)}\n\n{outcomes.timelines(all_played)}\n")
-    with open(options.svg, "w", encoding="utf-8") as out:
-        out.write(drawing.draw(all_played))
-    say(f"The timelines as a picture: {options.svg}")
+    if options.svg:
+        with open(options.svg, "w", encoding="utf-8") as out:
+            out.write(drawing.draw(all_played))
+        say(f"The timelines as a picture: {options.svg}")
+    else:
+        say("--svg FILE draws the timelines as a picture.")
     return outcomes.broken(all_played), outcomes.as_json(all_played)
 
 
 def run(options):
+    if os.geteuid() == 0:
+        leftovers.clear(say)
     check(options)
     if options.check_only:
         return 0
     begin = time.monotonic()
     with cleaning_up() as cleanup:
         with interruptions.later():
-            work = tempfile.mkdtemp(prefix="daxfs-demo-")
+            record = leftovers.Record(options.pool, options.mountpoint)
+            cleanup.callback(record.close)
+            work = os.path.join(tempfile.gettempdir(), f"daxfs-demo-{secrets.token_hex(6)}")
+            record.note(work=work)
+            os.mkdir(work, mode=0o700)
             cleanup.callback(shutil.rmtree, work, ignore_errors=True)
-        broken, results = (tell_thread if options.what == "thread" else tell_policies)(options, work)
+        broken, results = (tell_thread if options.what == "thread" else tell_policies)(options, work, record)
     left = [path for path in (options.pool,) if os.path.lexists(path)]
     left += [options.mountpoint] if mounted(options.mountpoint) else []
     say(f"({time.monotonic() - begin:.0f} s; left behind: {', '.join(left) or 'no mount, no process, no file'})")

@@ -9,7 +9,6 @@ import story
 from system import MIB
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-DEFAULT_SVG = "daxfs-thread.svg"
 
 
 def size(text):
@@ -44,7 +43,7 @@ def parser():
         choices=("policies", "thread"),
         default="policies",
         help="policies (default): one holder under each pin_policy. thread: five holders under each position of the kernel "
-        "developers' discussion, with a table, timelines, and a picture",
+        "developers' discussion, with a table, timelines, and (--svg) a picture",
     )
     result.add_argument("--mountpoint", default="/mnt/daxfs", metavar="DIR", help="where to mount (default /mnt/daxfs)")
     result.add_argument(
@@ -54,7 +53,7 @@ def parser():
     result.add_argument(
         "--policies", type=policies, metavar="LIST", help="policies: of " + ",".join(story.POLICIES) + " (default: all)"
     )
-    result.add_argument("--svg", metavar="FILE", help=f"thread: where the picture goes (default: {DEFAULT_SVG})")
+    result.add_argument("--svg", metavar="FILE", help="thread: also draw the timelines as a picture there")
     result.add_argument("--json", metavar="FILE", help="also write the results there")
     result.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
     result.add_argument("--check-usage", action="store_true", help=argparse.SUPPRESS)
@@ -71,7 +70,6 @@ def parse():
             command_line.error(f"--{name} does not go with {options.what}")
     options.size = played.POOL if thread else options.size or 256 * MIB
     options.policies = options.policies or list(story.POLICIES)
-    options.svg = (options.svg or DEFAULT_SVG) if thread else None
     options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")
     options.mountpoint = os.path.realpath(options.mountpoint)
     options.build = os.path.abspath(options.build or os.path.join(ROOT, "build", "release"))

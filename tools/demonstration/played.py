@@ -134,10 +134,10 @@ class Pair:
         return outcome
 
 
-def play(position, binaries, pool, mountpoint, work):
+def play(position, binaries, pool, mountpoint, work, record):
     """Leaves nothing, however it ends."""
     with cleaning_up() as cleanup:
-        mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"))
+        mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"), record)
         cleanup.callback(mount.stop)
         mount.start(POOL, position.before or position.options)
         with mount.expected_to_live():

@@ -76,11 +76,11 @@ class Result:
             self.broken.append(promise)
 
 
-def tell(name, binaries, pool, mountpoint, size, work):
+def tell(name, binaries, pool, mountpoint, size, work, record):
     """Plays the whole story under one policy. Leaves nothing, however it ends."""
     result = Result(name)
     with cleaning_up() as cleanup:
-        mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"))
+        mount = Mount(binaries, pool, mountpoint, os.path.join(work, "daxfs.log"), record)
         cleanup.callback(mount.stop)
         mount.start(size, POLICIES[name].options)
         with mount.expected_to_live():

@@ -162,13 +162,15 @@ def stop(process, *signals_and_seconds):
 class Mount:
     """A fresh pool, mounted with one policy."""
 
-    def __init__(self, binaries, pool, mountpoint, log):
+    def __init__(self, binaries, pool, mountpoint, log, record):
         self.binaries = binaries
         self.pool = pool
         self.mountpoint = mountpoint
         self.daemon = None
         self.log = log
+        self.record = record  # of what is made, for the next demo if this one is killed
         self.made_mountpoint = False
+        self.answered = False
 
     def run(self, *words):
         command = [os.path.join(self.binaries, words[0]), *words[1:]]
@@ -190,6 +192,7 @@ class Mount:
         self.run("mkfs.daxfs", "--quiet", "--size", str(size), self.pool)
         if not os.path.isdir(self.mountpoint):
             with interruptions.later():
+                self.record.note(made_mountpoint=True)
                 os.makedirs(self.mountpoint)
                 self.made_mountpoint = True
         say(f"  $ daxfs {self.pool} {self.mountpoint} -o {options}")
@@ -201,6 +204,7 @@ class Mount:
             pass
         if not mounted(self.mountpoint):
             raise Unable(f"daxfs did not mount: {self.trouble()}")
+        self.answered = True
 
     def switch(self, options):
         """To other options, live."""
@@ -265,9 +269,13 @@ class Mount:
             # Somebody else is in there; they may stay, the mount point is free.
             quietly("umount", "-l", self.mountpoint)
         if self.daemon:
-            stop(self.daemon, (None, STOP_SECONDS if not mounted(self.mountpoint) else 0), (15, 10), (9, 10))
+            # After an unmount it has something to finish. One that never answered has nothing, and is not waited for.
+            finishing = self.answered and not mounted(self.mountpoint)
+            stop(self.daemon, (None, STOP_SECONDS if finishing else 0), (15, 10), (9, 10))
             self.daemon.stdout.close()
             self.daemon = None
+        if mounted(self.mountpoint):  # it was about to be
+            quietly("umount", "-l", self.mountpoint)
         if os.path.lexists(self.pool):
             os.unlink(self.pool)
         if self.made_mountpoint and not mounted(self.mountpoint):

@@ -6,11 +6,13 @@ packages_package=(dpkg-dev file fakeroot)
 packages_demo=(python3 fio util-linux)
 packages_spin=(spin gcc)
 packages_lint=(clang-format-14 clang-tidy-16)
+packages_tools=(python3 util-linux)
+packages_chroot=(debootstrap util-linux git)
 packages_fuzz=(clang-16 libclang-rt-16-dev llvm-16)
 packages_bench=(python3 util-linux)
 # The guests' kernel is not installed, only unpacked (tests/vm/fetch-kernel).
 packages_vm=(python3 qemu-system-x86 busybox-static kmod ndctl xfsprogs e2fsprogs libibverbs-dev ibverbs-providers
-  iproute2 util-linux)
+  iproute2 util-linux zstd)
 
 # Prints those of the packages given that are not installed.
 missing_packages() {
@@ -24,7 +26,7 @@ missing_packages() {
 
 # install_packages GROUP...: installs the packages of the groups.
 install_packages() {
-  local name=${0##*/} group wanted=() missing file log
+  local name=${command_name:-${0##*/}} group wanted=() missing file log
   for group in "$@"; do
     local -n of_group=packages_$group
     wanted+=("${of_group[@]}")
