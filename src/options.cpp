@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
+#include <vector>
+
+#include "blockmap/nearest_word.h"
 
 namespace daxfs {
 namespace {
@@ -40,8 +44,9 @@ constexpr std::array kHelp = {
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
-    OptionHelp{"allow_other",
-               "every user may use the mount, not only the one who mounted it; always so if root mounts"},
+    OptionHelp{
+        "allow_other",
+        "every user may use the mount, not only the one who mounted it; always so if root mounts"},
     OptionHelp{"[no]suid, [no]dev, [no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
 
@@ -58,6 +63,21 @@ constexpr std::array<std::string_view, 10> kKernel = {
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// The names of kHelp: up to `=` or `,`.
+std::vector<std::string> option_names() {
+  std::vector<std::string> names;
+  for (const OptionHelp& option : kHelp) {
+    std::string_view rest = option.name;
+    while (!rest.empty()) {
+      const std::string_view one = rest.substr(0, rest.find(", "));
+      rest.remove_prefix(std::min(rest.size(), one.size() + 2));
+      const std::string_view word = one.substr(one.starts_with("[no]") ? 4 : 0);
+      names.emplace_back(word.substr(0, word.find('=')));
+    }
+  }
+  return names;
 }
 
 Outcome<void> parse_one(std::string_view option, MountOptions& out) {
@@ -103,7 +123,8 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     return {};
   }
   return problem(
-      EINVAL, fmt::format("mount option '{}': unknown; `daxfs --help` lists the options", option));
+      EINVAL, fmt::format("mount option '{}': unknown{}; `daxfs --help` lists the options", option,
+                          did_you_mean(name, option_names())));
 }
 
 }  // namespace

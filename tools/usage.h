@@ -5,12 +5,36 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
+
+#include "blockmap/nearest_word.h"
 
 namespace daxfs {
 
+// The options and subcommands that could have been meant at this place of the command line.
+inline std::vector<std::string> words_of(const CLI::App* app) {
+  std::vector<std::string> words;
+  for (const CLI::Option* option : app->get_options()) {
+    for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
+  }
+  for (const CLI::App* sub : app->get_subcommands([](const CLI::App*) { return true; })) {
+    words.push_back(sub->get_name());
+  }
+  for (const CLI::App* sub : app->get_subcommands()) {
+    const auto more = words_of(sub);
+    words.insert(words.end(), more.begin(), more.end());
+  }
+  return words;
+}
+
 // For CLI::App::failure_message(); the app has the command's name.
 inline std::string usage_message(const CLI::App* app, const CLI::Error& error) {
-  return fmt::format("{0}: {1}; see {0} --help\n", app->get_name(), error.what());
+  std::string hint;
+  for (const std::string& word : app->remaining(true)) {
+    hint = did_you_mean(word, words_of(app));
+    if (!hint.empty()) break;
+  }
+  return fmt::format("{0}: {1}{2}; see {0} --help\n", app->get_name(), error.what(), hint);
 }
 
 }  // namespace daxfs
