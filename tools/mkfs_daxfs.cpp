@@ -25,6 +25,7 @@
 #include "blockmap/unique_fd.h"
 #include "tools/existing_data.h"
 #include "tools/standard_streams.h"
+#include "tools/usage.h"
 
 namespace daxfs {
 namespace {
@@ -310,7 +311,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
-    return usage(error.what());
+    return usage(error.what() + nearest_hint(&app));
   }
   if (app.count("--size") > 0) {
     const auto parsed = parse_size(size);

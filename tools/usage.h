@@ -27,14 +27,18 @@ inline std::vector<std::string> words_of(const CLI::App* app) {
   return words;
 }
 
+// The nearest word to what the command line has too much, if one is near.
+inline std::string nearest_hint(const CLI::App* app) {
+  for (const std::string& word : app->remaining(true)) {
+    if (std::string hint = did_you_mean(word, words_of(app)); !hint.empty()) return hint;
+  }
+  return "";
+}
+
 // For CLI::App::failure_message(); the app has the command's name.
 inline std::string usage_message(const CLI::App* app, const CLI::Error& error) {
-  std::string hint;
-  for (const std::string& word : app->remaining(true)) {
-    hint = did_you_mean(word, words_of(app));
-    if (!hint.empty()) break;
-  }
-  return fmt::format("{0}: {1}{2}; see {0} --help\n", app->get_name(), error.what(), hint);
+  return fmt::format("{0}: {1}{2}; see {0} --help\n", app->get_name(), error.what(),
+                     nearest_hint(app));
 }
 
 }  // namespace daxfs
