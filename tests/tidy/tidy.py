@@ -336,7 +336,29 @@ def version(tree):
                 yield path, number, f"says the version {found[1]} a second time; use PROJECT_VERSION or DAXFS_VERSION"
 
 
-CHECKS = (tables_of_files, house_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version)
+def promises(tree):
+    """What docs/promises.md names exists: JSON keys and events, functions, policies, commands' subcommands."""
+    text = tree.files["docs/promises.md"]
+    code = "\n".join(t for p, t in tree.named(".cpp", ".h") if p.split("/")[0] in ("src", "lease", "tools"))
+    lines = text.split("\n")
+    json = lines.index("## JSON")
+    for number, line in enumerate(lines, 1):
+        if number > json:
+            for word in re.findall(r"`([a-z_]+)`", line):
+                if f'"{word}"' not in code:
+                    yield "docs/promises.md", number, f"`{word}` is promised, and no source says \"{word}\""
+        for name, value in re.findall(r"`(pin_policy|on_timeout|longterm)=(\w+)`", line):
+            if f'"{value}"' not in code or f'"{name}"' not in code:
+                yield "docs/promises.md", number, f"{name}={value} is promised, and no source knows it"
+    declared = set(re.findall(r"^(?:int|ssize_t|void\*) (daxfs_\w+)\(", tree.files["client/daxfs.h"], re.M))
+    promised = set(re.findall(r"(daxfs_\w+) ?\(int|(daxfs_unmap)\(void", text))
+    promised = {a or b for a, b in promised}
+    for name in sorted(declared ^ promised):
+        where = "docs/promises.md" if name in declared else "client/daxfs.h"
+        yield where, 1, f"{name}() is missing here"
+
+
+CHECKS = (tables_of_files, house_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version, promises)
 
 
 def findings(tree, checks=CHECKS):

@@ -41,6 +41,13 @@ PLANTED = {
     "a line that is too wide": (tidy.prose, "docs/gate.md", lambda t: t + "\n" + "wide " * 30 + "\n", "docs/gate.md"),
     "a word that must not appear": (tidy.prose, "src/read.cpp", lambda t: t + "// TO" + "DO: later\n", "src/read.cpp"),
     "a path of one machine": (tidy.prose, "docs/gate.md", lambda t: t + "\nin /work" + "/main\n", "docs/gate.md"),
+    "a promised key that no report has": (
+        tidy.promises, "docs/promises.md", lambda t: t.replace("| `limbo` | `pool_offset`", "| `limbo` | `pool_place`"),
+        "docs/promises.md"),
+    "a function that is promised and gone": (
+        tidy.promises, "docs/promises.md", lambda t: t.replace("daxfs_unlease(int", "daxfs_unlend(int"), "client/daxfs.h"),
+    "a policy that no source knows": (
+        tidy.promises, "docs/promises.md", lambda t: t + "\n`pin_policy=shrug`\n", "docs/promises.md"),
     "a changelog that is behind": (
         tidy.version, "CMakeLists.txt", lambda t: t.replace("project(daxfs VERSION ", "project(daxfs VERSION 9."), "CHANGELOG.md"),
     "the version a second time": (
