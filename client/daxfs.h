@@ -146,12 +146,12 @@ struct daxfs_event {
   uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
   uint32_t type;        /* DAXFS_EVENT_* */
   uint32_t reason;      /* DAXFS_REASON_* */
-  int32_t pid;          /* who asks; 0: unknown */
+  int32_t pid;          /* the process that asks; 0: unknown */
   uint32_t reserved;
 };
 
-/* What this descriptor's leases were asked for since the last call. Several requests for one lease
- * come as one event, whose range covers them all. EAGAIN: nothing (also without any lease). */
+/* The next event of this descriptor's leases. Several requests for one lease come as one event,
+ * whose range covers them all. EAGAIN: there is none (also without any lease). */
 int daxfs_next_event(int fd, struct daxfs_event* out);
 
 /* ---- the ioctls beneath; every struct has the same layout on all 64- and 32-bit systems ---- */

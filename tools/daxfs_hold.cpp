@@ -204,13 +204,13 @@ int command(int argc, char** argv) {
       "also read FILE through a descriptor and check that it shows what is mapped, as long as the "
       "blocks are FILE's");
   app.add_option("--seconds", seconds,
-                 "release after so many seconds, for all rounds together: each gets its share "
+                 "release after N seconds, for all rounds together: each gets its share "
                  "(default: hold "
                  "until SIGINT or SIGTERM)")
       ->type_name("N")
       ->check(CLI::Range(0.0, 1e9).description(""));
   app.add_option("--count", options.pins,
-                 "so many pins side by side, each of --length bytes, the first at --offset")
+                 "number of pins side by side, each of --length bytes, the first at --offset")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 24).description(""))
       ->capture_default_str();
@@ -225,11 +225,12 @@ int command(int argc, char** argv) {
       "--lease", options.lease,
       "take a layout lease over the range first, and give way when it is broken: unpin "
       "what is asked for (whole pins), give that part of the lease up, go on with the rest");
-  app.add_flag("--exclusive", options.exclusive,
-               "an exclusive lease (implies --lease): nobody else can take the blocks away");
+  app.add_flag(
+      "--exclusive", options.exclusive,
+      "take an exclusive lease (implies --lease): no other program can take the blocks away");
   app.add_flag("--ignore-breaks", options.ignore_breaks, "only say that the lease is being broken");
   app.add_option("--engine", engine,
-                 "who works in the memory. mmap: loads and stores of the processor; io_uring: the "
+                 "what works in the memory. mmap: loads and stores of the processor; io_uring: the "
                  "kernel, by reads into and writes out of registered buffers; rdma: the first RDMA "
                  "adapter, by writes and reads through a queue pair that is connected with itself")
       ->type_name("NAME")
