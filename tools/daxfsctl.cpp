@@ -1,6 +1,7 @@
 // daxfsctl: shows what a mounted daxfs is doing, and switches its policies.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>

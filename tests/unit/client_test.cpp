@@ -20,6 +20,7 @@
 #include <fstream>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/daxfs.h"
@@ -369,10 +370,10 @@ TEST_CASE("client: a pool that is not there is ENOENT, a foreign pin too", "[cli
   std::size_t length = 0;
   CHECK(daxfs_map(kFile, 78, &length) == nullptr);
   CHECK(errno == ENOENT);
-  setup.pool = "/nonexistent/pool";
+  const std::string real = std::exchange(setup.pool, "/nonexistent/pool");
   CHECK(daxfs_map(kFile, 77, &length) == nullptr);
   CHECK(errno == ENOENT);
-  setup.pool.clear();
+  setup.pool = real;
 }
 
 TEST_CASE("client: map_iov counts, refuses too little room, and gives one address per extent",

@@ -66,7 +66,7 @@ constexpr std::uint64_t kBlock = kBlockSize;
 struct Fixture {
   explicit Fixture(PinPolicy policy = PinPolicy::defer) {
     format_medium(medium);
-    mounted.emplace(medium, mount_options(policy));
+    mounted = std::make_unique<Mounted>(medium, mount_options(policy));
     dir = made(fs().make_directory(kRootInode, "dir", 0755, {}));
     pieces = made(fs().make_node(dir, "pieces", S_IFREG | 0644, 0, {}));
     small = made(fs().make_node(dir, "small", S_IFREG | 0644, 0, {}));
@@ -110,7 +110,7 @@ struct Fixture {
   void remount() {
     fs().unmount();
     mounted.reset();
-    mounted.emplace(medium, mount_options(PinPolicy::defer));
+    mounted = std::make_unique<Mounted>(medium, mount_options(PinPolicy::defer));
   }
   Scrubbed scrub(const std::function<void()>& after_each_step = {}) {
     auto begun = Scrub::begin(fs());
@@ -156,7 +156,7 @@ struct Fixture {
   }
 
   HeapMedium medium{ByteCount(16 << 20)};
-  std::optional<Mounted> mounted;
+  std::unique_ptr<Mounted> mounted;
   InodeNumber dir, pieces, small, link, pinned;
 };
 
