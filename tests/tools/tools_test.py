@@ -173,6 +173,41 @@ class Tree(unittest.TestCase):
         self.assertEqual(said.splitlines()[0], "skipped (3):")
 
 
+    def test_an_uninstallation_leaves_nothing(self):
+        shutil.copytree(os.path.join(ROOT, "cmake"), os.path.join(self.root, "cmake"))
+        with open(os.path.join(self.root, "CMakeLists.txt"), "w", encoding="utf-8") as file:
+            file.write(
+                "cmake_minimum_required(VERSION 3.25)\nproject(small NONE)\n"
+                "set(CMAKE_INSTALL_LIBDIR lib)\ninclude(GNUInstallDirs)\ninclude(cmake/uninstall.cmake)\n"
+                "install(PROGRAMS tools/check DESTINATION bin)\n"
+                "install(FILES CMakePresets.json DESTINATION lib/pkgconfig)\n"
+                "install(FILES CMakePresets.json DESTINATION share/man/man7)\n"
+            )
+        prefix = os.path.join(self.root, "prefix")
+        os.makedirs(os.path.join(prefix, "lib"))  # was there before, and stays
+        for command in (
+            ["cmake", "-S", ".", "-B", "build"],
+            ["cmake", "--install", "build", "--prefix", prefix],
+            ["cmake", "--install", "build", "--prefix", prefix],  # a second time: the directories are there now
+        ):
+            done = self.run_here(*command)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(os.path.exists(os.path.join(prefix, "share/man/man7/CMakePresets.json")))
+        done = self.run_here("cmake", "--build", "build", "--target", "uninstall")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual([path for path, _, _ in os.walk(prefix)], [prefix, os.path.join(prefix, "lib")])
+        done = self.run_here("cmake", "--build", "build", "--target", "uninstall")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("nothing is installed from this build", done.stdout + done.stderr)
+
+    def test_the_unit_tests_of_the_client_leave_no_file(self):
+        scratch = os.path.join(self.root, "tmp")
+        os.makedirs(scratch)
+        done = self.run_here(os.path.join(self.build, "tests/tests_unit"), "[client]", TMPDIR=scratch)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(os.listdir(scratch), [])
+
+
 if __name__ == "__main__":
     Tree.build = os.path.abspath(sys.argv.pop(1))
     sys.path.insert(0, HERE)
