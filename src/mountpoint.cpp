@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <mntent.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <climits>
@@ -24,23 +25,56 @@ void for_each_mount(Visit visit) {
   while (getmntent_r(table.get(), &entry, buffer, sizeof buffer) != nullptr) visit(entry);
 }
 
-bool is_mounted_on(const std::string& directory) {
-  bool found = false;
-  for_each_mount([&](const mntent& entry) { found = found || directory == entry.mnt_dir; });
-  return found;
+// The type of what is mounted there last, or nothing.
+std::string mounted_type(const std::string& directory) {
+  std::string type;
+  for_each_mount([&](const mntent& entry) {
+    if (directory == entry.mnt_dir) type = entry.mnt_type;
+  });
+  return type;
+}
+
+// The directory as the mount table has it, also if nobody answers there any more.
+std::string canonical(const std::string& path) {
+  const auto resolve = [](const std::string& name) {
+    const std::unique_ptr<char, decltype(&free)> resolved(realpath(name.c_str(), nullptr), free);
+    return resolved ? std::string(resolved.get()) : std::string();
+  };
+  if (std::string whole = resolve(path); !whole.empty()) return whole;
+  std::filesystem::path name(path);
+  if (!name.has_filename()) name = name.parent_path();
+  const std::string directory = name.has_parent_path() ? name.parent_path().string() : ".";
+  const std::string parent = resolve(directory);
+  return parent.empty() ? path : (std::filesystem::path(parent) / name.filename()).string();
+}
+
+// The kernel may know the attributes of a dead daemon's root for a while; it does not answer statfs
+// for it.
+bool is_dead(const std::string& path) {
+  struct statvfs answer {};
+  return statvfs(path.c_str(), &answer) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 }  // namespace
 
 Outcome<std::string> check_mountpoint(const std::string& path, bool nonempty) {
+  const std::string absolute = canonical(path);
+  const std::string type = mounted_type(absolute);
+  if ((type.starts_with("fuse") && is_dead(absolute)) || is_dead(path)) {
+    return problem(
+        ENOTCONN, fmt::format("mount point {}: a FUSE mount whose daemon has died; umount {} first",
+                              path, type.empty() ? "it" : absolute));
+  }
+  if (!type.empty()) {
+    return problem(
+        EBUSY, fmt::format(
+                   "mount point {}: something is mounted there already; umount it, or give another "
+                   "directory",
+                   absolute));
+  }
   struct stat attributes {};
   if (stat(path.c_str(), &attributes) != 0) {
     const int code = errno;
-    if (code == ENOTCONN) {
-      return problem(
-          code,
-          fmt::format("mount point {}: a FUSE mount whose daemon has died; umount it first", path));
-    }
     return problem(code,
                    fmt::format("mount point {}: {}; {}", path, strerror(code),
                                code == ENOENT ? "make the directory first" : "check the path"));
@@ -48,16 +82,6 @@ Outcome<std::string> check_mountpoint(const std::string& path, bool nonempty) {
   if (!S_ISDIR(attributes.st_mode)) {
     return problem(ENOTDIR,
                    fmt::format("mount point {}: not a directory; give an empty directory", path));
-  }
-  const std::unique_ptr<char, decltype(&free)> resolved(realpath(path.c_str(), nullptr), free);
-  if (!resolved) return problem(errno, fmt::format("mount point {}: {}", path, strerror(errno)));
-  std::string absolute = resolved.get();
-  if (is_mounted_on(absolute)) {
-    return problem(
-        EBUSY, fmt::format(
-                   "mount point {}: something is mounted there already; umount it, or give another "
-                   "directory",
-                   absolute));
   }
   std::error_code error;
   const bool empty = std::filesystem::is_empty(absolute, error);

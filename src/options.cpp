@@ -108,6 +108,10 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     out.atime = AtimeMode::noatime;
     return {};
   }
+  if (option == "remount") {
+    out.remount = true;
+    return {};
+  }
   if (option == "nonempty") {
     out.nonempty = true;
     return {};
@@ -120,6 +124,7 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     if (auto parsed = parse_policy_setting(name, value, out); !parsed) {
       return problem(parsed.error().code, "mount option " + parsed.error().text);
     }
+    out.policy_words.emplace_back(option);
     return {};
   }
   return problem(

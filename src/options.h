@@ -18,9 +18,11 @@ struct MountOptions : PolicySettings {
   AtimeMode atime = AtimeMode::relatime;
   bool read_only = false;
   bool unsafe_demo = false;
+  bool remount = false;   // by mount -o remount, which the daemon of the mount never hears of
   bool nonempty = false;  // the mount point may have entries, which the mount covers
   // Options that are the kernel's business, handed on to the mount (nosuid, noexec, ...).
   std::vector<std::string> kernel;
+  std::vector<std::string> policy_words;  // the settings of the policy as they were written
 };
 
 // Parses a comma-separated option list. The Problem names the option, what is wrong with its value,

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <string>
+#include <vector>
 
+#include "blockmap/nearest_word.h"
 #include "blockmap/size_text.h"
 
 namespace daxfs {
@@ -18,10 +21,24 @@ std::unexpected<Problem> bad(std::string_view name, std::string_view value, std:
   return problem(EINVAL, fmt::format("'{}={}': {}; {}", name, value, why, way_out));
 }
 
+// The words of "refuse, defer or wait".
+std::vector<std::string> listed(std::string_view sentence) {
+  std::vector<std::string> words;
+  while (!sentence.empty()) {
+    const std::string_view word = sentence.substr(0, sentence.find_first_of(", "));
+    sentence.remove_prefix(std::min(sentence.size(), word.size() + 1));
+    if (!word.empty() && word != "or") words.emplace_back(word);
+  }
+  return words;
+}
+
 template <class Choice>
 Outcome<void> choose(std::string_view name, std::string_view value,
                      const std::optional<Choice>& choice, const std::string& words, Choice& out) {
-  if (!choice) return bad(name, value, "no such choice", "choose " + words);
+  if (!choice) {
+    return bad(name, value, "no such choice" + did_you_mean(value, listed(words)),
+               "choose " + words);
+  }
   out = *choice;
   return {};
 }
@@ -131,7 +148,8 @@ Outcome<void> parse_policy_setting(std::string_view name, std::string_view value
     for (const Setting& known : kSettings) {
       names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
     }
-    return problem(EINVAL, fmt::format("'{}': no such setting; there are {}", name, names));
+    return problem(EINVAL, fmt::format("'{}': no such setting{}; there are {}", name,
+                                       did_you_mean(name, listed(names)), names));
   }
   return setting->parse(name, value, out);
 }

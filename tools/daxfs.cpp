@@ -1,14 +1,17 @@
 // daxfs POOL MOUNTPOINT [-f] [-o OPTIONS]: mounts a pool.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/prctl.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -56,6 +59,18 @@ std::string option_help() {
       "  Options of mount(8) and fstab such as auto, nofail, _netdev, user and x-* are accepted "
       "and ignored.\n";
   return text;
+}
+
+// The kernel keeps a remount from a FUSE daemon.
+daxfs::Problem no_remount(const std::string& mountpoint, const daxfs::MountOptions& options) {
+  const std::string settings = options.policy_words.empty()
+                                   ? "SETTING..."
+                                   : fmt::format("{}", fmt::join(options.policy_words, " "));
+  return {
+      fmt::format("{0}: a daxfs is not changed by -o remount; set its policy with: daxfsctl policy "
+                  "{0} set {1} (all "
+                  "other options: umount it, and mount it again)",
+                  mountpoint, settings)};
 }
 
 Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions& options,
@@ -116,13 +131,18 @@ void detach_from_terminal() {
 int run_in_background(const Arguments& arguments, const daxfs::MountOptions& options) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return complain({fmt::format("pipe: {}", strerror(errno))});
+  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child < 0) return complain({fmt::format("fork: {}", strerror(errno))});
   if (child == 0) {
     close(pipe_ends[0]);
     setsid();
+    // Until it is mounted, whoever interrupts the command interrupts this, too.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) return kExitFailed;
     if (chdir("/") != 0) return kExitFailed;
     const auto result = run(arguments, options, [&] {
+      prctl(PR_SET_PDEATHSIG, 0);
       detach_from_terminal();
       const char yes = 1;
       if (write(pipe_ends[1], &yes, 1) != 1)
@@ -180,6 +200,7 @@ int main(int argc, char** argv) {
 
   const auto options = daxfs::parse_mount_options(arguments.options);
   if (!options) return complain(options.error(), kExitUsage);
+  if (options->remount) return complain(no_remount(arguments.mountpoint, *options));
   const auto mountpoint = daxfs::check_mountpoint(arguments.mountpoint, options->nonempty);
   if (!mountpoint) return complain(mountpoint.error());
   arguments.mountpoint = *mountpoint;

@@ -104,6 +104,27 @@ TEST_CASE_METHOD(Bench, "daxfs refuses mount options that make no sense") {
   check_mount_refused("relatime,nonsense,ro", "'nonsense'");
 }
 
+TEST_CASE_METHOD(Bench, "a mistyped word is answered with the nearest one") {
+  check_mount_refused("pin_polcy=defer", "did you mean 'pin_policy'?");
+  check_mount_refused("pin_policy=defre", "did you mean 'defer'?");
+  check_mount_refused("unsafe-demo", "did you mean 'unsafe_demo'?");
+  check_refused({tool("daxfs"), pool, mnt, "--versoin"}, 2, "did you mean '--version'?");
+  check_refused({tool("daxfsctl"), "statsu", mnt}, 2, "did you mean 'status'?");
+  check_refused({tool("daxfsctl"), "pins", "--jsno", mnt}, 2, "did you mean '--json'?");
+  check_refused({tool("mkfs.daxfs"), "--sise", "8M", pool}, 2, "did you mean '--size'?");
+  check_refused({tool("fsck.daxfs"), "--jsn", pool}, 16, "did you mean '--json'?");
+  check_refused({tool("daxfs-hold"), "--ofset", "0", pool}, 2, "did you mean '--offset'?");
+}
+
+TEST_CASE_METHOD(Bench, "mount -o remount says what to use instead") {
+  const auto remount = [&](const std::string& options, const std::string& about) {
+    check_refused({tool("daxfs"), pool, mnt, "-o", options}, 1, about);
+  };
+  remount("rw,remount,pin_policy=wait,wait_timeout=5s",
+          "daxfsctl policy " + mnt + " set pin_policy=wait wait_timeout=5s");
+  remount("remount,ro", "umount it, and mount it again");
+}
+
 TEST_CASE_METHOD(Bench, "wrong usage is told in one line") {
   check_refused({tool("daxfs")}, 2, "daxfs: ");
   check_refused({tool("daxfs"), pool}, 2, "MOUNTPOINT");

@@ -1,4 +1,5 @@
 // Mounting and unmounting: in the background, over and over, and by signals.
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -173,4 +174,31 @@ TEST_CASE_METHOD(Background, "all options of a mount are taken, and shown") {
   REQUIRE(mknod((mnt + "/null").c_str(), S_IFCHR | 0666, 0x103) == 0);
   CHECK(error_of(open((mnt + "/null").c_str(), O_WRONLY)) == EACCES);
   CHECK(umount() == 0);
+}
+
+TEST_CASE_METHOD(Background, "a mount point whose daemon has died is named as that") {
+  REQUIRE(mount().code == 0);
+  struct stat known {};
+  REQUIRE(stat(mnt.c_str(), &known) == 0);  // the kernel knows its attributes for a while
+  REQUIRE(::kill(find_daemon(), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return find_daemon() == 0; }));
+  const Finished refused = mount();
+  INFO(refused.err);
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err,
+                 "mount point " + mnt + ": a FUSE mount whose daemon has died; umount " + mnt));
+  CHECK(umount() == 0);
+  CHECK(mount().code == 0);
+}
+
+TEST_CASE_METHOD(Background, "a mount in the background is interrupted with its command") {
+  // Another has the pool, so that the daemon waits for it.
+  const auto held = open_file(pool, O_RDWR);
+  REQUIRE(::flock(held.get(), LOCK_EX) == 0);
+  Process waiting({tool("daxfs"), pool, mnt});
+  REQUIRE(eventually([&] { return contains(waiting.err(), "waiting"); }));
+  waiting.signal(SIGINT);
+  CHECK(waiting.finish().code == 128 + SIGINT);
+  CHECK(eventually([&] { return find_daemon() == 0; }, Seconds(10)));
+  CHECK_FALSE(mounted());
 }
