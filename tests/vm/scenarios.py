@@ -73,6 +73,10 @@ class Steps:
     def __init__(self, nvdimms, steps, seconds=QUICK_SECONDS, **machine):
         self.nvdimms, self.steps, self.seconds, self.machine = nvdimms, steps, seconds, machine
 
+    @property
+    def kernel(self):
+        return self.machine.get("kernel", "")
+
     def run(self, work, stream):
         nvdimms = [work.nvdimm(number, *size) for number, size in enumerate(self.nvdimms)]
         script = "".join(f"{step.command(work.build)} || status=1\n" for step in self.steps)
@@ -89,6 +93,7 @@ class PowerFailure:
     A life is one guest: it verifies what the lives before it left, and then changes more."""
 
     seconds = 400  # a life
+    kernel = ""
     most_load_seconds = 3
 
     def __init__(self, place, nvdimm, rounds):
@@ -146,12 +151,15 @@ ON_DEVICE = [
     rdma("devdax", "registered"),
     mount_tests("devdax4k", CHOSEN_ON_DEVICE, nvdimm=1),
 ]
+# Linux lets io_uring register memory of device DAX from 6.12 on, which is Debian 13's.
+FOR_URING = {"kernel": os.environ.get("DAXFS_VM_KERNEL", "").replace("bookworm", "") or "trixie"}
 ALL = '~"a daemon that runs out of memory*"'
 QUICK_ROUNDS = 2
 SCENARIOS = {
     "ext4": (Steps([LABELLED], ON_EXT4, **RDMA), "properties, RDMA and mount tests on ext4 -o dax"),
     "xfs": (Steps([NVDIMM], ON_XFS, persistence="cpu"), "properties and mount tests on xfs -o dax, safe caches"),
     "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
+    "uring": (Steps([SMALL], [Step("devdax", 0, "uring.py")], **FOR_URING), "io_uring on device DAX, each policy"),
     "power-ext4": (PowerFailure("ext4", LABELLED, QUICK_ROUNDS), "power failures on ext4 -o dax"),
     "power-devdax": (PowerFailure("devdax", LABELLED, QUICK_ROUNDS), "power failures on device DAX"),
     # Every mount test: long. One has nothing to do with the medium, and takes ten minutes on an emulated CPU.

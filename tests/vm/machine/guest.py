@@ -89,6 +89,7 @@ class Machine:
     memory_mib: int = 2048
     cpus: int = 2
     persistence: str = "mem-ctrl"  # or cpu: a power failure does not lose the CPU's caches either
+    kernel: str = ""  # Debian's of this suite, if it matters
 
     def command(self, kernel):
         words = [QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.cpus)]
@@ -128,7 +129,7 @@ class Guest:
             nvdimm.make()
         with open(machine.path("qemu.log"), "wb") as log:
             self.process = subprocess.Popen(
-                machine.command(find_kernel()),
+                machine.command(find_kernel(machine.kernel)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,6 +9,10 @@ import subprocess
 import tempfile
 
 PACKAGE = "linux-image-amd64"
+# Linux 6.1, 6.12, and the newest that Debian has.
+SUITES = ("bookworm", "trixie", "sid")
+MIRROR = "http://deb.debian.org/debian"
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class NoKernel(Exception):
@@ -28,7 +32,9 @@ class Kernel:
     def __init__(self, root, version):
         self.version = version
         self.packed_image = os.path.join(root, "boot", f"vmlinuz-{version}")
-        self.modules = os.path.join(root, "lib/modules", version)
+        # Debian 13's packages have no lib beside usr/lib.
+        places = [os.path.join(root, place, version) for place in ("lib/modules", "usr/lib/modules")]
+        self.modules = next(filter(os.path.isdir, places), places[0])
 
     def is_complete(self):
         return os.path.exists(self.packed_image) and os.path.exists(os.path.join(self.modules, "modules.dep"))
@@ -108,39 +114,84 @@ def complete_kernels(root):
     return [kernel for kernel in (Kernel(root, version) for version in versions) if kernel.is_complete()]
 
 
-def find_kernel():
-    """The newest kernel that is installed or was unpacked by fetch_kernel()."""
-    found = complete_kernels("/") or complete_kernels(os.path.join(cache_directory(), "kernel"))
+def chosen_suite():
+    """Whose kernel the guests are to have: Debian's suite of that name, or None: what this machine has, or its own Debian's."""
+    suite = os.environ.get("DAXFS_VM_KERNEL") or None
+    if suite and suite not in SUITES:
+        raise NoKernel(f"DAXFS_VM_KERNEL={suite}: none of {', '.join(SUITES)}")
+    return suite
+
+
+def unpacked(suite):
+    return os.path.join(cache_directory(), f"kernel-{suite}" if suite else "kernel")
+
+
+def find_kernel(suite=None):
+    """That of the suite, if it was unpacked by fetch_kernel(). Without one: the newest that is installed or was unpacked."""
+    suite = suite or chosen_suite()
+    found = ([] if suite else complete_kernels("/")) or complete_kernels(unpacked(suite))
     if not found:
-        raise NoKernel(f"no kernel in /boot, and none was fetched (Debian's package {PACKAGE}): run tools/check as root")
+        whose = f"Debian {suite}'s kernel was not fetched" if suite else "no kernel in /boot, and none was fetched"
+        raise NoKernel(f"{whose} (package {PACKAGE}): run tools/check as root")
     return found[-1]
 
 
-def fetch_kernel():
+def apt_options(suite, work):
+    """For apt to look at that suite instead of this system's: lists of its own, Debian's keys, nothing installed."""
+    if not suite:
+        return []
+    for name in ("lists/partial", "archives/partial"):
+        os.makedirs(os.path.join(work, name))
+    sources = os.path.join(work, "sources.list")
+    with open(sources, "w", encoding="ascii") as file:
+        file.write(f"deb [signed-by={KEYS}] {MIRROR} {suite} main\n")
+    settings = {
+        "Dir::Etc::SourceList": sources,
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": os.path.join(work, "lists"),
+        "Dir::State::Status": "/dev/null",
+        "Dir::Cache": work,
+        "Acquire::Languages": "none",
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+def fetch_kernel(suite=None):
     """Unpacks Debian's kernel package beside the system instead of installing it: this machine (or container) is not
     to boot it, needs no boot loader for it, and would take a minute to make an initial ramdisk."""
+    suite = suite or chosen_suite()
     try:
-        return find_kernel()
+        return find_kernel(suite)
     except NoKernel:
         pass
-    root = os.path.join(cache_directory(), "kernel")
+    root = unpacked(suite)
     with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
         try:
-            shown = run(["apt-cache", "depends", "--important", PACKAGE])
+            options = [*apt_options(suite, work), "-o", "APT::Sandbox::User=root"]
+            if suite:
+                run(["apt-get", "-q", *options, "update"])
+            shown = run(["apt-cache", *options, "depends", "--important", PACKAGE])
             package = re.search(r"Depends: (linux-image-\S+)", shown)
             if not package:
                 raise NoKernel(f"package {PACKAGE} names no kernel; is 'apt-get update' needed?")
-            run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package[1]], cwd=work)
-            archive = os.path.join(work, os.listdir(work)[0])
-            unpacked = os.path.join(work, "root")
-            run(["dpkg-deb", "--extract", archive, unpacked])
-            for version in os.listdir(os.path.join(unpacked, "lib/modules")):
-                run(["depmod", "--basedir", unpacked, version])
+            run(["apt-get", "-q", *options, "download", package[1]], cwd=work)
+            archive = next(os.path.join(work, name) for name in os.listdir(work) if name.endswith(".deb"))
+            whole = os.path.join(work, "root")
+            run(["dpkg-deb", "--extract", archive, whole])
+            add_dependencies(whole)
             shutil.rmtree(root, ignore_errors=True)
-            os.rename(unpacked, root)
-        except (OSError, subprocess.SubprocessError) as error:
+            os.rename(whole, root)
+        except (OSError, StopIteration, subprocess.SubprocessError) as error:
             raise NoKernel(f"the kernel of package {PACKAGE} cannot be unpacked: {error}") from None
-    return find_kernel()
+    return find_kernel(suite)
+
+
+def add_dependencies(root):
+    """modules.dep, which the package leaves to its installation. depmod looks into lib alone."""
+    if not os.path.exists(os.path.join(root, "lib")):
+        os.symlink("usr/lib", os.path.join(root, "lib"))
+    for version in os.listdir(os.path.join(root, "lib/modules")):
+        run(["depmod", "--basedir", root, version])
 
 
 def run(command, **how):
