@@ -5,7 +5,6 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
-#include <sys/prctl.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -128,21 +127,24 @@ void detach_from_terminal() {
   spdlog::set_default_logger(spdlog::syslog_logger_mt("daxfs", "daxfs", LOG_PID, LOG_DAEMON));
 }
 
+volatile pid_t waited_for = 0;
+
+void interrupt_both(int number) {
+  kill(waited_for, SIGTERM);
+  std::signal(number, SIG_DFL);
+  raise(number);
+}
+
 int run_in_background(const Arguments& arguments, const daxfs::MountOptions& options) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return complain({fmt::format("pipe: {}", strerror(errno))});
-  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child < 0) return complain({fmt::format("fork: {}", strerror(errno))});
   if (child == 0) {
     close(pipe_ends[0]);
     setsid();
-    // Until it is mounted, whoever interrupts the command interrupts this, too.
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent) return kExitFailed;
     if (chdir("/") != 0) return kExitFailed;
     const auto result = run(arguments, options, [&] {
-      prctl(PR_SET_PDEATHSIG, 0);
       detach_from_terminal();
       const char yes = 1;
       if (write(pipe_ends[1], &yes, 1) != 1)
@@ -152,6 +154,9 @@ int run_in_background(const Arguments& arguments, const daxfs::MountOptions& opt
     return result ? 0 : complain(result.error());
   }
   close(pipe_ends[1]);
+  // Until it is mounted, whoever interrupts the command interrupts the daemon, too.
+  waited_for = child;
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, interrupt_both);
   char ready = 0;
   ssize_t got = 0;
   do {
