@@ -216,7 +216,8 @@ struct daxfs_query_args {
 };
 
 /* Switches policies: `text` holds `defer` or `pin_policy=defer,wait_timeout=5s`, all of it or
- * nothing. The call fails with EPERM, or with EINVAL and a sentence for people in `text`. */
+ * nothing. The call fails with EPERM, or with EINVAL and a sentence for people in `text`. Who calls
+ * counts, not who opened the descriptor: no program makes this call by accident. */
 struct daxfs_policy_args {
   uint32_t length; /* bytes of text, in and out */
   uint32_t reserved;

@@ -206,6 +206,8 @@ Status ControlDirectory::read_on(ControlFile& file) {
 
 Status ControlDirectory::write(ControlFile& file, std::string_view text, const Caller& caller) {
   if (file.kind_ != Kind::policy) return fail(EBADF);
+  // A program that runs as root may write what a stranger gave it as its standard error.
+  if (!filesystem_.is_trusted(file.caller_)) return fail(EPERM);
   const auto set = filesystem_.set_policy(text, caller);
   return set ? Status() : fail(set.error().code);
 }

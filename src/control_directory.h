@@ -93,7 +93,7 @@ class ControlDirectory {
   void close(ControlFile* file);
   // Not of `events`. Beginning at 0 shows everything anew.
   Result<std::string> read(ControlFile& file, std::uint64_t offset, std::size_t length);
-  // All of it or nothing. EINVAL, EPERM.
+  // All of it or nothing. EINVAL; EPERM: who opened the file or who writes may not switch policies.
   Status write(ControlFile& file, std::string_view text, const Caller& caller);
 
  private:

@@ -261,6 +261,24 @@ TEST_CASE_METHOD(Control, "the policy is switched by writing it, all of it or no
   CHECK(shell.out.find("pin_policy=defer\n") == 0);
 }
 
+TEST_CASE_METHOD(Control, "who has opened the policy counts as well as who writes it") {
+  const std::string text = "defer";
+  const auto write_it = [&](uid_t opener, uid_t writer) {
+    return in_child([&] {
+      if (seteuid(opener) != 0) return 255;
+      const daxfs::UniqueFd fd(open(control("policy").c_str(), O_WRONLY));
+      if (!fd || seteuid(0) != 0 || seteuid(writer) != 0) return 255;
+      return error_of(write(fd.get(), text.data(), text.size()));
+    });
+  };
+  CHECK(write_it(kSomebody, 0) == EPERM);  // as a set-user-id program's standard error
+  CHECK(write_it(0, kSomebody) == EPERM);
+  CHECK(write_it(kSomebody, kSomebody) == EPERM);
+  CHECK(status()["policy"]["pin_policy"] == "refuse");
+  CHECK(write_it(0, 0) == 0);
+  CHECK(status()["policy"]["pin_policy"] == "defer");
+}
+
 TEST_CASE_METHOD(Control, "daxfsctl switches policies") {
   const Finished set = run(
       {tool("daxfsctl"), "policy", path(), "set", "pin_policy=wait", "wait_timeout=5s", "--json"});
