@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fuse_log.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -55,10 +56,51 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-std::string mount_options(const Filesystem& filesystem, const SessionOptions& options) {
+// Who may write the pool may write any inode into it, also a set-user-id program of root's. (An
+// access control list shows in the bits of the group.)
+bool only_root_writes(Pool* pool) {
+  struct stat attributes {};
+  return pool != nullptr && fstat(pool->descriptor(), &attributes) == 0 && attributes.st_uid == 0 &&
+         (attributes.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+// Which of `word` and its opposite the administrator has named last; nothing if neither.
+std::optional<bool> asked_for(const std::vector<std::string>& words, const std::string& word) {
+  std::optional<bool> asked;
+  for (const std::string& one : words) {
+    if (one == word || one == "no" + word) asked = one == word;
+  }
+  return asked;
+}
+
+// What root's mount has, like a disk's, and what is said about it. Later words win.
+std::string privileges(Filesystem& filesystem, const SessionOptions& options) {
+  if (only_root_writes(filesystem.pool())) return ",dev,suid";
+  const auto suid = asked_for(filesystem.options().kernel, "suid");
+  const auto dev = asked_for(filesystem.options().kernel, "dev");
+  if (suid.value_or(false) || dev.value_or(false)) {
+    spdlog::warn(
+        "{}: mounted with suid or dev, as asked for, though not only root can write the pool {}: "
+        "who writes it can become root",
+        options.mountpoint, options.source);
+  }
+  if (!suid || !dev) {
+    spdlog::info(
+        "{0}: mounted {1}, because not only root can write the pool {2}; chown root {2} and chmod "
+        "go-w {2}, or mount with -o suid,dev if all who can write it may become root",
+        options.mountpoint,
+        suid  ? "nodev"
+        : dev ? "nosuid"
+              : "nosuid,nodev",
+        options.source);
+  }
+  return ",nodev,nosuid";
+}
+
+std::string mount_options(Filesystem& filesystem, const SessionOptions& options) {
   std::string text =
       fmt::format("fsname={},subtype=daxfs,default_permissions", escaped(options.source));
-  if (geteuid() == 0) text += ",allow_other,dev,suid";  // like a disk; later words win
+  if (geteuid() == 0) text += ",allow_other" + privileges(filesystem, options);
   if (filesystem.options().read_only) text += ",ro";
   for (const std::string& option : filesystem.options().kernel) text += "," + option;
   return text;

@@ -47,7 +47,10 @@ constexpr std::array kHelp = {
     OptionHelp{
         "allow_other",
         "every user may use the mount, not only the one who mounted it; always so if root mounts"},
-    OptionHelp{"[no]suid, [no]dev, [no]exec, sync, dirsync", "as for any mount, see mount(8)"},
+    OptionHelp{"[no]suid, [no]dev",
+               "whether set-user-id programs and device nodes work (default of root's mounts: yes "
+               "if only root can write the pool, else no)"},
+    OptionHelp{"[no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
 
 // Left to mount(8), fstab and systemd, or without meaning here.
@@ -132,15 +135,31 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
                           did_you_mean(name, option_names())));
 }
 
+std::vector<std::string_view> split(std::string_view text) {
+  std::vector<std::string_view> words;
+  while (!text.empty()) {
+    const auto comma = text.find(',');
+    if (comma != 0) words.push_back(text.substr(0, comma));
+    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
+  }
+  return words;
+}
+
+// mount(8) begins its list with rw or ro, and mount.fuse3 ends it with dev and suid unless it reads
+// their opposites: nobody has asked for these two. Who wants them names them before.
+std::vector<std::string_view> without_those_of_fuse(std::vector<std::string_view> words) {
+  if (words.empty() || (words.front() != "rw" && words.front() != "ro")) return words;
+  for (const std::string_view word : {"suid", "dev"}) {
+    if (words.back() == word) words.pop_back();
+  }
+  return words;
+}
+
 }  // namespace
 
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
-  while (!text.empty()) {
-    const auto comma = text.find(',');
-    const std::string_view option = text.substr(0, comma);
-    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
-    if (option.empty()) continue;
+  for (const std::string_view option : without_those_of_fuse(split(text))) {
     if (auto parsed = parse_one(option, out); !parsed) return std::unexpected(parsed.error());
   }
   if (auto allowed = check_policy_settings(out.gate, out.unsafe_demo); !allowed) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pwd.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -54,6 +55,7 @@ class Target {
   Target& operator=(Target&&) = delete;
   ~Target();
 
+  Outcome<void> check_owner() const;
   Outcome<void> prepare_file(const Request& request);
   Outcome<std::unique_ptr<Pool>> map();
   void keep() { kept_ = true; }
@@ -117,6 +119,19 @@ Outcome<Target> Target::open(const Request& request) {
   return target;
 }
 
+// A stranger may have put an empty file there, so that root's pool is his.
+Outcome<void> Target::check_owner() const {
+  struct stat st {};
+  if (::fstat(fd_.get(), &st) != 0) return errno_problem(path_, "cannot be examined", errno);
+  if (created_ || !S_ISREG(st.st_mode) || ::geteuid() != 0 || st.st_uid == 0) return {};
+  const struct passwd* const owner = ::getpwuid(st.st_uid);
+  return problem(
+      EPERM,
+      fmt::format("pool {0}: the file belongs to user {1}, who could write all of the pool; remove "
+                  "it or chown it to root, or use --force to make {1}'s pool of it",
+                  path_, owner != nullptr ? owner->pw_name : std::to_string(st.st_uid)));
+}
+
 Outcome<void> Target::prepare_file(const Request& request) {
   if (device_) {
     if (request.size) {
@@ -130,6 +145,7 @@ Outcome<void> Target::prepare_file(const Request& request) {
   old_size_ = static_cast<std::uint64_t>(st.st_size);
   const ByteCount size = request.size.value_or(ByteCount(old_size_));
   if (!request.force) {
+    if (auto ours = check_owner(); !ours) return ours;
     const auto data = existing_data_in_file(fd_.get(), path_);
     if (!data) return std::unexpected(data.error());
     if (*data) {
@@ -299,8 +315,8 @@ int run(int argc, char** argv) {
          "device has its own")
       ->type_name("SIZE");
   app.add_flag("--force", request.force,
-               "Overwrite a pool or other data, and shrink an existing file if --size says so. A "
-               "pool that is in use is refused all the same");
+               "Overwrite a pool or other data, take another user's file (as root), and shrink an "
+               "existing file if --size says so. A pool that is in use is refused all the same");
   app.add_flag("--quiet", request.quiet, "Print nothing but warnings and errors");
   app.footer("Exit status: 0 done, 1 failed, 2 wrong usage.");
   const auto usage = [&](std::string_view text) {

@@ -1,0 +1,133 @@
+// What other users of the machine can make of a mount or a pool that is root's.
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <string>
+
+#include "tests/mount/pin_helpers.h"
+#include "tests/unit/catch.h"
+
+using namespace daxfs::test;
+
+namespace {
+
+constexpr uid_t kStranger = 4242;
+
+// Who runs id(1) with set-user-id of root, as a stranger.
+std::string effective_user(const Mount& mount) {
+  const std::string program = mount.path("id");
+  std::filesystem::copy_file("/usr/bin/id", program, std::filesystem::copy_options::skip_existing);
+  REQUIRE(chmod(program.c_str(), 04755) == 0);
+  const Finished ran = run({program, "-u"}, kStranger);
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  return ran.out;
+}
+
+int open_device(const Mount& mount) {
+  const std::string node = mount.path("null");
+  if (mknod(node.c_str(), S_IFCHR | 0666, makedev(1, 3)) != 0 && errno != EEXIST) return errno;
+  const daxfs::UniqueFd fd(open(node.c_str(), O_WRONLY | O_CLOEXEC));
+  return fd ? 0 : errno;
+}
+
+void give_to(const std::string& path, uid_t user, gid_t group, mode_t mode) {
+  REQUIRE(chown(path.c_str(), user, group) == 0);
+  REQUIRE(chmod(path.c_str(), mode) == 0);
+}
+
+// By mount(8) and mount.fuse3, which has words of its own about suid and dev.
+unsigned long flags_by_mount_command(const Mount& mount, const std::string& options) {
+  const std::string daxfs = tool("daxfs");
+  const Finished done = run({"/bin/mount", "-t", "fuse." + daxfs, mount.pool(), mount.path(), "-o",
+                             options.empty() ? "noatime" : options});
+  INFO(done.err);
+  REQUIRE(done.code == 0);
+  struct statvfs answer {};
+  const int asked = statvfs(mount.path().c_str(), &answer);
+  REQUIRE(eventually([&] { return umount2(mount.path().c_str(), 0) == 0; }));
+  REQUIRE(asked == 0);
+  return answer.f_flag & (ST_NOSUID | ST_NODEV);
+}
+
+}  // namespace
+
+TEST_CASE("set-user-id and devices work only where nobody but root can write the pool") {
+  if (!pool_device().empty()) skip_here("does not change a device's owner");
+  Mount mount;
+  const std::string advice = "-o suid,dev";
+  CHECK(effective_user(mount) == "0\n");
+  CHECK(open_device(mount) == 0);
+  CHECK_FALSE(contains(mount.log(), advice));
+
+  struct Case {
+    uid_t owner;
+    gid_t group;
+    mode_t mode;
+  };
+  for (const Case& one : {Case{0, kStranger, 0660}, Case{0, 0, 0606}, Case{kStranger, 0, 0600}}) {
+    INFO(one.owner << " " << one.mode);
+    mount.unmount();
+    give_to(mount.pool(), one.owner, one.group, one.mode);
+    mount.mount();
+    CHECK(effective_user(mount) == std::to_string(kStranger) + "\n");
+    CHECK(open_device(mount) == EACCES);
+    CHECK(contains(mount.log(), mount.pool()));
+    CHECK(contains(mount.log(), advice));
+  }
+  mount.remount("suid");
+  CHECK(effective_user(mount) == "0\n");
+  CHECK(open_device(mount) == EACCES);
+  CHECK(contains(mount.log(), "can become root"));
+  CHECK(contains(mount.log(), "mounted nodev"));
+  mount.remount("nosuid,nodev");
+  CHECK_FALSE(contains(mount.log(), advice));
+  mount.unmount();
+  give_to(mount.pool(), 0, 0, 0644);
+  mount.mount();
+  CHECK(effective_user(mount) == "0\n");
+}
+
+TEST_CASE("mount(8) asks for suid and dev only if the administrator does") {
+  if (!pool_device().empty()) skip_here("does not change a device's owner");
+  if (access("/sbin/mount.fuse3", X_OK) != 0) skip_here("no mount.fuse3");
+  Mount mount;
+  mount.unmount();
+  CHECK(flags_by_mount_command(mount, "") == 0);
+  CHECK(flags_by_mount_command(mount, "nosuid") == ST_NOSUID);
+  give_to(mount.pool(), 0, kStranger, 0660);
+  CHECK(flags_by_mount_command(mount, "") == (ST_NOSUID | ST_NODEV));
+  CHECK(flags_by_mount_command(mount, "nodev") == (ST_NOSUID | ST_NODEV));
+  CHECK(flags_by_mount_command(mount, "pin_policy=defer,suid,dev") == 0);
+}
+
+TEST_CASE("mkfs.daxfs by root leaves another user's file alone, unless it is told") {
+  need_mounts();
+  const TempDir dir;
+  const std::string pool = dir.path("pool");
+  write_file(pool, "");
+  give_to(pool, kStranger, kStranger, 0644);
+  const Finished refused = run({tool("mkfs.daxfs"), "--size", "8M", pool});
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, pool));
+  CHECK(contains(refused.err, "user " + std::to_string(kStranger)));
+  CHECK(contains(refused.err, "--force"));
+  CHECK(status_of(pool).st_size == 0);
+  CHECK(run({tool("mkfs.daxfs"), "--force", "--size", "8M", pool}).code == 0);
+
+  // Nor does a link that leads nowhere make a pool somewhere else.
+  const std::string link = dir.path("link");
+  REQUIRE(symlink(dir.path("elsewhere").c_str(), link.c_str()) == 0);
+  CHECK(run({tool("mkfs.daxfs"), "--size", "8M", link}).code == 1);
+  CHECK(access(dir.path("elsewhere").c_str(), F_OK) != 0);
+
+  const std::string fresh = dir.path("fresh");
+  REQUIRE(run({tool("mkfs.daxfs"), "--size", "8M", fresh}).code == 0);
+  CHECK((status_of(fresh).st_mode & 0777) == 0600);
+}
