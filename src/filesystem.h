@@ -39,10 +39,10 @@
 
 namespace daxfs {
 
-// Who asks, as the kernel says it.
+// Who asks, as the kernel says it. Who is not said is nobody, and may nothing.
 struct Caller {
-  uid_t uid = 0;
-  gid_t gid = 0;
+  uid_t uid = static_cast<uid_t>(-1);
+  gid_t gid = static_cast<gid_t>(-1);
   pid_t thread = 0;
 };
 

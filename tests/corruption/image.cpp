@@ -98,7 +98,7 @@ class Populate {
 
  private:
   Filesystem& fs_;
-  const Caller caller_{};
+  const Caller caller_{.uid = 0, .gid = 0};
 };
 
 void learn(Image& image) {

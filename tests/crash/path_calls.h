@@ -84,10 +84,10 @@ class PathCalls {
     must(testing::set_attributes(fs_, find(path), change), path);
   }
   void set_xattr(const std::string& path, const std::string& name, const std::string& value) {
-    must(fs_.set_xattr(find(path), name, value, 0, Caller{}), path);
+    must(fs_.set_xattr(find(path), name, value, 0, Caller{.uid = 0, .gid = 0}), path);
   }
   void remove_xattr(const std::string& path, const std::string& name) {
-    must(fs_.remove_xattr(find(path), name, Caller{}), path);
+    must(fs_.remove_xattr(find(path), name, Caller{.uid = 0, .gid = 0}), path);
   }
   // Pins a range for writing, holes allocated.
   PinId pin(OpenFile& file, std::uint64_t offset, std::uint64_t length) {

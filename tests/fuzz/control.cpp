@@ -119,7 +119,7 @@ class User {
       all += *text;
     }
     if (reader->name == "policy") {
-      const auto set = fs_.set_policy(all, Caller{});
+      const auto set = fs_.set_policy(all, Caller{.uid = 0, .gid = 0});
       require(set || !fs_.options().unsafe_demo, "what was read cannot be written: " + all);
     } else if (reader->name == "scrub") {
       // Only ignored pins may do damage here.

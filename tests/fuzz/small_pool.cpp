@@ -31,8 +31,8 @@ constexpr const char* kMounts[] = {
 
 void populate(Filesystem& fs) {
   const auto file = [&](InodeNumber parent, const char* name, std::uint64_t expected) {
-    const auto made =
-        testing::number_of(fs, fs.make_node(parent, name, S_IFREG | 0666, 0, Caller{}));
+    const auto made = testing::number_of(
+        fs, fs.make_node(parent, name, S_IFREG | 0666, 0, Caller{.uid = 0, .gid = 0}));
     require(made && made->value == expected, "the pool is not as described");
     return *made;
   };
@@ -48,8 +48,8 @@ void populate(Filesystem& fs) {
           "no fallocate");
   fs.release(std::move(*open));
   filled(file(kRootInode, "g", kDenseFile), 0, 100'000);
-  const auto directory =
-      testing::number_of(fs, fs.make_directory(kRootInode, "dir", 0777, Caller{}));
+  const auto directory = testing::number_of(
+      fs, fs.make_directory(kRootInode, "dir", 0777, Caller{.uid = 0, .gid = 0}));
   require(directory.has_value(), "no mkdir");
   filled(file(*directory, "h", kInnerFile), 0, 5000);
   require(testing::number_of(fs, fs.make_symlink(kRootInode, "link", "dir/h", {})).has_value(),

@@ -164,8 +164,8 @@ class Worker {
 
   void make() {
     const InodeNumber parent = any_directory();
-    const auto made = below(5) == 0 ? fs_.make_directory(kRootInode, "d", 0755, {})
-                                    : fs_.make_node(parent, any_name(), S_IFREG | 0644, 0, {});
+    const auto made = below(5) == 0 ? fs_.make_directory(kRootInode, "d", 0755, kRoot)
+                                    : fs_.make_node(parent, any_name(), S_IFREG | 0644, 0, kRoot);
     expect("make", code_of(made), {EEXIST, ENOENT, ENOSPC, ESTALE, ENOTDIR});
     if (made) fs_.forget(made->inode, 1);
   }
@@ -182,7 +182,7 @@ class Worker {
     if (renamed && !*renamed) {
       const auto cancellation = std::make_shared<Cancellation>();
       code = code_of(wait_for<Status>(
-          [&](auto answer) { fs_.rename(renaming, {}, cancellation, std::move(answer)); },
+          [&](auto answer) { fs_.rename(renaming, kRoot, cancellation, std::move(answer)); },
           cancellation, std::chrono::milliseconds(below(20))));
     }
     expect("rename", code,
@@ -224,13 +224,11 @@ class Worker {
     expect("chmod", code_of(testing::set_attributes(fs_, inode, change)), {ESTALE});
     expect("getattr", code_of(fs_.attributes(inode)), {ESTALE});
     const std::string name = "user." + any_name();
-    expect("setxattr",
-           code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0, Caller{})),
+    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0, kRoot)),
            {ENOSPC, ESTALE});
     expect("getxattr", code_of(fs_.get_xattr(inode, name)), {ENODATA, ESTALE});
     expect("listxattr", code_of(fs_.list_xattrs(inode)), {ESTALE});
-    expect("removexattr", code_of(fs_.remove_xattr(inode, name, Caller{})),
-           {ENODATA, ENOSPC, ESTALE});
+    expect("removexattr", code_of(fs_.remove_xattr(inode, name, kRoot)), {ENODATA, ENOSPC, ESTALE});
   }
 
   // What daxfsctl asks for, and statfs.
@@ -242,7 +240,7 @@ class Worker {
     const std::uint32_t what = queries[below(file == nullptr ? 3 : queries.size())];
     for (std::uint64_t cursor = 0; cursor != DAXFS_QUERY_END;) {
       std::string lines;
-      const Status done = fs_.report(what, cursor, 4000, lines, file, {});
+      const Status done = fs_.report(what, cursor, 4000, lines, file, kRoot);
       expect("report", code_of(done), {});
       if (!done) return;
     }
@@ -321,7 +319,7 @@ class Worker {
     const auto cancellation = std::make_shared<Cancellation>();
     const auto done = wait_for<Result<struct stat>>(
         [&](auto answer) {
-          fs_.set_attributes(file.inode(), change, {}, {}, cancellation, std::move(answer));
+          fs_.set_attributes(file.inode(), change, {}, kRoot, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     note_detach("truncate", code_of(done));
@@ -335,7 +333,7 @@ class Worker {
     const ByteCount length((1 + below(20)) * kBlockSize);
     const Status done = wait_for<Status>(
         [&](auto answer) {
-          fs_.punch_hole(*file.file, offset, length, {}, cancellation, std::move(answer));
+          fs_.punch_hole(*file.file, offset, length, kRoot, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     note_detach("punch", code_of(done));
@@ -347,11 +345,12 @@ class Worker {
     const FileOffset offset(below(kFileBlocks) * kBlockSize);
     const ByteCount length((1 + below(10)) * kBlockSize);
     if (below(2) == 0) {
-      return expect("allocate", code_of(fs_.allocate(*file.file, offset, length, below(2) == 0)),
+      return expect("allocate",
+                    code_of(fs_.allocate(*file.file, offset, length, below(2) == 0, kRoot)),
                     {ENOSPC});
     }
     const std::unique_lock guard(locks_.of(file.inode()));  // zeroes in place
-    expect("zero_range", code_of(fs_.zero_range(*file.file, offset, length, below(2) == 0)),
+    expect("zero_range", code_of(fs_.zero_range(*file.file, offset, length, below(2) == 0, kRoot)),
            {ENOSPC});
   }
 
@@ -376,7 +375,7 @@ class Worker {
                   {.offset = FileOffset(first * kBlockSize),
                    .length = ByteCount((1 + below(8)) * kBlockSize),
                    .flags = flags},
-                  {}, cancellation, std::move(answer));
+                  kRoot, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     expect("pin", code_of(taken), {ENXIO, ENOSPC, EAGAIN, EINTR});
@@ -440,7 +439,7 @@ void run_threads(PinPolicy policy, Findings& findings) {
   Mounted mounted(medium, mount_options(policy, 3));
   Filesystem& fs = *mounted.fs;
   for (const char* name : {"A", "B"}) {
-    REQUIRE(number_of(fs, fs.make_directory(kRootInode, name, 0755, {})));
+    REQUIRE(number_of(fs, fs.make_directory(kRootInode, name, 0755, kRoot)));
   }
   const std::size_t operations = from_environment("DAXFS_MODEL_THREADS_OPS", 10000);
   const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 1);

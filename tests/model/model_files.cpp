@@ -197,8 +197,8 @@ void ModelRun::do_space(const char* what, bool zero) {
     scarce = length > setup_.pool_bytes || short_of(ref_.holes(handle->node, offset, length));
   }
   const Status got =
-      zero ? fs().zero_range(*handle->file, FileOffset(offset), ByteCount(length), keep_size)
-           : fs().allocate(*handle->file, FileOffset(offset), ByteCount(length), keep_size);
+      zero ? fs().zero_range(*handle->file, FileOffset(offset), ByteCount(length), keep_size, kRoot)
+           : fs().allocate(*handle->file, FileOffset(offset), ByteCount(length), keep_size, kRoot);
   if (no_space(code_of(got), scarce, {handle->node})) return;
   agree(code_of(got), expected);
   if (got && zero) ref_.zero_range(handle->node, offset, length, keep_size);

@@ -253,7 +253,7 @@ void ModelRun::set_xattr() {
                                                   : below(100));
   const int flags = std::array<int, 4>{0, 0, XATTR_CREATE, XATTR_REPLACE}[below(4)];
   log("setxattr {} \"{}\" {} bytes, flags {}", id, name, value.size(), flags);
-  const Status got = fs().set_xattr(real(id), name, value, flags, Caller{});
+  const Status got = fs().set_xattr(real(id), name, value, flags, testing::kRoot);
   std::size_t total = sizeof(pmem::XattrHeader) + name.size() + value.size() + 8;
   for (const auto& [other, content] : ref_.node(id).xattrs) {
     if (other != name) total += other.size() + content.size() + 8;
@@ -273,7 +273,7 @@ void ModelRun::remove_xattr() {
   }
   if (name.size() > 255) return;
   log("removexattr {} \"{}\"", id, name);
-  const Status got = fs().remove_xattr(real(id), name, Caller{});
+  const Status got = fs().remove_xattr(real(id), name, testing::kRoot);
   // What is left is written anew, to another place.
   if (no_space(code_of(got), longest_free_run() < 64, {id})) return;
   agree(code_of(got), code_of(ref_.remove_xattr(id, name)));

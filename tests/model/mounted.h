@@ -16,6 +16,9 @@
 
 namespace daxfs::testing {
 
+// Who asks, where that is of no importance.
+inline constexpr Caller kRoot{.uid = 0, .gid = 0};
+
 inline void format_medium(Medium& medium) {
   if (const auto made = make_filesystem(medium, {}); !made)
     throw std::runtime_error(made.error().text);
@@ -59,7 +62,7 @@ T wait_for(const Issue& issue, const CancellationRef& cancellation = nullptr,
 inline Result<struct stat> set_attributes(Filesystem& fs, InodeNumber inode,
                                           const AttributeChange& change) {
   return wait_for<Result<struct stat>>(
-      [&](auto done) { fs.set_attributes(inode, change, {}, {}, nullptr, std::move(done)); });
+      [&](auto done) { fs.set_attributes(inode, change, {}, kRoot, nullptr, std::move(done)); });
 }
 
 inline Status truncate(Filesystem& fs, InodeNumber inode, std::uint64_t size) {
@@ -76,18 +79,18 @@ inline Status rename(Filesystem& fs, InodeNumber parent, const std::string& name
   const auto renamed = fs.rename_without_gate(renaming);
   if (!renamed) return std::unexpected(renamed.error());
   if (*renamed) return {};
-  return wait_for<Status>([&](auto done) { fs.rename(renaming, {}, nullptr, std::move(done)); });
+  return wait_for<Status>([&](auto done) { fs.rename(renaming, kRoot, nullptr, std::move(done)); });
 }
 
 inline Status punch(Filesystem& fs, OpenFile& file, std::uint64_t offset, std::uint64_t length) {
   return wait_for<Status>([&](auto done) {
-    fs.punch_hole(file, FileOffset(offset), ByteCount(length), {}, nullptr, std::move(done));
+    fs.punch_hole(file, FileOffset(offset), ByteCount(length), kRoot, nullptr, std::move(done));
   });
 }
 
 inline Result<PinId> pin(Filesystem& fs, OpenFile& file, const Filesystem::PinRange& range) {
   return wait_for<Result<PinId>>(
-      [&](auto done) { fs.pin(file, range, {}, nullptr, std::move(done)); });
+      [&](auto done) { fs.pin(file, range, kRoot, nullptr, std::move(done)); });
 }
 
 inline Status unpin(Filesystem& fs, OpenFile& file, PinId id) {

@@ -25,7 +25,7 @@ TEST_CASE("a thread gives pins back that another one is still taking", "[model]"
     REQUIRE(file);
     REQUIRE(testing::write(fs, **file, 0, std::string(kBlockSize, 'x')));
     // A caller who can be named, so that the pin is recorded.
-    Caller caller;
+    Caller caller = kRoot;
     caller.thread = ::getpid();
     caller.uid = ::getuid();
     std::atomic<std::uint64_t> next = 1;

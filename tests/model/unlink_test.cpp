@@ -47,7 +47,7 @@ struct Fixture {
       REQUIRE(fs().write(*file, FileOffset(2 * i * kBlockSize), block, false));
     }
     fs().release(std::move(file));
-    REQUIRE(fs().set_xattr(entry.inode, "user.x", "value", 0, Caller{}));
+    REQUIRE(fs().set_xattr(entry.inode, "user.x", "value", 0, testing::kRoot));
     REQUIRE(free_blocks() == free_before - 22);
     return entry;
   }
@@ -73,7 +73,7 @@ TEST_CASE_METHOD(Fixture, "unlinking a file that nobody has open is one transact
   CHECK(fs().attributes(file.inode)->st_nlink == 0);
   CHECK(make("b").inode != file.inode);
   CHECK(fs().open(file.inode, O_RDONLY).error().code == ESTALE);
-  CHECK(fs().set_xattr(file.inode, "user.x", "again", 0, Caller{}).error().code == ESTALE);
+  CHECK(fs().set_xattr(file.inode, "user.x", "again", 0, testing::kRoot).error().code == ESTALE);
   CHECK(fs().get_xattr(file.inode, "user.x").error().code == ENODATA);
   AttributeChange change;
   change.mode = 0600;
