@@ -53,9 +53,9 @@ struct daxfs_extent {
 /* Pins [offset, offset + length) of the file (whole blocks around it).
  * EBADF: descriptor not open for reading (or, with DAXFS_PIN_WRITE or _ALLOCATE, writing); EINVAL:
  * length 0, range past 2^63 - 1, unknown flags, not a regular file; ENXIO: a hole and no
- * DAXFS_PIN_ALLOCATE; ENOSPC; ENOMEM: pin_limit; EOPNOTSUPP: longterm=forbid; EPERM: longterm=lease
- * without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range; EINTR; ENOTTY: not a
- * daxfs file. */
+ * DAXFS_PIN_ALLOCATE; ENOSPC; ENOMEM: pin_limit, user_limit; EOPNOTSUPP: longterm=forbid; EPERM:
+ * longterm=lease without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range; EINTR;
+ * ENOTTY: not a daxfs file. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
 /* Gives the pin back. ENOENT: no such pin of this open file description. */

@@ -40,7 +40,7 @@ void Gate::set_options(const GateOptions& options, pid_t process) {
   about.policy = options.pin_policy;
   about.process = process;
   impl_->post(GateEvent::Kind::policy, about);
-  impl_->parked.wake_all();  // longterm= and pin_limit= are about pins
+  impl_->parked.wake_all();  // longterm=, pin_limit= and user_limit= are about pins
   impl_->notify();
 }
 
@@ -105,6 +105,15 @@ std::unexpected<Errno> Gate::Impl::refuse(Ticket& ticket, int error) const {
     post(GateEvent::Kind::interrupted, ticket.about);
   }
   return fail(error);
+}
+
+bool Gate::Impl::at_limit(uid_t user, std::uint64_t count) const {
+  return options.user_limit != 0 && count >= options.user_limit && hooks.is_limited &&
+         hooks.is_limited(user);
+}
+
+bool Gate::Impl::may_wait(const Ticket& ticket) const {
+  return ticket.has_waited || !at_limit(ticket.user, parked.waiting_of(ticket.user));
 }
 
 void Gate::Impl::note_waiting(Ticket& ticket) const {

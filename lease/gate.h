@@ -82,6 +82,8 @@ struct GateHooks {
   std::function<void(HolderId)> tell_holder = {};
   // Finds the object for a policy's name; it must outlive the gate. With the lock held.
   std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
+  // Whether user_limit applies to this user; with the lock held. Null: to nobody.
+  std::function<bool(uid_t)> is_limited = {};
   GateEvents* events = nullptr;  // may be null; outlives the gate
   PinId last_pin{};              // pins are numbered from here on
   // What the time is; with the lock held. A test may have a clock of its own, ahead of the real
@@ -126,7 +128,7 @@ class Gate {
   // where the inode ends with it (rename over a file), detached_unasked().
   // parked: it lets go of every lock and forgets about the request; the continuation will come.
   // Errors: ETXTBSY (policy, or an exclusive lease of somebody else), EDEADLK (would wait only for
-  // its own process's pins), EINTR (cancelled).
+  // its own process's pins), EINTR (cancelled), EAGAIN (user_limit of requests that wait).
   Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request);
   // The blocks have left the file for good (committed): free what is unpinned, put the rest into
   // limbo.
@@ -141,8 +143,8 @@ class Gate {
   // --- pinning ---
   HolderId new_holder();
   // Precondition: the inode's lock is held (shared suffices) from before `blocks` was computed.
-  // nullopt: parked behind a waiting detach. Errors: EAGAIN (nowait), EINTR, EOPNOTSUPP, EPERM
-  // (longterm=), ENOMEM (pin_limit).
+  // nullopt: parked behind a waiting detach. Errors: EAGAIN (nowait, or user_limit
+  // of requests that wait), EINTR, EOPNOTSUPP, EPERM (longterm=), ENOMEM (pin_limit, user_limit).
   Result<std::optional<PinId>> pin(const TicketRef& ticket, const PinRequest& request);
   // What pin() would say, without `blocks` and without taking the pin: to ask before anything is
   // allocated for it.

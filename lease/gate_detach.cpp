@@ -60,6 +60,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   ticket->about = about(request, word);
   ticket->takes = {request.inode, request.range};
   parked.forget(*ticket);
+  ticket->user = request.requester.uid;
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;
   if (stopping) return refuse(*ticket, EINTR);
@@ -104,8 +105,8 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     if (now < limit) {
       pinned.obstacles.leases = ruling.breaks && leased.foreign;
       // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
-      // for a request that has been interrupted.
-      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled) {
+      // for a request that has been interrupted, or may not wait.
+      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled && may_wait(*ticket)) {
         break_leases(*ticket, request, leased.leases, limit, aftermath);
       } else {
         end_breaks(*ticket);
@@ -156,6 +157,7 @@ Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& r
                                  Obstacles obstacles, SteadyTime deadline) {
   if (obstacles.none()) return refuse(*ticket, EDEADLK);
   if (ticket->cancelled) return refuse(*ticket, EINTR);
+  if (!may_wait(*ticket)) return refuse(*ticket, EAGAIN);
   const Fences::Fence fence{request.inode, request.range};
   if (ticket->fence != fence) {
     lift_fence(*ticket);

@@ -57,7 +57,11 @@ struct Gate::Impl {
   std::uint64_t long_pins = 0;
   std::uint64_t short_pins = 0;
   BlockCount pinned;
-  absl::flat_hash_map<uid_t, BlockCount> pinned_by;  // only users who have pinned something
+  struct Pinned {
+    BlockCount blocks;
+    std::uint64_t pins = 0;
+  };
+  absl::flat_hash_map<uid_t, Pinned> pinned_by;  // only users who have pins
   mutable GateEventCounts happened{};
   bool stopping = false;
   std::vector<PoolRange> unpinned;  // scratch of release()
@@ -84,6 +88,10 @@ struct Gate::Impl {
   void notify();
   void lift_fence(Ticket& ticket);
   void post(GateEvent::Kind kind, GateEvent about) const;
+  // Whether one more than `count` would be too many for this user.
+  bool at_limit(uid_t user, std::uint64_t count) const;
+  // A request that has waited may go on waiting.
+  bool may_wait(const Ticket& ticket) const;
   // Of a request that is about to be answered.
   std::unexpected<Errno> refuse(Ticket& ticket, int error) const;
   void note_waiting(Ticket& ticket) const;

@@ -23,11 +23,15 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
   const std::lock_guard lock(gate.mutex);
   ticket->about = about(request, gate.options.pin_policy);
   gate.parked.forget(*ticket);
+  ticket->user = request.requester.uid;
   if (gate.stopping) return gate.refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   const Result<Verdict> passed = gate.pass_fences(ticket, {request.inode, range}, request.nowait);
   if (!passed) return std::unexpected(passed.error());
   if (*passed == Verdict::parked) return std::nullopt;
+  if (gate.at_limit(ticket->user, gate.leases.count_of(ticket->user))) {
+    return gate.refuse(*ticket, ENOLCK);
+  }
   const Result<LeaseId> added = gate.leases.add(request);
   if (!added) return gate.refuse(*ticket, added.error().code);
   gate.note_resumed(*ticket);

@@ -22,6 +22,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
   if (!fence) return Verdict::proceed;
   if (nowait) return refuse(*ticket, EAGAIN);
   if (ticket->cancelled) return refuse(*ticket, EINTR);
+  if (!may_wait(*ticket)) return refuse(*ticket, EAGAIN);
   note_waiting(*ticket);
   parked.park_pin(ticket, *fence);
   return Verdict::parked;
@@ -30,6 +31,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
 Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
   ticket->about = about(request, options.pin_policy);
   parked.forget(*ticket);
+  ticket->user = request.requester.uid;
   if (stopping) return refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   if (request.kind == PinKind::long_term) {
@@ -39,11 +41,12 @@ Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& req
       return refuse(*ticket, EPERM);
     }
   }
+  const auto found = pinned_by.find(request.requester.uid);
+  const Pinned mine = found == pinned_by.end() ? Pinned{} : found->second;
+  if (at_limit(request.requester.uid, mine.pins)) return refuse(*ticket, ENOMEM);
   if (options.pin_limit.value != 0) {
     const BlockCount limit(options.pin_limit.value >> kBlockShift);
-    const auto found = pinned_by.find(request.requester.uid);
-    const BlockCount used = found == pinned_by.end() ? BlockCount(0) : found->second;
-    if (used > limit || range.count > limit - used) return refuse(*ticket, ENOMEM);
+    if (mine.blocks > limit || range.count > limit - mine.blocks) return refuse(*ticket, ENOMEM);
   }
   return pass_fences(ticket, {request.inode, range}, request.nowait);
 }
@@ -60,7 +63,9 @@ void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks)
     all += range.count;
   }
   pinned += all;
-  if (all.value > 0) pinned_by[pin.requester.uid] += all;
+  Pinned& user = pinned_by[pin.requester.uid];
+  user.blocks += all;
+  ++user.pins;
   ++(pin.kind == PinKind::long_term ? long_pins : short_pins);
   post(GateEvent::Kind::pin, about(pin, options.pin_policy));
 }
@@ -122,8 +127,8 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
   }
   pinned -= all;
   if (const auto user = pinned_by.find(info.requester.uid); user != pinned_by.end()) {
-    user->second -= all;
-    if (user->second.value == 0) pinned_by.erase(user);
+    user->second.blocks -= all;
+    if (--user->second.pins == 0) pinned_by.erase(user);
   }
   // In the same hold of the lock: a block that is not pinned must not be seen in limbo, or two
   // might free it.

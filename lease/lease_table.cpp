@@ -47,6 +47,7 @@ Result<LeaseId> LeaseTable::add(const LeaseRequest& request) {
   holder.leases.insert({lease.id, lease});
   by_inode_.insert({{lease.inode, lease.id}, lease.holder});
   by_id_.insert({lease.id, lease.holder});
+  ++by_user_[lease.requester.uid];
   return lease.id;
 }
 
@@ -82,6 +83,8 @@ std::vector<Arrival> LeaseTable::remove(HolderId holder, LeaseId lease) {
   assert(it != owner.leases.end());
   by_inode_.erase({it->second.inode, lease});
   by_id_.erase(lease);
+  const auto user = by_user_.find(it->second.requester.uid);
+  if (--user->second == 0) by_user_.erase(user);
   owner.leases.erase(it);
   owner.asked.erase(lease);
   return take_breaks(lease);

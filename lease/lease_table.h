@@ -106,6 +106,10 @@ class LeaseTable {
   bool has_news(HolderId holder) const;
 
   std::size_t size() const { return by_id_.size(); }
+  std::size_t count_of(uid_t user) const {
+    const auto found = by_user_.find(user);
+    return found == by_user_.end() ? 0 : found->second;
+  }
   // Up to `limit` leases with id > after, ascending.
   std::vector<LeaseInfo> after(LeaseId after, std::size_t limit) const;
 
@@ -120,6 +124,7 @@ class LeaseTable {
   absl::flat_hash_map<std::uint64_t, Holder> holders_;
   absl::btree_map<std::pair<InodeNumber, LeaseId>, HolderId> by_inode_;
   absl::btree_map<LeaseId, HolderId> by_id_;
+  absl::flat_hash_map<uid_t, std::size_t> by_user_;  // how many; only users who have some
   absl::btree_map<std::pair<LeaseId, Arrival>, SteadyTime> breaks_;
   std::uint64_t last_id_ = 0;
 };

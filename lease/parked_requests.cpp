@@ -52,6 +52,7 @@ void ParkedRequests::park_detach(const TicketRef& ticket, Obstacles obstacles,
   }
   if (deadline != kNever) deadlines_.insert({{deadline, ticket->arrival}, ticket.get()});
   parked_.insert({ticket->arrival, ticket});
+  ++by_user_[ticket->user];
 }
 
 void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence) {
@@ -60,6 +61,7 @@ void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence) {
   ticket->state = Ticket::State::parked_pin;
   behind_.insert({{fence, ticket->arrival}, ticket.get()});
   parked_.insert({ticket->arrival, ticket});
+  ++by_user_[ticket->user];
 }
 
 void ParkedRequests::unlink(Ticket& ticket) {
@@ -85,6 +87,12 @@ void ParkedRequests::forget(Ticket& ticket) {
     return;
   }
   ticket.state = Ticket::State::with_caller;
+  leave(ticket);
+}
+
+void ParkedRequests::leave(const Ticket& ticket) {
+  const auto user = by_user_.find(ticket.user);
+  if (--user->second == 0) by_user_.erase(user);
 }
 
 void ParkedRequests::wake(Ticket& ticket) { wake(ticket.arrival); }
@@ -150,6 +158,7 @@ TicketRef ParkedRequests::take_ready() {
   TicketRef ticket = std::move(ready_.begin()->second);
   ready_.erase(ready_.begin());
   ticket->state = Ticket::State::with_caller;
+  leave(*ticket);
   return ticket;
 }
 

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <absl/container/btree_map.h>
+#include <absl/container/flat_hash_map.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <utility>
@@ -42,8 +44,13 @@ class ParkedRequests {
     return deadlines_.empty() ? kNever : deadlines_.begin()->first.first;
   }
   std::size_t waiting() const { return parked_.size() + ready_.size(); }
+  std::size_t waiting_of(uid_t user) const {
+    const auto found = by_user_.find(user);
+    return found == by_user_.end() ? 0 : found->second;
+  }
 
  private:
+  void leave(const Ticket& ticket);
   void unlink(Ticket& ticket);
 
   using ByArrival = absl::btree_map<Arrival, TicketRef>;
@@ -52,6 +59,7 @@ class ParkedRequests {
   absl::btree_map<std::pair<PoolBlock, Arrival>, Ticket*> watches_;
   absl::btree_map<std::pair<SteadyTime, Arrival>, Ticket*> deadlines_;
   absl::btree_map<std::pair<Arrival, Arrival>, Ticket*> behind_;  // fence, pin
+  absl::flat_hash_map<uid_t, std::size_t> by_user_;  // how many; only users who have some
 };
 
 }  // namespace daxfs

@@ -38,6 +38,8 @@ struct GateOptions {
   std::uint64_t break_timeout_ms = 45'000;
   ByteCount pin_limit{0};  // per user id; 0: none
   ByteCount limbo_limit{UINT64_MAX};
+  // Pins, leases and waiting requests, each, of one user whom GateHooks::is_limited names; 0: none.
+  std::uint64_t user_limit = 4096;
 };
 
 // What stands in the way of one detach request.

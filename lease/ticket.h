@@ -62,6 +62,7 @@ class Ticket {
   std::vector<LeaseId> breaking;  // those that it has broken and waits for
   bool has_waited = false;
   GateEvent about;  // for its events: who wants what, under which policy
+  uid_t user = 0;   // whose request it is; does not change while it is parked
 
   std::optional<Fences::Fence> fence;
   // Where ParkedRequests keeps it, by state.

@@ -57,6 +57,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                  [this](HolderId holder) {
                    if (KernelCache* const kernel = kernel_cache_) kernel->wake_poller(holder);
                  },
+             .is_limited = [this](uid_t user) { return !is_trusted({.uid = user}); },
              .events = &events_,
              .last_pin = last_surviving_pin(volume)}),
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {

@@ -35,6 +35,9 @@ constexpr std::array kHelp = {
         "the range, else EPERM; forbid: EOPNOTSUPP"},
     OptionHelp{"pin_limit=SIZE|none",
                "how much each user id may have pinned; more is ENOMEM (default none)"},
+    OptionHelp{"user_limit=N|none",
+               "how many pins (more is ENOMEM), leases (ENOLCK) and waiting requests (EAGAIN) each "
+               "user may have who is neither root nor the one who mounted (default 4096)"},
     OptionHelp{
         "limbo_limit=SIZE|N%",
         "how much may be in limbo before defer behaves like refuse (default 25% of the pool)"},

@@ -86,6 +86,21 @@ Outcome<void> set_pin_limit(std::string_view name, std::string_view value, Polic
   return {};
 }
 
+Outcome<void> set_user_limit(std::string_view name, std::string_view value, PolicySettings& out) {
+  if (value == kNone) {
+    out.gate.user_limit = 0;
+    return {};
+  }
+  std::uint64_t count = 0;
+  const char* const end = value.data() + value.size();
+  const auto parsed = std::from_chars(value.data(), end, count);
+  if (parsed.ec != std::errc() || parsed.ptr != end || count == 0) {
+    return bad(name, value, "not a number of at least 1", "give a number such as 4096, or none");
+  }
+  out.gate.user_limit = count;
+  return {};
+}
+
 using Parser = Outcome<void> (*)(std::string_view name, std::string_view value,
                                  PolicySettings& out);
 struct Setting {
@@ -127,6 +142,7 @@ constexpr std::array kSettings = {
               return set_time(name, value, 1, true, out.gate.short_timeout_ms);
             }},
     Setting{"pin_limit", set_pin_limit},
+    Setting{"user_limit", set_user_limit},
     Setting{"limbo_limit", set_limbo_limit},
 };
 
@@ -211,10 +227,10 @@ std::string format_policy(const GateOptions& gate) {
       gate.limbo_limit.value == 0 ? "0%" : fmt::format("{}", gate.limbo_limit.value);
   return fmt::format(
       "pin_policy={}\non_timeout={}\nwait_timeout={}\nbreak_timeout={}ms\nshort_timeout={}ms\n"
-      "longterm={}\npin_limit={}\nlimbo_limit={}\n",
+      "longterm={}\npin_limit={}\nuser_limit={}\nlimbo_limit={}\n",
       to_string(gate.pin_policy), to_string(gate.on_timeout), or_none(gate.wait_timeout_ms, "ms"),
       gate.break_timeout_ms, gate.short_timeout_ms, to_string(gate.longterm),
-      or_none(gate.pin_limit.value, ""), limbo);
+      or_none(gate.pin_limit.value, ""), or_none(gate.user_limit, ""), limbo);
 }
 
 Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t plain_unit_ms) {

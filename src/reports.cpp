@@ -144,6 +144,7 @@ json Filesystem::status_report() const {
             {"short_timeout", in_seconds(gate.short_timeout_ms)},
             {"longterm", to_string(gate.longterm)},
             {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
+            {"user_limit", or_none(gate.user_limit, gate.user_limit)},
             {"limbo_limit", gate.limbo_limit.value}}},
           {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
           {"dax", dax},

@@ -65,6 +65,8 @@ void add_policy(Overview& overview, const Json& policy) {
   overview.add("short_timeout", seconds_of(policy, "short_timeout"));
   overview.add("longterm", text_of(policy, "longterm"));
   overview.add("pin_limit", limit_of(policy, "pin_limit"));
+  overview.add("user_limit",
+               is_zero(policy, "user_limit") ? "none" : text_of(policy, "user_limit"));
   // Unlike the others, a limit of zero is one: nothing may go to limbo.
   overview.add("limbo_limit", size_of(policy, "limbo_limit"));
 }

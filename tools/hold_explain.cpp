@@ -68,11 +68,12 @@ Problem explain_pin(int code, int file, const ByteRange& range, const Options& o
                   path),
               code};
     case ENOMEM:
-      return {fmt::format(
-                  "{}: pinning {} would exceed this user's pin_limit: pin less, or mount with a "
-                  "higher limit",
-                  path, where),
-              code};
+      return {
+          fmt::format(
+              "{}: pinning {} would exceed this user's pin_limit or user_limit: pin less, or mount "
+              "with a higher limit",
+              path, where),
+          code};
     case ENOSPC:
       return {fmt::format(
                   "{}: no space left in the pool for {}: free some (see daxfsctl status, daxfsctl "

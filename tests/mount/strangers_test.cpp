@@ -8,9 +8,11 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <vector>
 
-#include "tests/mount/pin_helpers.h"
+#include "tests/mount/gate_helpers.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs::test;
@@ -130,4 +132,62 @@ TEST_CASE("mkfs.daxfs by root leaves another user's file alone, unless it is tol
   const std::string fresh = dir.path("fresh");
   REQUIRE(run({tool("mkfs.daxfs"), "--size", "8M", fresh}).code == 0);
   CHECK((status_of(fresh).st_mode & 0777) == 0600);
+}
+
+TEST_CASE(
+    "a stranger has so many pins, leases and waiting requests, and root as many as it likes") {
+  Mount mount({.options = "user_limit=3,pin_policy=wait"});
+  const std::string file = mount.path("f");
+  write_file(file, pattern(4 * kBlock, 1));
+  REQUIRE(chmod(file.c_str(), 0666) == 0);
+  const auto pins_and_leases = [&](int most) {
+    const daxfs::UniqueFd fd(open(file.c_str(), O_RDWR));
+    std::uint64_t id = 0;
+    for (int i = 0; i < most; ++i) {
+      if (daxfs_pin(fd.get(), 0, kBlock, 0, &id) != 0) return 100 + errno;
+      std::uint64_t lease = 0;
+      if (daxfs_lease(fd.get(), 0, kBlock, 0, &lease) != 0) return 200 + errno;
+    }
+    const int pin = error_of(daxfs_pin(fd.get(), 0, kBlock, 0, &id));
+    const int lease = error_of(daxfs_lease(fd.get(), 0, kBlock, 0, &id));
+    if (pin == 0 && lease == 0) return 0;
+    return pin == ENOMEM && lease == ENOLCK ? 1 : 2;
+  };
+  CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);
+  CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);  // they went with their file
+  CHECK(in_child([&] { return pins_and_leases(9); }) == 0);
+
+  const Holder root([&] { return pin_and_keep(file, 0, kBlock); });
+  REQUIRE(root.result() == 0);
+  std::vector<std::unique_ptr<Attempt>> waiting;
+  for (int i = 0; i < 3; ++i) {
+    waiting.push_back(std::make_unique<Attempt>([&] { return shrink(file, 0); }, kStranger));
+  }
+  REQUIRE(waiting_becomes(mount, 3));
+  CHECK(in_child([&] { return shrink(file, 0); }, kStranger) == EAGAIN);
+  Attempt another([&] { return shrink(file, 0); }, kStranger + 1);
+  CHECK(waiting_becomes(mount, 4));
+  CHECK(switch_policy(mount, "user_limit=1") == 0);  // who waits goes on waiting
+  CHECK(waiting_becomes(mount, 4));
+  CHECK(switch_policy(mount, "pin_policy=defer") == 0);
+  for (const auto& one : waiting) CHECK(one->finish() == 0);
+  CHECK(another.finish() == 0);
+}
+
+TEST_CASE("pins of a file that a stranger may only read do not fill the pool") {
+  Mount mount({.size = "8M+"});
+  write_file(mount.path("f"), pattern(kBlock, 1));
+  const std::uint64_t free = mount.free();
+  const std::string file = mount.path("f");
+  const Holder stranger(
+      [&] {
+        const int fd = open(file.c_str(), O_RDONLY);
+        std::uint64_t id = 0;
+        int taken = 0;
+        while (taken < 20'000 && daxfs_pin(fd, 0, kBlock, 0, &id) == 0) ++taken;
+        return taken == 4096 ? errno : 255;
+      },
+      kStranger);
+  CHECK(stranger.result() == ENOMEM);
+  CHECK(mount.free() > free / 2);
 }

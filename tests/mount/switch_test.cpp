@@ -61,7 +61,7 @@ TEST_CASE_METHOD(Switched, "every knob can be switched live, and says what is in
     Json value;
   };
   const std::uint64_t total = live_status(*this)["total"];
-  const std::array<Knob, 17> knobs{{{"defer", "pin_policy", "defer"},
+  const std::array<Knob, 19> knobs{{{"defer", "pin_policy", "defer"},
                                     {"pin_policy=break", "pin_policy", "break"},
                                     {"wait", "pin_policy", "wait"},
                                     {"refuse", "pin_policy", "refuse"},
@@ -76,6 +76,8 @@ TEST_CASE_METHOD(Switched, "every knob can be switched live, and says what is in
                                     {"longterm=forbid", "longterm", "forbid"},
                                     {"longterm=allow", "longterm", "allow"},
                                     {"pin_limit=3M", "pin_limit", 3 << 20},
+                                    {"user_limit=7", "user_limit", 7},
+                                    {"user_limit=none", "user_limit", nullptr},
                                     {"limbo_limit=1M", "limbo_limit", 1 << 20},
                                     {"limbo_limit=50%", "limbo_limit", total / 2}}};
   for (const Knob& knob : knobs) {

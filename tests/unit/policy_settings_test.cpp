@@ -48,11 +48,26 @@ TEST_CASE("policy settings: what is shown can be given back") {
 }
 
 TEST_CASE("policy settings: one that is wrong changes nothing, and is named") {
-  for (const char* setting :
-       {"pin_policy=never", "pin_policy=", "on_timeout=wait", "longterm=maybe", "wait_timeout=0",
-        "wait_timeout=-1", "break_timeout=0", "break_timeout=none", "break_timeout=1y",
-        "break_timeout=400d", "wait_timeout=999999999999999999999s", "short_timeout=x",
-        "pin_limit=0", "pin_limit=1X", "limbo_limit=101%", "limbo_limit=-5", "colour=blue"}) {
+  for (const char* setting : {"pin_policy=never",
+                              "pin_policy=",
+                              "on_timeout=wait",
+                              "longterm=maybe",
+                              "wait_timeout=0",
+                              "wait_timeout=-1",
+                              "break_timeout=0",
+                              "break_timeout=none",
+                              "break_timeout=1y",
+                              "break_timeout=400d",
+                              "wait_timeout=999999999999999999999s",
+                              "short_timeout=x",
+                              "pin_limit=0",
+                              "pin_limit=1X",
+                              "user_limit=0",
+                              "user_limit=1K",
+                              "user_limit=-1",
+                              "limbo_limit=101%",
+                              "limbo_limit=-5",
+                              "colour=blue"}) {
     INFO(setting);
     const auto changed = change(std::string("defer,") + setting);
     REQUIRE_FALSE(changed);
