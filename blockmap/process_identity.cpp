@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <ctime>
 #include <string>
 #include <string_view>
 
@@ -108,6 +109,29 @@ Result<PinOwner> identify_process(pid_t process, uid_t uid) {
   const auto start = process_start_time(process);
   if (!start) return std::unexpected(start.error());
   return PinOwner{process, *start, *boot, uid};
+}
+
+bool is_ending(pid_t process, std::chrono::system_clock::time_point last) {
+  constexpr int kFlags = 9;
+  constexpr int kStartTime = 22;
+  constexpr std::uint64_t kExiting = 4;  // PF_EXITING in include/linux/sched.h
+  if (process <= 0) return true;
+  const auto text = read_small_file("/proc/" + std::to_string(process) + "/stat");
+  if (!text) return true;
+  const StatFields fields(*text);
+  const auto flags = to_number(fields[kFlags]);
+  const auto start = to_number(fields[kStartTime]);
+  if (!flags || !start || (*flags & kExiting) != 0) return true;
+  // Another process has the number if it began later. Both clocks are those of this time namespace.
+  timespec boot{};
+  clock_gettime(CLOCK_BOOTTIME, &boot);
+  const auto since_boot =
+      std::chrono::seconds(boot.tv_sec) + std::chrono::nanoseconds(boot.tv_nsec);
+  const auto began = std::chrono::nanoseconds(
+      *start * (1'000'000'000 / static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK))));
+  const auto age = since_boot - began;
+  constexpr auto kTolerance = std::chrono::milliseconds(100);  // the clock may have been set
+  return std::chrono::system_clock::now() - last > age + kTolerance;
 }
 
 bool is_alive(const PinOwner& owner) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,6 +22,10 @@ Result<std::uint64_t> process_start_time(pid_t process);
 
 // The identity of a living process, for a record. ESRCH as above.
 Result<PinOwner> identify_process(pid_t process, uid_t uid);
+
+// Whether the process that did something at `last` is ending (its exit has begun), has ended, or
+// cannot be judged from here (0: a process of another pid namespace). False: it lives and goes on.
+bool is_ending(pid_t process, std::chrono::system_clock::time_point last);
 
 // Whether the very process still lives. Where that cannot be told (no /proc), it counts as alive: a
 // block kept too long is better than one given away too early.

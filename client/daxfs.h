@@ -58,7 +58,11 @@ struct daxfs_extent {
  * ENOTTY: not a daxfs file. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
-/* Gives the pin back. ENOENT: no such pin of this open file description. */
+/* Gives the pin back. ENOENT: no such pin of this open file description.
+ * Unpin, and close by a process that goes on, free the blocks at once: end what a device does with
+ * them first. When a process that pinned is ending, its pins stay for the mount's exit_grace=, as
+ * requests that it has submitted cannot be recalled. What daxfs cannot see, it cannot wait for: a
+ * ring or a memory region that another process shares, or one that goes on after this call. */
 int daxfs_unpin(int fd, uint64_t pin_id);
 
 /* The pinned extents in file order. Returns how many there are, and fills in at most `capacity`. */

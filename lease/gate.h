@@ -57,6 +57,7 @@ struct PinInfo {
   std::chrono::system_clock::time_point since;
   std::uint64_t record = 0;      // as given to record_pin(); 0: none
   std::optional<LeaseId> lease;  // one of the holder's over the range
+  bool left = false;             // the holder has left, see Gate::leave()
 };
 
 struct GateCounts {
@@ -161,10 +162,17 @@ class Gate {
   // The holder is gone (no request of it may follow): drops all that it had; returns its pins (e.g.
   // to update mtime).
   std::vector<PinInfo> drop(HolderId holder);
+  // The holder's process has ended, but what works for it may not have: a device. Its leases go at
+  // once. Its pins stay until drop(), as obstacles like any other; they are no process's own, so
+  // that a later process with the same number waits for them, too.
+  void leave(HolderId holder);
+  // The processes that took the holder's pins, and when each took its last one.
+  std::vector<std::pair<pid_t, std::chrono::system_clock::time_point>> pin_processes(
+      HolderId holder) const;
   // A pin of a former daemon, as it was recorded. Asks nobody. Precondition: the number is not
   // above GateHooks::last_pin, and not taken.
   void restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks);
-  // Gives a pin to another holder. ENOENT: `from` has no such pin.
+  // Gives a pin to another holder. ENOENT: `from` has no such pin, or has left.
   Status move_pin(HolderId from, PinId pin, HolderId to);
 
   // --- leases ---

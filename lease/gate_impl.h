@@ -117,6 +117,12 @@ struct Gate::Impl {
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
                   std::vector<PoolRange>& freed);
+  // Whose pin counts as, for who would wait for pins of its own alone.
+  pid_t counted_process(HolderId holder, const PinTable::Pin& pin) const {
+    return pins.has_left(holder) ? 0 : pin.process();
+  }
+  // The holder has no lease any more, and no news of any.
+  void give_up_all(HolderId holder);
   // The last step of a pin; the lock is let go.
   PinInfo end_pin(std::unique_lock<std::mutex>& lock, HolderId holder, PinId pin);
 

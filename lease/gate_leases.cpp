@@ -78,6 +78,11 @@ void Gate::Impl::give_up(const LeaseInfo& lease) {
   wake_all_of(leases.remove(lease.holder, lease.id));
 }
 
+void Gate::Impl::give_up_all(HolderId holder) {
+  for (const LeaseInfo& lease : leases.of(holder)) give_up(lease);
+  leases.forget(holder);
+}
+
 Result<LeaseNews> Gate::next_news(HolderId holder) {
   const std::lock_guard lock(impl_->mutex);
   const auto news = impl_->leases.next_news(holder);

@@ -27,6 +27,7 @@ std::vector<PinInfo> Gate::pins_after(PinId after, std::size_t limit) const {
 }
 
 PinInfo Gate::Impl::leased(PinInfo pin) const {
+  pin.left = pins.has_left(pin.holder);
   pin.lease = leases.over(pin.holder, pin.inode, covering(pin.offset, pin.length));
   return pin;
 }

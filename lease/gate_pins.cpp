@@ -110,8 +110,30 @@ void Gate::undo_pin(HolderId holder, PinId pin) {
   impl_->end_pin(lock, holder, pin);
 }
 
+void Gate::leave(HolderId holder) {
+  const std::lock_guard lock(impl_->mutex);
+  Impl& gate = *impl_;
+  std::vector<PoolRange> none;
+  gate.pins.leave(holder, [&](const PinTable::Pin& pin) {
+    for (const PoolRange& range : pin.blocks()) {
+      gate.counts.add(range, pin.kind(), 0);
+      gate.counts.remove(range, pin.kind(), pin.process(), none);
+    }
+  });
+  assert(none.empty());
+  gate.give_up_all(holder);
+  gate.notify();
+}
+
+std::vector<std::pair<pid_t, std::chrono::system_clock::time_point>> Gate::pin_processes(
+    HolderId holder) const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->pins.processes_of(holder);
+}
+
 Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {
   const std::lock_guard lock(impl_->mutex);
+  if (impl_->pins.has_left(from)) return fail(ENOENT);
   return impl_->pins.move(from, pin, to) ? Status() : fail(ENOENT);
 }
 
@@ -122,7 +144,7 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
   unpinned.clear();
   BlockCount all;
   for (const PoolRange& range : pin.blocks()) {
-    counts.remove(range, pin.kind(), pin.process(), unpinned);
+    counts.remove(range, pin.kind(), counted_process(holder, pin), unpinned);
     all += range.count;
   }
   pinned -= all;
@@ -198,8 +220,7 @@ std::vector<PinInfo> Gate::drop(HolderId holder) {
     more = some.size() == kDropAtOnce;
     if (!more) {
       impl_->pins.forget(holder);
-      for (const LeaseInfo& lease : impl_->leases.of(holder)) impl_->give_up(lease);
-      impl_->leases.forget(holder);
+      impl_->give_up_all(holder);
     }
     impl_->notify();
     lock.unlock();

@@ -100,6 +100,29 @@ std::vector<PinId> PinTable::some_of(HolderId holder, std::size_t limit) const {
   return result;
 }
 
+void PinTable::leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit) {
+  const auto owner = holders_.find(holder.value);
+  if (owner == holders_.end() || owner->second->left) return;
+  for (const auto& [id, pin] : owner->second->pins) visit(*pin);
+  owner->second->left = true;
+}
+
+bool PinTable::has_left(HolderId holder) const {
+  const auto owner = holders_.find(holder.value);
+  return owner != holders_.end() && owner->second->left;
+}
+
+std::vector<std::pair<pid_t, PinTable::Time>> PinTable::processes_of(HolderId holder) const {
+  std::map<pid_t, Time> last;
+  const auto owner = holders_.find(holder.value);
+  if (owner == holders_.end()) return {};
+  for (const auto& [id, pin] : owner->second->pins) {
+    Time& time = last[pin->source_->first.process];
+    time = std::max(time, info(holder, id, *pin).since);
+  }
+  return {last.begin(), last.end()};
+}
+
 PinInfo PinTable::info(HolderId holder, PinId id, const Pin& pin) {
   const Source& source = pin.source_->first;
   const std::chrono::microseconds since(static_cast<std::int64_t>(pin.since_us_));

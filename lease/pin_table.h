@@ -77,6 +77,11 @@ class PinTable {
   std::vector<PinId> some_of(HolderId holder, std::size_t limit) const;
   // Whether `is` holds for the range of one of the holder's long-term pins of this file.
   bool any_long(HolderId holder, InodeNumber inode, absl::FunctionRef<bool(FileRange)> is) const;
+  // Its process has ended and the pins stay: see Gate::leave(). Visits each of them.
+  void leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit);
+  bool has_left(HolderId holder) const;
+  // The processes that took pins of this holder, and when each took its last one.
+  std::vector<std::pair<pid_t, Time>> processes_of(HolderId holder) const;
   // Precondition: the holder has no pins.
   void forget(HolderId holder) { holders_.erase(holder.value); }
 
@@ -88,6 +93,7 @@ class PinTable {
   struct Holder {
     absl::btree_map<PinId, std::unique_ptr<Pin>> pins;
     Sources sources;
+    bool left = false;
   };
 
   // Holders stay until forget(), so that one who pins and unpins all the time costs little.

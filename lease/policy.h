@@ -36,6 +36,10 @@ struct GateOptions {
   std::uint64_t short_timeout_ms = 1000;
   std::uint64_t wait_timeout_ms = 0;  // 0: no limit
   std::uint64_t break_timeout_ms = 45'000;
+  // How long pins of a process that has ended stay, unless it is certain earlier that nothing works
+  // for it any more; 0: not at all. More than the 30 s after which the block layer gives a request
+  // up.
+  std::uint64_t exit_grace_ms = 40'000;
   ByteCount pin_limit{0};  // per user id; 0: none
   ByteCount limbo_limit{UINT64_MAX};
   // Pins, leases and waiting requests, each, of one user whom GateHooks::is_limited names; 0: none.

@@ -63,8 +63,9 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
   // If it cannot be read, every operation will say so.
   if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
+  grace_ = std::make_unique<Grace>(gate_);
   survivors_ = std::make_unique<Survivors>(
-      gate_, volume_,
+      gate_, *grace_, volume_,
       [this](InodeNumber number, std::uint32_t generation) -> InodeRef {
         auto inode = cache_.get(number);
         if (!inode || (*inode)->record.generation != generation) return {};
@@ -75,11 +76,13 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
 
 Filesystem::~Filesystem() {
   survivors_.reset();
+  grace_.reset();
   stop_waiting();
 }
 
 void Filesystem::stop_waiting() {
   if (survivors_) survivors_->stop();
+  if (grace_) grace_->stop();
   gate_.stop();
   events_.stop();
 }
@@ -87,6 +90,7 @@ void Filesystem::stop_waiting() {
 void Filesystem::unmount() {
   stop_waiting();
   survivors_.reset();
+  grace_.reset();
   root_ = InodeRef();
   cache_.drain([this](Inode& inode) {
     inode.opens = 0;

@@ -30,6 +30,7 @@
 #include "blockmap/xattr.h"
 #include "lease/gate.h"
 #include "src/event_log.h"
+#include "src/grace.h"
 #include "src/inode.h"
 #include "src/kernel_cache.h"
 #include "src/open_file.h"
@@ -435,6 +436,7 @@ class Filesystem {
   InodeTableCache cache_;
   InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index
   ProcessTable processes_;
+  std::unique_ptr<Grace> grace_;
   std::unique_ptr<Survivors> survivors_;
   std::mutex rename_mutex_;  // renames, one at a time: directory ancestry stands still
 };

@@ -29,6 +29,10 @@ constexpr std::array kHelp = {
     OptionHelp{"short_timeout=TIME",
                "how long a detach waits for short-term pins before they count as long-term "
                "(default 1000ms; a plain number is milliseconds)"},
+    OptionHelp{"exit_grace=TIME",
+               "how long the pins of a process stay that has ended, while a device may still be at "
+               "work for it; earlier once no page of the machine is pinned (default 40s; 0: not at "
+               "all; a plain number is seconds)"},
     OptionHelp{
         "longterm=allow|lease|forbid",
         "decides about a new long-term pin (default allow). lease: it needs a layout lease over "

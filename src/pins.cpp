@@ -42,9 +42,15 @@ Result<OpenFileRef> Filesystem::open(InodeNumber number, int flags) {
 void Filesystem::release(OpenFileRef file) {
   Inode& inode = *file->inode;
   if (file->ever_pinned) {
-    std::uint32_t write_pins = 0;
-    for (const PinInfo& pin : gate_.drop(file->holder)) write_pins += pin.write ? 1 : 0;
-    if (write_pins > 0) write_unpinned(inode, write_pins);
+    const auto ended = [this, file](const std::vector<PinInfo>& pins) {
+      const auto written = std::ranges::count_if(pins, &PinInfo::write);
+      if (written > 0) write_unpinned(*file->inode, static_cast<std::uint32_t>(written));
+    };
+    if (grace_->is_due(file->holder)) {
+      grace_->begin(file->holder, ended);
+    } else {
+      ended(gate_.drop(file->holder));
+    }
   }
   inode.opens -= 1;
   dispose_if_dead(inode);

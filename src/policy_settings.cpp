@@ -141,6 +141,10 @@ constexpr std::array kSettings = {
             [](std::string_view name, std::string_view value, PolicySettings& out) {
               return set_time(name, value, 1, true, out.gate.short_timeout_ms);
             }},
+    Setting{"exit_grace",
+            [](std::string_view name, std::string_view value, PolicySettings& out) {
+              return set_time(name, value, 1000, true, out.gate.exit_grace_ms);
+            }},
     Setting{"pin_limit", set_pin_limit},
     Setting{"user_limit", set_user_limit},
     Setting{"limbo_limit", set_limbo_limit},
@@ -227,9 +231,9 @@ std::string format_policy(const GateOptions& gate) {
       gate.limbo_limit.value == 0 ? "0%" : fmt::format("{}", gate.limbo_limit.value);
   return fmt::format(
       "pin_policy={}\non_timeout={}\nwait_timeout={}\nbreak_timeout={}ms\nshort_timeout={}ms\n"
-      "longterm={}\npin_limit={}\nuser_limit={}\nlimbo_limit={}\n",
+      "exit_grace={}ms\nlongterm={}\npin_limit={}\nuser_limit={}\nlimbo_limit={}\n",
       to_string(gate.pin_policy), to_string(gate.on_timeout), or_none(gate.wait_timeout_ms, "ms"),
-      gate.break_timeout_ms, gate.short_timeout_ms, to_string(gate.longterm),
+      gate.break_timeout_ms, gate.short_timeout_ms, gate.exit_grace_ms, to_string(gate.longterm),
       or_none(gate.pin_limit.value, ""), or_none(gate.user_limit, ""), limbo);
 }
 

@@ -142,6 +142,7 @@ json Filesystem::status_report() const {
             {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
             {"break_timeout", in_seconds(gate.break_timeout_ms)},
             {"short_timeout", in_seconds(gate.short_timeout_ms)},
+            {"exit_grace", in_seconds(gate.exit_grace_ms)},
             {"longterm", to_string(gate.longterm)},
             {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
             {"user_limit", or_none(gate.user_limit, gate.user_limit)},
@@ -168,6 +169,10 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
     case DAXFS_QUERY_PINS: {
       const auto survivors = survivors_->list();
       CommandNames commands;
+      const auto grace_left = [&](HolderId holder) -> json {
+        const auto left = grace_->left(holder);
+        return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
+      };
       return pages.list<PinInfo>(
           [&](std::size_t limit) { return gate_.pins_after(PinId{cursor}, limit); },
           [](const PinInfo& pin) { return pin.id.value; },
@@ -185,7 +190,8 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                     {"uid", pin.requester.uid},
                     {"since", seconds(pin.since)},
                     {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
-                    {"survivor", holds(survivors, pin.holder)}};
+                    {"survivor", holds(survivors, pin.holder)},
+                    {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
           });
     }
     case DAXFS_QUERY_LEASES:

@@ -35,9 +35,9 @@ PinId last_surviving_pin(const Volume& volume) {
   return last;
 }
 
-Survivors::Survivors(Gate& gate, const Volume& volume, const FindInode& find_inode,
+Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, const FindInode& find_inode,
                      WriteUnpinned write_unpinned)
-    : gate_(gate), write_unpinned_(std::move(write_unpinned)) {
+    : gate_(gate), grace_(grace), write_unpinned_(std::move(write_unpinned)) {
   if (volume.survivors().empty()) return;
   for (const SurvivingPin& survivor : volume.survivors()) restore(survivor, find_inode);
   gate_.detached_unasked(volume.survivors_limbo());
@@ -85,7 +85,7 @@ Survivors::Process& Survivors::process_of(const PinOwner& owner) {
   for (const auto& process : processes_) {
     if (process->owner == owner) return *process;
   }
-  processes_.push_back(std::make_unique<Process>());
+  processes_.push_back(std::make_shared<Process>());
   processes_.back()->owner = owner;
   processes_.back()->holder = gate_.new_holder();
   return *processes_.back();
@@ -165,11 +165,20 @@ void Survivors::watch() {
 
 void Survivors::gone(Process& process) {
   const std::lock_guard guard(mutex_);
-  gate_.drop(process.holder);
-  for (auto& [number, pin] : process.pins) {
-    if (pin.written) write_unpinned_(*pin.written, 1);
+  const auto found = std::ranges::find(processes_, &process, &ProcessRef::get);
+  const ProcessRef ended = std::move(*found);
+  processes_.erase(found);
+  ended->pidfd = UniqueFd();
+  const auto unpinned = [written = write_unpinned_, ended](const std::vector<PinInfo>&) {
+    for (auto& [number, pin] : ended->pins) {
+      if (pin.written) written(*pin.written, 1);
+    }
+  };
+  if (gate_.options().exit_grace_ms != 0) {
+    grace_.begin(ended->holder, unpinned);
+  } else {
+    unpinned(gate_.drop(ended->holder));
   }
-  std::erase_if(processes_, [&](const auto& other) { return other.get() == &process; });
 }
 
 }  // namespace daxfs

@@ -2,8 +2,8 @@
 // have mapped, whatever becomes of the daemon.
 //
 // At the mount each such process becomes a holder of its own at the gate, with all its recorded
-// pins. They end when it exits (a pidfd tells), or go to a descriptor that it opens
-// (daxfs_adopt()). Blocks that no file has any more are in limbo until then.
+// pins. When it exits (a pidfd tells) they are in grace and then end; or they go to a descriptor
+// that it opens (daxfs_adopt()). Blocks that no file has any more are in limbo until then.
 #pragma once
 
 #include <functional>
@@ -18,6 +18,7 @@
 #include "blockmap/unique_fd.h"
 #include "blockmap/volume.h"
 #include "lease/gate.h"
+#include "src/grace.h"
 #include "src/inode.h"
 #include "src/open_file.h"
 
@@ -35,7 +36,7 @@ class Survivors {
   using WriteUnpinned = std::function<void(Inode&, std::uint32_t)>;
 
   // Puts the volume's survivors into the gate. All that is given outlives this object.
-  Survivors(Gate& gate, const Volume& volume, const FindInode& find_inode,
+  Survivors(Gate& gate, Grace& grace, const Volume& volume, const FindInode& find_inode,
             WriteUnpinned write_unpinned);
   ~Survivors();  // stop(); the records stay, for the next mount
   Survivors(const Survivors&) = delete;
@@ -69,6 +70,7 @@ class Survivors {
     UniqueFd pidfd;
     std::map<PinId, Pin> pins;
   };
+  using ProcessRef = std::shared_ptr<Process>;
 
   void restore(const SurvivingPin& pin, const FindInode& find_inode);
   Process& process_of(const PinOwner& owner);
@@ -76,9 +78,10 @@ class Survivors {
   void gone(Process& process);
 
   Gate& gate_;
+  Grace& grace_;
   const WriteUnpinned write_unpinned_;
   mutable std::mutex mutex_;  // protects processes_; taken before the gate's
-  std::vector<std::unique_ptr<Process>> processes_;
+  std::vector<ProcessRef> processes_;
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
   std::thread thread_;

@@ -63,6 +63,7 @@ void add_policy(Overview& overview, const Json& policy) {
                is_zero(policy, "wait_timeout") ? "none" : seconds_of(policy, "wait_timeout"));
   overview.add("break_timeout", seconds_of(policy, "break_timeout"));
   overview.add("short_timeout", seconds_of(policy, "short_timeout"));
+  overview.add("exit_grace", seconds_of(policy, "exit_grace"));
   overview.add("longterm", text_of(policy, "longterm"));
   overview.add("pin_limit", limit_of(policy, "pin_limit"));
   overview.add("user_limit",
@@ -175,14 +176,17 @@ Outcome<void> show_pins(const std::string& path, bool json) {
                     {"PATH"}},
                    "no pins\n", [](const Json& pin) -> std::vector<std::string> {
                      const bool write = text_of(pin, "write") == "yes";
-                     const bool survivor = text_of(pin, "survivor") == "yes";
+                     const std::string grace = text_of(pin, "grace");
+                     const std::string state = pin.value("grace", Json()).is_number()
+                                                   ? fmt::format(" (grace, {} s)", grace)
+                                               : text_of(pin, "survivor") == "yes" ? " (survivor)"
+                                                                                   : "";
                      const std::string kind = text_of(pin, "kind");
-                     return {text_of(pin, "id"),       survivor ? kind + " (survivor)" : kind,
-                             write ? "write" : "read", text_of(pin, "offset"),
-                             size_of(pin, "length"),   text_of(pin, "pid"),
-                             text_of(pin, "command"),  text_of(pin, "uid"),
-                             time_of(pin, "since"),    text_of(pin, "lease"),
-                             text_of(pin, "inode"),    text_of(pin, "path")};
+                     return {
+                         text_of(pin, "id"),      kind + state,           write ? "write" : "read",
+                         text_of(pin, "offset"),  size_of(pin, "length"), text_of(pin, "pid"),
+                         text_of(pin, "command"), text_of(pin, "uid"),    time_of(pin, "since"),
+                         text_of(pin, "lease"),   text_of(pin, "inode"),  text_of(pin, "path")};
                    });
 }
 

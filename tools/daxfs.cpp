@@ -18,6 +18,7 @@
 #include <system_error>
 #include <thread>
 
+#include "blockmap/pinned_pages.h"
 #include "blockmap/pool.h"
 #include "blockmap/size_text.h"
 #include "blockmap/volume.h"
@@ -108,8 +109,10 @@ Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options
                                               path);
                                  }});
   if (!pool) return std::unexpected(pool.error());
+  const daxfs::OwnerAlive alive =
+      options.gate.exit_grace_ms == 0 ? daxfs::is_alive : daxfs::may_be_in_use;
   auto volume = daxfs::Volume::open((*pool)->medium(), (*pool)->path(), options.read_only,
-                                    std::max(1u, std::thread::hardware_concurrency()));
+                                    std::max(1u, std::thread::hardware_concurrency()), alive);
   if (!volume) return std::unexpected(volume.error());
 
   const daxfs::MemoryReserve reserve;

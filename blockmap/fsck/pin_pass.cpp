@@ -13,7 +13,7 @@
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/passes.h"
 #include "blockmap/pin_record_scan.h"
-#include "blockmap/process_identity.h"
+#include "blockmap/pinned_pages.h"
 
 namespace daxfs::fsck {
 namespace {
@@ -176,7 +176,7 @@ class PinSlots {
     PinOwner owner{static_cast<pid_t>(head.process), head.start_time, {}, head.uid};
     std::memcpy(owner.boot.data(), head.boot.data(), head.boot.size());
     const auto [known, fresh] = alive_.try_emplace(owner, false);
-    if (fresh) known->second = is_alive(owner);
+    if (fresh) known->second = may_be_in_use(owner);
     return known->second;
   }
 

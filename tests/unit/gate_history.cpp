@@ -12,7 +12,7 @@ struct OpInfo {
   const char* meaning;
 };
 // N: a request, and the pin or lease that it took; HOLDER: a slot. Ranges are in file blocks.
-constexpr std::array<OpInfo, 17> kOps{{
+constexpr std::array<OpInfo, 18> kOps{{
     {"write", 4, "INODE FIRST COUNT BLOCK: fills holes with free blocks, from BLOCK on"},
     {"detach", 6, "N INODE FIRST COUNT PROCESS HOLDER (-1: none): begins; COUNT 0 is a truncate"},
     {"pin", 9, "N INODE FIRST COUNT PROCESS USER HOLDER SHORT NOWAIT: begins"},
@@ -23,7 +23,8 @@ constexpr std::array<OpInfo, 17> kOps{{
     {"shrink", 3, "N FIRST COUNT: of a lease"},
     {"news", 1, "HOLDER: reads one"},
     {"close", 1, "HOLDER: unless it has open requests; then there is a new one"},
-    {"die", 1, "HOLDER: its requests are interrupted, and it is closed"},
+    {"die", 1, "HOLDER: its requests are interrupted, and its pins are in grace"},
+    {"over", 1, "N: the grace of one who died, modulo how many there are"},
     {"cancel", 1, "N"},
     {"tick", 1, "MILLISECONDS"},
     {"options", 8, "POLICY ON_TIMEOUT LONGTERM SHORT WAIT BREAK PIN_LIMIT LIMBO_LIMIT (-1: none)"},

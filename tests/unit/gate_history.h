@@ -27,6 +27,7 @@ struct GateStep {
     news,
     close,
     die,
+    over,
     cancel,
     tick,
     options,
@@ -65,6 +66,7 @@ class GateReplay {
   const GateModel& model() const;
   // Requests that have begun or been woken, and are to be tried (again).
   const std::vector<int>& idle() const;
+  std::size_t in_grace() const;  // how many holders have died and have their pins still
   struct Seen {
     int parked = 0;
     int ahead = 0;

@@ -78,7 +78,7 @@ std::vector<GateModel::Block> GateModel::pinned(const std::vector<Block>& blocks
     for (const Pin& pin : pins) {
       if (awaited == Awaited::short_term && pin.kind != PinKind::short_term) continue;
       // Nobody is process 0.
-      if (except && *except != 0 && pin.requester.process == *except) continue;
+      if (except && *except != 0 && !pin.left && pin.requester.process == *except) continue;
       if (std::find(pin.blocks.begin(), pin.blocks.end(), block) == pin.blocks.end()) continue;
       result.push_back(block);
       break;
@@ -389,7 +389,12 @@ GateModel::Answer GateModel::pin(int number) {
   if (limit != 0 && used > limit) return refuse(r, ENOMEM);
   if (const auto stopped_there = pass_fences(r)) return *stopped_there;
   if (r.has_waited) post(GateEvent::Kind::resumed, r);
-  pins.push_back({r.number, r.holder, r.requester, r.range, r.kind, blocks_of(r.range)});
+  pins.push_back({.number = r.number,
+                  .holder = r.holder,
+                  .requester = r.requester,
+                  .range = r.range,
+                  .kind = r.kind,
+                  .blocks = blocks_of(r.range)});
   post(GateEvent::Kind::pin, r.range, r.requester.process);
   return {};
 }
@@ -471,6 +476,19 @@ int GateModel::shrink(int number, std::uint64_t first, std::uint64_t count) {
   release_breaks(number, now_awake);
   note(std::move(now_awake));
   return 0;
+}
+
+// Its process has ended: what it has pinned stays, and is nobody's own from now on.
+void GateModel::leave(int holder) {
+  for (Pin& pin : pins) {
+    if (pin.holder == holder) pin.left = true;
+  }
+  for (const Lease& lease : std::vector<Lease>(leases)) {
+    if (lease.holder == holder) remove_lease(lease.number);
+  }
+  const auto mine = [&](const News& news) { return news.holder == holder; };
+  std::erase_if(asked, mine);
+  std::erase_if(revoked, mine);
 }
 
 void GateModel::drop(int holder) {

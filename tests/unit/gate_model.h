@@ -37,6 +37,7 @@ class GateModel {
     Range range;
     PinKind kind;
     std::vector<Block> blocks;
+    bool left = false;  // its holder's process has ended
   };
   struct Lease {
     int number;
@@ -122,6 +123,7 @@ class GateModel {
   int unlease(int number);
   int shrink(int number, std::uint64_t first, std::uint64_t count);
   void drop(int holder);
+  void leave(int holder);
   std::optional<News> next_news(int holder);
   bool has_news(int holder) const;
   void last_close(std::uint64_t inode);

@@ -46,7 +46,10 @@ class Chooser {
       return {Op::unpin, {model.pins[index(model.pins)].number}};
     if (dice < 24 && !model.leases.empty()) return give_way(model.leases[index(model.leases)]);
     if (dice < 25) return {Op::news, {below(kSlots)}};
-    if (dice < 26) return {below(3) == 0 ? Op::die : Op::close, {below(kSlots)}};
+    if (dice < 26) {
+      const std::int64_t end = below(4);
+      return {end == 0 ? Op::die : end == 1 ? Op::over : Op::close, {below(kSlots)}};
+    }
     if (dice < 27 && !model.requests.empty()) {
       return {Op::cancel, {model.requests[index(model.requests)].number}};
     }
@@ -173,10 +176,12 @@ class Run {
   void finish() {
     while (!both_.model().requests.empty()) {
       for (std::int64_t slot = 0; slot < Chooser::kSlots; ++slot) step({Op::die, {slot}});
+      end_all_grace();
       const std::vector<int> idle = both_.idle();
       for (const int request : idle) step({Op::attempt, {request}});
     }
     for (std::int64_t slot = 0; slot < Chooser::kSlots; ++slot) step({Op::die, {slot}});
+    end_all_grace();
     REQUIRE(both_.model().in_limbo() == 0);
     REQUIRE(both_.model().pins.empty());
     REQUIRE(both_.model().leases.empty());
@@ -184,6 +189,9 @@ class Run {
   const GateReplay::Seen& seen() const { return both_.seen(); }
 
  private:
+  void end_all_grace() {
+    for (std::size_t left = both_.in_grace(); left > 0; --left) step({Op::over, {0}});
+  }
   Chooser chooser_;
   GateHistory history_;
   GateReplay both_;

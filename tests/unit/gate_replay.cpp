@@ -237,6 +237,24 @@ void GateReplay::Impl::close(std::size_t slot, bool interrupt) {
   compare();
   for (const int request : open) attempt(request);
   compare();
+  if (interrupt) {
+    model.leave(holder);
+    gate.leave(holders.at(static_cast<std::size_t>(holder)));
+    in_grace.push_back(holder);
+  } else {
+    drop(holder);
+  }
+  new_holder(slot);
+}
+
+void GateReplay::Impl::grace_over(std::size_t which) {
+  if (in_grace.empty()) return;
+  const auto ended = in_grace.begin() + static_cast<std::ptrdiff_t>(which % in_grace.size());
+  drop(*ended);
+  in_grace.erase(ended);
+}
+
+void GateReplay::Impl::drop(int holder) {
   std::vector<PinId> expected;
   for (const Model::Pin& pin : model.pins) {
     if (pin.holder == holder) expected.push_back(pins[pin.number]);
@@ -247,7 +265,6 @@ void GateReplay::Impl::close(std::size_t slot, bool interrupt) {
     dropped.push_back(info.id);
   }
   expect_true("what was dropped", dropped == expected);
-  new_holder(slot);
 }
 
 void GateReplay::Impl::cancel(int request) {
@@ -325,6 +342,8 @@ void GateReplay::Impl::carry_out(const GateStep& step) {
       return close(slot, false);
     case Op::die:
       return close(slot, true);
+    case Op::over:
+      return grace_over(number(a[0]));
     case Op::cancel:
       return cancel(n);
     case Op::tick:
@@ -356,6 +375,7 @@ std::string GateReplay::apply(const GateStep& step) {
 
 const GateModel& GateReplay::model() const { return impl_->model; }
 const std::vector<int>& GateReplay::idle() const { return impl_->idle; }
+std::size_t GateReplay::in_grace() const { return impl_->in_grace.size(); }
 const GateReplay::Seen& GateReplay::seen() const { return impl_->seen; }
 
 }  // namespace daxfs::test

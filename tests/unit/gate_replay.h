@@ -56,6 +56,7 @@ struct GateReplay::Impl {
   std::map<int, LeaseId> leases;
   std::vector<HolderId> holders;          // by the specification's number of the holder
   std::array<int, kHolders> holder_of{};  // by slot
+  std::vector<int> in_grace;              // holders that died
   std::vector<int> idle;
   Seen seen = nothing_seen();
   std::string wrong;
@@ -93,6 +94,8 @@ struct GateReplay::Impl {
   void shrink(int request, std::uint64_t first, std::uint64_t count);
   void news(std::size_t slot);
   void close(std::size_t slot, bool interrupt);
+  void grace_over(std::size_t which);
+  void drop(int holder);
   void cancel(int request);
   void options(const std::array<std::int64_t, GateStep::kMostArguments>& a);
   void last_close(std::uint64_t inode);

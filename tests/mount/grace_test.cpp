@@ -1,0 +1,138 @@
+// The grace: a holder that has died leaves its pins until no device can be at work for it any more.
+#include <fcntl.h>
+#include <liburing.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "client/daxfs.h"
+#include "tests/mount/file_helpers.h"
+#include "tests/mount/mount_fixture.h"
+#include "tests/mount/pin_helpers.h"
+#include "tests/mount/process.h"
+#include "tests/unit/catch.h"
+
+namespace daxfs::test {
+namespace {
+
+constexpr std::uint64_t kLength = 1 << 20;
+
+// Keeps a page of this machine pinned: what the kernel knows of a device that is at work.
+class PinnedPage {
+ public:
+  PinnedPage() {
+    page_ = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const iovec buffer{page_, 4096};
+    if (io_uring_queue_init(2, &ring_, 0) != 0) skip_here("this machine has no io_uring");
+    REQUIRE(io_uring_register_buffers(&ring_, &buffer, 1) == 0);
+  }
+  ~PinnedPage() {
+    io_uring_unregister_buffers(&ring_);
+    io_uring_queue_exit(&ring_);
+    munmap(page_, 4096);
+  }
+  PinnedPage(const PinnedPage&) = delete;
+  PinnedPage& operator=(const PinnedPage&) = delete;
+
+ private:
+  void* page_ = nullptr;
+  io_uring ring_{};
+};
+
+// A holder that pins the file and is killed.
+void pin_and_die(const std::string& path) {
+  ReadyChild holder([&] {
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT, 0600);  // stays open until it is killed
+    std::uint64_t pin = 0;
+    return daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) == 0 ? 0 : 1;
+  });
+  REQUIRE(holder.result() == 0);
+  holder.kill();
+}
+
+bool in_grace(const Mount& mount) {
+  const Json pins = mount.ctl("pins");
+  return pins.size() == 1 && pins[0]["grace"].is_number() && pins[0]["grace"] > 0;
+}
+
+bool no_pins(const Mount& mount) { return mount.ctl("pins").empty(); }
+
+}  // namespace
+
+TEST_CASE("the pins of a holder that was killed stay while any page of the machine is pinned") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  auto at_work = std::make_unique<PinnedPage>();
+  SECTION("refuse") {
+    mount.remount("pin_policy=refuse,exit_grace=1h");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return in_grace(mount); }));
+    CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
+    at_work.reset();
+    CHECK(eventually([&] { return no_pins(mount); }));
+    CHECK(truncate(mount.path("f").c_str(), 0) == 0);
+  }
+  SECTION("defer") {
+    mount.remount("pin_policy=defer,exit_grace=1h");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return in_grace(mount); }));
+    REQUIRE(truncate(mount.path("f").c_str(), 0) == 0);
+    CHECK(mount.limbo() == kLength);
+    at_work.reset();
+    CHECK(eventually([&] { return mount.limbo() == 0; }));
+  }
+  SECTION("wait") {
+    mount.remount("pin_policy=wait,wait_timeout=200ms,exit_grace=1h");
+    pin_and_die(mount.path("f"));
+    CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
+    at_work.reset();
+    CHECK(eventually([&] { return no_pins(mount); }));
+  }
+  SECTION("the grace is over by itself") {
+    mount.remount("pin_policy=refuse,exit_grace=300ms");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return no_pins(mount); }));
+  }
+  SECTION("no grace") {
+    mount.remount("pin_policy=refuse,exit_grace=0");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return no_pins(mount); }));
+  }
+  SECTION("switched off while it lasts") {
+    mount.remount("pin_policy=refuse,exit_grace=1h");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return in_grace(mount); }));
+    CHECK(run({tool("daxfsctl"), "policy", mount.path(), "set", "exit_grace=0"}).code == 0);
+    CHECK(eventually([&] { return no_pins(mount); }));
+  }
+  SECTION("over a remount") {
+    mount.remount("pin_policy=refuse,exit_grace=1h");
+    pin_and_die(mount.path("f"));
+    CHECK(eventually([&] { return in_grace(mount); }));
+    mount.kill_daemon();
+    mount.mount("pin_policy=refuse,exit_grace=1h");
+    CHECK(in_grace(mount));
+    CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
+    at_work.reset();
+    CHECK(eventually([&] { return no_pins(mount); }));
+  }
+}
+
+TEST_CASE("a living process gives its pins back at once, whatever is pinned elsewhere") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  const PinnedPage at_work;
+  mount.remount("pin_policy=refuse,exit_grace=1h");
+  const std::string file = mount.path("f");
+  UniqueFd fd = open_file(file, O_RDWR | O_CREAT);
+  std::uint64_t pin = 0;
+  REQUIRE(daxfs_pin(fd.get(), 0, kLength, DAXFS_PIN_ALLOCATE, &pin) == 0);
+  SECTION("by unpin") { REQUIRE(daxfs_unpin(fd.get(), pin) == 0); }
+  SECTION("by close") { fd = UniqueFd(); }
+  CHECK(eventually([&] { return no_pins(mount); }));
+  CHECK(truncate(file.c_str(), 0) == 0);
+}
+
+}  // namespace daxfs::test
