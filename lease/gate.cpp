@@ -50,6 +50,11 @@ void Gate::rejudge(InodeNumber inode) {
   impl_->notify();
 }
 
+void Gate::limit_waits(std::chrono::milliseconds longest) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->longest_wait = longest;
+}
+
 TicketRef Gate::begin(Continuation retry) {
   return std::make_shared<Ticket>(++impl_->last_arrival, std::move(retry));
 }
@@ -112,13 +117,21 @@ bool Gate::Impl::at_limit(uid_t user, std::uint64_t count) const {
          hooks.is_limited(user);
 }
 
-bool Gate::Impl::may_wait(const Ticket& ticket) const {
-  return ticket.has_waited || !at_limit(ticket.user, parked.waiting_of(ticket.user));
+bool Gate::Impl::too_many_wait(const Ticket& ticket) const {
+  return !ticket.cancelled && !ticket.has_waited &&
+         at_limit(ticket.user, parked.waiting_of(ticket.user));
 }
 
-void Gate::Impl::note_waiting(Ticket& ticket) const {
+bool Gate::Impl::may_wait(Ticket& ticket) const {
+  if (ticket.cancelled) return false;
+  if (longest_wait) {
+    const SteadyTime now = hooks.now();
+    if (ticket.interrupt_at == kNever) ticket.interrupt_at = now + *longest_wait;
+    if (now >= ticket.interrupt_at) return false;
+  }
   if (!ticket.has_waited) post(GateEvent::Kind::waiting, ticket.about);
   ticket.has_waited = true;
+  return true;
 }
 
 void Gate::Impl::note_resumed(Ticket& ticket) const {

@@ -114,13 +114,18 @@ class Gate {
   void set_options(const GateOptions& options, pid_t process = 0);
   // The policy of this file has changed: its parked detaches are judged anew.
   void rejudge(InodeNumber inode);
+  // A request that has been parked for so long fails with EINTR, as if a signal had come: for a
+  // kernel that gives up on requests that last. Requests that wait already are not affected.
+  void limit_waits(std::chrono::milliseconds longest);
 
   // A new request. `retry` is kept until end().
   TicketRef begin(Continuation retry);
   // No more retries. Wakes what queued behind this request's fence.
   void end(const TicketRef& ticket);
   // Makes a request fail with EINTR instead of being parked, now or at any later judge()/pin(). One
-  // that need not wait goes ahead: a signal alone fails nothing. Any thread, any time.
+  // that need not wait goes ahead: a signal alone fails nothing. A detach that is asked for again
+  // within 10 s, by the same process, is the same request: its deadlines go on. Any thread, any
+  // time.
   void cancel(const TicketRef& ticket);
 
   // --- detaching ---

@@ -14,6 +14,13 @@ SteadyTime after(SteadyTime start, std::uint64_t ms) {
   return ms > kTenYears ? kNever : start + std::chrono::milliseconds(ms);
 }
 
+Repeats::Key identity(const DetachRequest& request) {
+  return {.reason = request.reason,
+          .process = request.requester.process,
+          .takes = {request.inode, request.range},
+          .holder = request.holder};
+}
+
 struct InTheWay {
   BlockCount blocks;    // with awaited pins, whoever has them
   Obstacles obstacles;  // with awaited pins of others
@@ -70,11 +77,14 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   if (leased.exclusive && word != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
 
   const SteadyTime now = hooks.now();
-  if (!ticket->first_judged) ticket->first_judged = now;
-  if (!ticket->shorts_are_long) {
-    const SteadyTime limit = after(*ticket->first_judged, options.short_timeout_ms);
+  Progress& progress = ticket->progress;
+  if (!progress.first_judged) {
+    progress = repeats.take(identity(request), now).value_or(Progress{.first_judged = now});
+  }
+  if (!progress.shorts_are_long) {
+    const SteadyTime limit = after(*progress.first_judged, options.short_timeout_ms);
     if (now >= limit) {
-      ticket->shorts_are_long = true;
+      progress.shorts_are_long = true;
     } else if (InTheWay shorts = in_the_way(counts, request, Awaited::short_term);
                shorts.blocks.value > 0) {
       end_breaks(*ticket);
@@ -96,17 +106,18 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   const DetachPolicy& policy = hooks.policies(word);
   Ruling ruling = policy.judge(conflict, options);
   if (ruling.kind == Ruling::Kind::park) {
-    if (ticket->waits_under != &policy) {
-      ticket->waits_under = &policy;
-      ticket->waits_since = now;
+    if (progress.waits_under != &policy) {
+      progress.waits_under = &policy;
+      progress.waits_since = now;
     }
     const SteadyTime limit =
-        ruling.timeout_ms == 0 ? kNever : after(ticket->waits_since, ruling.timeout_ms);
+        ruling.timeout_ms == 0 ? kNever : after(progress.waits_since, ruling.timeout_ms);
     if (now < limit) {
       pinned.obstacles.leases = ruling.breaks && leased.foreign;
       // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
       // for a request that has been interrupted, or may not wait.
-      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled && may_wait(*ticket)) {
+      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled &&
+          !too_many_wait(*ticket)) {
         break_leases(*ticket, request, leased.leases, limit, aftermath);
       } else {
         end_breaks(*ticket);
@@ -156,16 +167,18 @@ Ruling Gate::Impl::on_timeout(const Conflict& conflict) const {
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
                                  Obstacles obstacles, SteadyTime deadline) {
   if (obstacles.none()) return refuse(*ticket, EDEADLK);
-  if (ticket->cancelled) return refuse(*ticket, EINTR);
-  if (!may_wait(*ticket)) return refuse(*ticket, EAGAIN);
+  if (too_many_wait(*ticket)) return refuse(*ticket, EAGAIN);
+  if (!may_wait(*ticket)) {
+    repeats.save(identity(request), ticket->progress, hooks.now());
+    return refuse(*ticket, EINTR);
+  }
   const Fences::Fence fence{request.inode, request.range};
   if (ticket->fence != fence) {
     lift_fence(*ticket);
     fences.raise(ticket->arrival, fence);
     ticket->fence = fence;
   }
-  note_waiting(*ticket);
-  parked.park_detach(ticket, std::move(obstacles), deadline);
+  parked.park_detach(ticket, std::move(obstacles), std::min(deadline, ticket->interrupt_at));
   return Verdict::parked;
 }
 

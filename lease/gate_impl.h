@@ -6,9 +6,11 @@
 #include <absl/container/flat_hash_map.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -20,6 +22,7 @@
 #include "lease/parked_requests.h"
 #include "lease/pin_counts.h"
 #include "lease/pin_table.h"
+#include "lease/repeats.h"
 #include "lease/ticket.h"
 
 namespace daxfs {
@@ -53,6 +56,8 @@ struct Gate::Impl {
   LeaseTable leases;
   Fences fences;
   ParkedRequests parked;
+  Repeats repeats;
+  std::optional<std::chrono::milliseconds> longest_wait;
   BlockCount limbo_reserved;  // for detaches that may go ahead and have not done so yet
   std::uint64_t long_pins = 0;
   std::uint64_t short_pins = 0;
@@ -90,11 +95,12 @@ struct Gate::Impl {
   void post(GateEvent::Kind kind, GateEvent about) const;
   // Whether one more than `count` would be too many for this user.
   bool at_limit(uid_t user, std::uint64_t count) const;
-  // A request that has waited may go on waiting.
-  bool may_wait(const Ticket& ticket) const;
+  // Whether its user has as many requests waiting as may be. One that has waited goes on.
+  bool too_many_wait(const Ticket& ticket) const;
   // Of a request that is about to be answered.
   std::unexpected<Errno> refuse(Ticket& ticket, int error) const;
-  void note_waiting(Ticket& ticket) const;
+  // Marks the request as one that waits, from now on if it did not; whether it may.
+  bool may_wait(Ticket& ticket) const;
   void note_resumed(Ticket& ticket) const;
 
   // --- gate_detach.cpp; with the lock held ---

@@ -21,10 +21,9 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
   const auto fence = fences.newest_before(ticket->arrival, range);
   if (!fence) return Verdict::proceed;
   if (nowait) return refuse(*ticket, EAGAIN);
-  if (ticket->cancelled) return refuse(*ticket, EINTR);
-  if (!may_wait(*ticket)) return refuse(*ticket, EAGAIN);
-  note_waiting(*ticket);
-  parked.park_pin(ticket, *fence);
+  if (too_many_wait(*ticket)) return refuse(*ticket, EAGAIN);
+  if (!may_wait(*ticket)) return refuse(*ticket, EINTR);
+  parked.park_pin(ticket, *fence, ticket->interrupt_at);
   return Verdict::parked;
 }
 

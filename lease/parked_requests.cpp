@@ -55,11 +55,13 @@ void ParkedRequests::park_detach(const TicketRef& ticket, Obstacles obstacles,
   ++by_user_[ticket->user];
 }
 
-void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence) {
+void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence, SteadyTime deadline) {
   assert(ticket->state == Ticket::State::with_caller);
   ticket->behind = fence;
+  ticket->deadline = deadline;
   ticket->state = Ticket::State::parked_pin;
   behind_.insert({{fence, ticket->arrival}, ticket.get()});
+  if (deadline != kNever) deadlines_.insert({{deadline, ticket->arrival}, ticket.get()});
   parked_.insert({ticket->arrival, ticket});
   ++by_user_[ticket->user];
 }
@@ -69,11 +71,12 @@ void ParkedRequests::unlink(Ticket& ticket) {
     if (!ticket.obstacles.pieces.empty()) {
       watches_.erase({ticket.obstacles.watched, ticket.arrival});
     }
-    if (ticket.deadline != kNever) deadlines_.erase({ticket.deadline, ticket.arrival});
     ticket.obstacles = {};
   } else if (ticket.state == Ticket::State::parked_pin) {
     behind_.erase({ticket.behind, ticket.arrival});
   }
+  if (ticket.deadline != kNever) deadlines_.erase({ticket.deadline, ticket.arrival});
+  ticket.deadline = kNever;
 }
 
 void ParkedRequests::forget(Ticket& ticket) {

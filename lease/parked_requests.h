@@ -24,7 +24,7 @@ class ParkedRequests {
  public:
   // Precondition for both: the ticket is with its caller.
   void park_detach(const TicketRef& ticket, Obstacles obstacles, SteadyTime deadline);
-  void park_pin(const TicketRef& ticket, Arrival fence);
+  void park_pin(const TicketRef& ticket, Arrival fence, SteadyTime deadline);
   // Back to its caller, whatever it was doing here.
   void forget(Ticket& ticket);
 

@@ -13,6 +13,7 @@
 #include "lease/fences.h"
 #include "lease/gate.h"
 #include "lease/pin_counts.h"
+#include "lease/repeats.h"
 
 namespace daxfs {
 
@@ -51,11 +52,10 @@ class Ticket {
   State state = State::with_caller;
   bool cancelled = false;
 
-  // What earlier judgements of this request said.
-  std::optional<SteadyTime> first_judged;
-  bool shorts_are_long = false;               // short_timeout has passed: for good
-  const DetachPolicy* waits_under = nullptr;  // the policy that parked it, and since when
-  SteadyTime waits_since;
+  // What earlier judgements of this request said, or of the one that it repeats.
+  Progress progress;
+  // When its waiting is to end as if it had been interrupted: see Gate::limit_waits().
+  SteadyTime interrupt_at = kNever;
   bool free_all = false;  // the ruling it went ahead with
   Fences::Fence takes;    // what it was judged for
   BlockCount limbo_reserved;

@@ -108,68 +108,6 @@ bool GateModel::needed(const Lease& lease, std::uint64_t first, std::uint64_t co
   });
 }
 
-// --- what is told ---
-
-PinPolicy GateModel::policy_for_request(const Request& r) const {
-  if (r.what != What::detach) return options.pin_policy;
-  return own_policy[r.range.inode].value_or(options.pin_policy);
-}
-
-void GateModel::post(GateEvent::Kind kind, const Request& r) {
-  post(kind, r.range, r.requester.process);
-  events.back().policy = policy_for_request(r);
-}
-
-void GateModel::post(GateEvent::Kind kind, const Range& range, pid_t process) {
-  events.push_back({kind, range.inode, range.first * kBlockSize, shown_count(range) * kBlockSize,
-                    process, std::nullopt});
-}
-
-// One unread piece of news for each lease: what is still to be answered outlives what is decided.
-void GateModel::tell(const Request& r, const Lease& lease, Time deadline) {
-  const std::uint64_t first = std::max(r.range.first, lease.range.first);
-  const std::uint64_t end =
-      std::min(r.range.first + r.range.count, lease.range.first + lease.range.count);
-  News news{LeaseNews::Kind::asked, lease.number, lease.holder, first, end - first,
-            r.requester.process,    deadline};
-  for (const News& unread : asked) {
-    if (unread.lease != lease.number) continue;
-    const std::uint64_t last = std::max(end, unread.first + unread.count);
-    news.first = std::min(first, unread.first);
-    news.count = last - news.first;
-    news.deadline = std::min(deadline, unread.deadline);
-  }
-  std::erase_if(asked, [&](const News& unread) { return unread.lease == lease.number; });
-  asked.push_back(news);
-  told.push_back(lease.holder);
-  post(GateEvent::Kind::breaks, lease.range, lease.requester.process);
-  events.back().policy = policy_for_request(r);
-}
-
-// What was taken away comes first, in the order in which that happened; then the leases by age.
-std::optional<GateModel::News> GateModel::next_news(int holder) {
-  const auto take = [&](std::vector<News>& from, auto wanted) -> std::optional<News> {
-    const auto it = std::find_if(from.begin(), from.end(), wanted);
-    if (it == from.end()) return std::nullopt;
-    const News news = *it;
-    from.erase(it);
-    return news;
-  };
-  if (auto news = take(revoked, [&](const News& n) { return n.holder == holder; })) return news;
-  for (const Lease& lease : leases) {
-    if (lease.holder != holder) continue;
-    if (auto news = take(asked, [&](const News& n) { return n.lease == lease.number; })) {
-      return news;
-    }
-  }
-  return std::nullopt;
-}
-
-bool GateModel::has_news(int holder) const {
-  GateModel copy = *this;
-  return copy.next_news(holder).has_value();
-}
-
 // --- who is woken ---
 
 void GateModel::wake(Request& r, std::vector<int>& now_awake) {
@@ -273,7 +211,10 @@ GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
     return r.requester.process == 0 || lease.requester.process != r.requester.process;
   });
   if (r.in_the_way.empty() && !others_lease) return refuse(r, EDEADLK);
-  if (r.cancelled) return refuse(r, EINTR);
+  if (r.cancelled) {
+    if (r.requester.process != 0) interrupted.push_back({r, now + 10'000});
+    return refuse(r, EINTR);
+  }
   std::map<int, Time> before;
   before.swap(r.breaking);
   for (const Lease& lease : broken) {
@@ -287,6 +228,23 @@ GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
   r.parked = true;
   r.fence = true;
   return {.error = 0, .parked = true};
+}
+
+void GateModel::repeat(Request& r) {
+  r.first_judged = now;
+  for (auto it = interrupted.begin(); it != interrupted.end(); ++it) {
+    const Request& before = it->request;
+    if (it->until <= now || before.range != r.range || before.holder != r.holder ||
+        before.requester.process != r.requester.process) {
+      continue;
+    }
+    r.first_judged = before.first_judged;
+    r.shorts_are_long = before.shorts_are_long;
+    r.waits_under = before.waits_under;
+    r.waits_since = before.waits_since;
+    interrupted.erase(it);
+    return;
+  }
 }
 
 GateModel::Answer GateModel::judge(int number) {
@@ -304,7 +262,7 @@ GateModel::Answer GateModel::judge(int number) {
       std::any_of(others.begin(), others.end(), [](const Lease& lease) { return lease.exclusive; });
   if (exclusive && policy != PinPolicy::ignore) return refuse(r, ETXTBSY);
 
-  if (!r.first_judged) r.first_judged = now;
+  if (!r.first_judged) repeat(r);
   const Time shorts_until = after(*r.first_judged, options.short_timeout_ms);
   if (now >= shorts_until) r.shorts_are_long = true;
   const std::vector<Block> blocks = blocks_of(r.range);

@@ -82,6 +82,11 @@ class GateModel {
     // The leases that it has broken and waits for, and until when.
     std::map<int, Time> breaking = {};
   };
+  // An interrupted detach: who asks the same again goes on where it was.
+  struct Remembered {
+    Request request;
+    Time until;
+  };
   struct Answer {
     int error = 0;  // 0: it went ahead, or is parked
     bool parked = false;
@@ -104,6 +109,7 @@ class GateModel {
   std::vector<Pin> pins;                         // in the order in which they were granted
   std::vector<Lease> leases;                     // the same
   std::vector<Request> requests;                 // in order of arrival
+  std::vector<Remembered> interrupted;           // in the order in which they were
   std::vector<News> asked;                       // not yet read
   std::vector<News> revoked;                     // not yet read
   // What must have happened since the caller last cleared these.
@@ -153,6 +159,8 @@ class GateModel {
   std::optional<Answer> pass_fences(Request& r);
   // Breaks leases and waits for them, too.
   Answer wait(Request& r, Awaited awaited, Time deadline, const std::vector<Lease>& broken);
+  // A request that has not been judged yet takes over from the one that it repeats.
+  void repeat(Request& r);
   Answer refuse(Request& r, int error);
   Answer go_ahead(Request& r, bool keep_pinned);
   bool may_go_ahead(PinPolicy policy, std::uint64_t pinned_blocks) const;

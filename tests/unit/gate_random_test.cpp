@@ -85,6 +85,16 @@ class Chooser {
   std::int64_t any_file() { return crowd_ ? 0 : below(Model::kFiles); }
 
   GateStep begin_detach(const Model& model) {
+    // Often again what was interrupted.
+    if (!model.interrupted.empty() && below(3) == 0) {
+      const Model::Request& again = model.interrupted[index(model.interrupted)].request;
+      const auto count = again.range.count > Model::kFileBlocks ? 0 : again.range.count;
+      return {Op::detach,
+              {begin(), static_cast<std::int64_t>(again.range.inode),
+               static_cast<std::int64_t>(again.range.first), static_cast<std::int64_t>(count),
+               again.requester.process,
+               again.holder < 0 ? -1 : again.holder % static_cast<int>(kSlots)}};
+    }
     std::int64_t inode = any_file();
     std::int64_t first = below(Model::kFileBlocks);
     const std::int64_t count = below(8) == 0 ? 0 : 1 + below(6);
