@@ -6,13 +6,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
@@ -25,6 +30,31 @@ namespace {
 
 constexpr unsigned kMaxWrite =
     1 << 20;  // also what the kernel allows a request to have (256 pages)
+
+// After how long without an answer the kernel ends the connection: the shortest that is set.
+std::optional<std::chrono::seconds> kernel_request_limit() {
+  std::optional<std::chrono::seconds> limit;
+  for (const char* knob : {"default_request_timeout", "max_request_timeout"}) {
+    std::ifstream file(std::string("/proc/sys/fs/fuse/") + knob);
+    std::int64_t seconds = 0;
+    if (!(file >> seconds) || seconds <= 0) continue;  // older kernels have none
+    limit = std::min(limit.value_or(std::chrono::seconds::max()), std::chrono::seconds(seconds));
+  }
+  return limit;
+}
+
+void heed_request_limit(Filesystem& filesystem) {
+  const auto limit = kernel_request_limit();
+  if (!limit) return;
+  filesystem.set_request_limit(*limit);
+  spdlog::warn(
+      "this kernel ends a mount when a request takes {} s (fs.fuse.default_request_timeout, "
+      "fs.fuse.max_request_timeout): what waits for pins or events fails with EINTR after {} s, "
+      "and "
+      "goes on where it was when it is repeated; set both to 0 before mounting to wait without "
+      "limit",
+      limit->count(), static_cast<double>(limit->count()) / 2);
+}
 
 void init(void* context, fuse_conn_info* connection) {
   const auto want = [connection](unsigned bits) { connection->want |= connection->capable & bits; };
@@ -43,6 +73,8 @@ void init(void* context, fuse_conn_info* connection) {
   connection->max_background = 64;
   connection->congestion_threshold = 48;
   connection->time_gran = 1;
+  // Now, since the kernel looks at its limits when this has been answered.
+  heed_request_limit(static_cast<ops::Context*>(context)->filesystem);
   static_cast<ops::Context*>(context)->on_ready();
 }
 

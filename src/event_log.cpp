@@ -66,7 +66,7 @@ void EventLog::leave(const ReaderRef& reader) {
 
 void EventLog::read(const ReaderRef& reader, std::size_t room, bool may_wait, const WaitRef& wait,
                     Done done) {
-  answer(reader, {room, wait, std::move(done)}, may_wait);
+  answer(reader, {.room = room, .wait = wait, .done = std::move(done)}, may_wait);
 }
 
 void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
@@ -84,6 +84,10 @@ void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
       } else if (!stopping_ && !may_wait) {
         error = EAGAIN;
       } else if (!stopping_) {
+        if (longest_wait_ && read.until == Clock::time_point::max()) {
+          read.until = Clock::now() + *longest_wait_;
+          if (read.until < sleeps_until_) attention_.notify_one();
+        }
         reader->parked_.push_back(std::move(read));
         ++waiting_;
         return;
@@ -127,6 +131,11 @@ void EventLog::fetch(Reader& reader, std::size_t room) {
   }
 }
 
+void EventLog::limit_waits(std::chrono::milliseconds longest) {
+  const std::lock_guard guard(mutex_);
+  longest_wait_ = longest;
+}
+
 void EventLog::cancel(const WaitRef& wait) {
   const std::lock_guard guard(mutex_);
   wait->cancelled_ = true;
@@ -157,12 +166,31 @@ void EventLog::stop() {
   });
 }
 
+void EventLog::wait_for_news(std::unique_lock<std::mutex>& lock) {
+  while (!due_) {
+    sleeps_until_ = Clock::time_point::max();
+    for (const ReaderRef& reader : readers_) {
+      for (const Parked& read : reader->parked_) {
+        sleeps_until_ = std::min(sleeps_until_, read.until);
+      }
+    }
+    if (sleeps_until_ == Clock::time_point::max()) {
+      attention_.wait(lock);
+    } else if (Clock::now() >= sleeps_until_) {
+      break;
+    } else {
+      attention_.wait_until(lock, sleeps_until_);
+    }
+  }
+  due_ = false;
+}
+
 void EventLog::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    attention_.wait(lock, [this] { return due_; });
-    due_ = false;
+    wait_for_news(lock);
     const bool last = stopping_;
+    const Clock::time_point now = Clock::now();
     std::vector<ReaderRef> polled;
     std::vector<std::pair<ReaderRef, Parked>> reads;
     for (const ReaderRef& reader : readers_) {
@@ -174,6 +202,7 @@ void EventLog::run() {
       }
       // In their order; the later ones of a reader may find that nothing is left for them.
       std::erase_if(reader->parked_, [&](Parked& read) {
+        if (read.until <= now) read.wait->cancelled_ = true;
         if (!all && !read.wait->cancelled_) return false;
         reads.emplace_back(reader, std::move(read));
         --waiting_;

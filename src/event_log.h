@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -72,6 +73,9 @@ class EventLog final : public GateEvents {
   void read(const ReaderRef& reader, std::size_t room, bool may_wait, const WaitRef& wait,
             Done done);
   void cancel(const WaitRef& wait);
+  // A read that has waited for so long fails with EINTR, as if it had been cancelled: for a kernel
+  // that gives up on requests that last. Call before the first read.
+  void limit_waits(std::chrono::milliseconds longest);
   // Whether a read would find something.
   bool poll(const ReaderRef& reader);
 
@@ -81,13 +85,17 @@ class EventLog final : public GateEvents {
 
  private:
   using Sequence = std::uint64_t;
+  using Clock = std::chrono::steady_clock;
   struct Parked {
     std::size_t room;
     WaitRef wait;
     Done done;
+    Clock::time_point until = Clock::time_point::max();
   };
 
   void run();
+  // With the lock held: until something is due, or a read has waited for too long.
+  void wait_for_news(std::unique_lock<std::mutex>& lock);
   // Answers the read, or parks it.
   void answer(const ReaderRef& reader, Parked read, bool may_wait);
   // Text for the reader until it is at least `room` long, or all has been said. Reader's lock held.
@@ -101,9 +109,11 @@ class EventLog final : public GateEvents {
   std::vector<Event> ring_;  // empty until somebody listens
   Sequence next_ = 0;        // of the next event; it will be at ring_[next_ % capacity_]
   std::vector<ReaderRef> readers_;
+  std::optional<std::chrono::milliseconds> longest_wait_;
   std::size_t waiting_ = 0;  // parked reads, and readers that are polled
   std::condition_variable attention_;
-  bool due_ = false;  // the thread has something to do
+  Clock::time_point sleeps_until_ = Clock::time_point::max();  // the thread
+  bool due_ = false;                                           // the thread has something to do
   bool stopping_ = false;
   std::thread thread_;
   std::once_flag stopped_;

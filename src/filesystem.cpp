@@ -87,6 +87,13 @@ void Filesystem::stop_waiting() {
   events_.stop();
 }
 
+void Filesystem::set_request_limit(std::chrono::seconds limit) {
+  request_limit_ = limit;
+  const auto longest = std::chrono::duration_cast<std::chrono::milliseconds>(limit) / 2;
+  gate_.limit_waits(longest);
+  events_.limit_waits(longest);
+}
+
 void Filesystem::unmount() {
   stop_waiting();
   survivors_.reset();

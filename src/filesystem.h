@@ -12,11 +12,13 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -99,6 +101,9 @@ class Filesystem {
   // (tests).
   void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
   void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
+  // The kernel ends the connection when a request lasts for so long: what waits is answered with
+  // EINTR after half of it. Call before the first operation.
+  void set_request_limit(std::chrono::seconds limit);
 
   // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
   // may be acknowledged any more. The first to ask logs why.
@@ -421,6 +426,7 @@ class Filesystem {
   Volume& volume_;
   Pool* const pool_;
   const MountOptions options_;
+  std::optional<std::chrono::seconds> request_limit_;  // of the kernel
   std::string mountpoint_;
   const uid_t mounter_;
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's

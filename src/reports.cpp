@@ -150,6 +150,8 @@ json Filesystem::status_report() const {
           {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
           {"dax", dax},
           {"read_only", mount.read_only},
+          // Seconds after which the kernel ends the mount if a request is not answered, or null.
+          {"request_limit", request_limit_ ? json(request_limit_->count()) : json(nullptr)},
           // Why nothing is changed any more, or null.
           {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -114,6 +115,28 @@ TEST_CASE_METHOD(Waiters, "a waiter that is killed or interrupted has changed no
         CHECK(live_status(*this)["free"] == free_before);
       }
     }
+  }
+}
+
+TEST_CASE_METHOD(Waiters, "a waiter that repeats what its timer interrupts reaches its deadline") {
+  const auto holder = hold();
+  for (const std::string policy :
+       {"pin_policy=wait,wait_timeout=1s", "pin_policy=break,break_timeout=1s"}) {
+    INFO(policy);
+    REQUIRE(switch_policy(*this, policy) == 0);
+    Attempt waiter([this] {
+      struct sigaction action {};
+      action.sa_handler = [](int) {};
+      sigaction(SIGALRM, &action, nullptr);
+      constexpr timeval kTick{.tv_sec = 0, .tv_usec = 200'000};
+      const itimerval timer{.it_interval = kTick, .it_value = kTick};
+      setitimer(ITIMER_REAL, &timer, nullptr);
+      int ticks = 0;
+      int error = EINTR;
+      for (; error == EINTR && ticks < 50; ++ticks) error = shrink(file, 0);
+      return ticks > 1 ? error : EPROTO;  // it was interrupted at least once
+    });
+    CHECK(waiter.finish() == ETXTBSY);
   }
 }
 

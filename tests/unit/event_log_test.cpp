@@ -170,6 +170,22 @@ TEST_CASE("a read is given up when it is told to, before it waits or while") {
   CHECK(both.get() == "2\n");
 }
 
+TEST_CASE("a read that has waited for too long is given up") {
+  EventLog log(line_of);
+  log.limit_waits(std::chrono::milliseconds(50));
+  const auto reader = listen(log);
+  const auto start = std::chrono::steady_clock::now();
+  Answer first;
+  first.read(log, reader);
+  CHECK(first.get() == "error " + std::to_string(EINTR));
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(50));
+  // Who reads again has missed nothing.
+  post(log, 1);
+  Answer again;
+  again.read(log, reader);
+  CHECK(again.get() == "1\n");
+}
+
 TEST_CASE("who polls is told once") {
   EventLog log(line_of);
   std::atomic<int> told = 0;
