@@ -110,12 +110,16 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
     return;
   }
   const OpenFileRef opened = file(info);
-  const auto found = fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence);
-  if (found) {
-    fuse_reply_lseek(req, static_cast<off_t>(found->value));
-  } else {
-    fuse_reply_err(req, found.error().code);
-  }
+  // The kernel asks without writing its dirty pages first.
+  fs(req).write_back(*opened, [req, opened, offset, whence] {
+    const auto found =
+        fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence);
+    if (found) {
+      fuse_reply_lseek(req, static_cast<off_t>(found->value));
+    } else {
+      fuse_reply_err(req, found.error().code);
+    }
+  });
 }
 
 // A regular file can always be read and written; POLLPRI says that its leases have news.

@@ -216,6 +216,11 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
   answer(req, args);
 }
 
+void query_settled(fuse_req_t req, const daxfs_query_args& args, const OpenFileRef& opened) {
+  if (!opened || args.what != DAXFS_QUERY_EXTENTS) return query(req, args, opened.get());
+  fs(req).write_back(*opened, [req, opened, args] { query(req, args, opened.get()); });
+}
+
 void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
   const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
@@ -229,7 +234,7 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     case DAXFS_IOC_POOL:
       return pool(req);
     case DAXFS_IOC_QUERY:
-      return query(req, argument<daxfs_query_args>(in), opened.get());
+      return query_settled(req, argument<daxfs_query_args>(in), opened);
     case DAXFS_IOC_POLICY:
       return set_policy(req, argument<daxfs_policy_args>(in));
     default:
@@ -256,7 +261,9 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     case DAXFS_IOC_PIN_EXTENTS:
       return pin_extents(req, argument<daxfs_extents_args>(in), *opened);
     case DAXFS_IOC_EXTENTS:
-      return extents(req, argument<daxfs_extents_args>(in), *opened);
+      return fs(req).write_back(*opened, [req, opened, args = argument<daxfs_extents_args>(in)] {
+        extents(req, args, *opened);
+      });
     case DAXFS_IOC_LEASE:
       return lease(req, argument<daxfs_lease_args>(in), *opened);
     case DAXFS_IOC_UNLEASE:

@@ -210,6 +210,10 @@ class Filesystem {
                     const Caller& caller = {});
   void punch_hole(OpenFile& file, FileOffset offset, ByteCount length, const Caller& caller,
                   const CancellationRef& cancellation, Done done);
+  // `done` once what programs have stored through the kernel's page cache is on the medium: to be
+  // asked for before anything looks there for data and holes. At once if the kernel has no pages;
+  // also while a truncate waits, when none can be written.
+  void write_back(OpenFile& file, std::function<void()> done);
   // SEEK_DATA or SEEK_HOLE; ENXIO behind the end.
   Result<FileOffset> seek(OpenFile& file, FileOffset from, int whence);
 

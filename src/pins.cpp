@@ -230,13 +230,26 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
   const Requester requester{processes_.process(caller.thread), caller.uid};
   // When the request is parked, another thread may answer it, and the kernel close and forget the
   // file, before this one has let go of the inode's lock.
-  run_at_gate(cancellation, [this, kept = file.shared_from_this(), range, requester,
-                             done = std::move(done)](const TicketRef& ticket) {
-    const auto pin = pin_once(*kept, range, requester, ticket);
-    if (pin && !*pin) return true;
-    done(pin ? Result<PinId>(**pin) : std::unexpected(pin.error()));
-    return false;
-  });
+  const auto ask = [this, cancellation, kept = file.shared_from_this(), range, requester,
+                    done = std::move(done)] {
+    run_at_gate(cancellation, [this, kept, range, requester, done](const TicketRef& ticket) {
+      const auto pin = pin_once(*kept, range, requester, ticket);
+      if (pin && !*pin) return true;
+      if (!pin) {
+        done(std::unexpected(pin.error()));
+        return false;
+      }
+      // Once more: a page may have been dirtied since, and from here on its blocks stay.
+      write_back(*kept, [done, id = **pin] { done(id); });
+      return false;
+    });
+  };
+  // Else what was stored through a mapping would still be a hole.
+  write_back(file, ask);
+}
+
+void Filesystem::write_back(OpenFile& file, std::function<void()> done) {
+  drop_cached_pages(*file.inode, std::move(done));
 }
 
 void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {

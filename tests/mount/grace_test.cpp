@@ -66,7 +66,7 @@ TEST_CASE("the pins of a holder that was killed stay while any page of the machi
   Mount mount({.size = "64M"});
   auto at_work = std::make_unique<PinnedPage>();
   SECTION("refuse") {
-    mount.remount("pin_policy=refuse,exit_grace=1h");
+    mount.remount("pin_policy=refuse,exit_grace=15s");
     pin_and_die(mount.path("f"));
     CHECK(eventually([&] { return in_grace(mount); }));
     CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
@@ -75,7 +75,7 @@ TEST_CASE("the pins of a holder that was killed stay while any page of the machi
     CHECK(truncate(mount.path("f").c_str(), 0) == 0);
   }
   SECTION("defer") {
-    mount.remount("pin_policy=defer,exit_grace=1h");
+    mount.remount("pin_policy=defer,exit_grace=15s");
     pin_and_die(mount.path("f"));
     CHECK(eventually([&] { return in_grace(mount); }));
     REQUIRE(truncate(mount.path("f").c_str(), 0) == 0);
@@ -84,7 +84,7 @@ TEST_CASE("the pins of a holder that was killed stay while any page of the machi
     CHECK(eventually([&] { return mount.limbo() == 0; }));
   }
   SECTION("wait") {
-    mount.remount("pin_policy=wait,wait_timeout=200ms,exit_grace=1h");
+    mount.remount("pin_policy=wait,wait_timeout=200ms,exit_grace=15s");
     pin_and_die(mount.path("f"));
     CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
     at_work.reset();
@@ -101,18 +101,18 @@ TEST_CASE("the pins of a holder that was killed stay while any page of the machi
     CHECK(eventually([&] { return no_pins(mount); }));
   }
   SECTION("switched off while it lasts") {
-    mount.remount("pin_policy=refuse,exit_grace=1h");
+    mount.remount("pin_policy=refuse,exit_grace=15s");
     pin_and_die(mount.path("f"));
     CHECK(eventually([&] { return in_grace(mount); }));
     CHECK(run({tool("daxfsctl"), "policy", mount.path(), "set", "exit_grace=0"}).code == 0);
     CHECK(eventually([&] { return no_pins(mount); }));
   }
   SECTION("over a remount") {
-    mount.remount("pin_policy=refuse,exit_grace=1h");
+    mount.remount("pin_policy=refuse,exit_grace=15s");
     pin_and_die(mount.path("f"));
     CHECK(eventually([&] { return in_grace(mount); }));
     mount.kill_daemon();
-    mount.mount("pin_policy=refuse,exit_grace=1h");
+    mount.mount("pin_policy=refuse,exit_grace=15s");
     CHECK(in_grace(mount));
     CHECK(error_of(truncate(mount.path("f").c_str(), 0)) == ETXTBSY);
     at_work.reset();
@@ -124,7 +124,7 @@ TEST_CASE("a living process gives its pins back at once, whatever is pinned else
   need_mounts();
   Mount mount({.size = "64M"});
   const PinnedPage at_work;
-  mount.remount("pin_policy=refuse,exit_grace=1h");
+  mount.remount("pin_policy=refuse,exit_grace=15s");
   const std::string file = mount.path("f");
   UniqueFd fd = open_file(file, O_RDWR | O_CREAT);
   std::uint64_t pin = 0;
