@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <utility>
 
@@ -127,7 +128,17 @@ Result<InodeNumber> InodeTable::allocate() {
 }
 
 std::uint32_t InodeTable::next_generation(InodeNumber inode) const {
-  return medium_.load<pmem::InodeRecord>(slot(inode)).generation + 1;
+  const auto last = medium_.load<pmem::InodeRecord>(slot(inode)).generation;
+  if (last != 0) return last == UINT32_MAX ? 1 : last + 1;
+  // Never used, as far as the slot says: a file handle must not open what has its number in another
+  // pool, nor in this one after a check has had to begin a chunk anew.
+  std::uint64_t mounts = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    mounts = state_.mounts;
+  }
+  const std::array<std::uint64_t, 2> where{inode.value, mounts};
+  return sealed_crc(std::as_bytes(std::span(where)), crc32c(std::as_bytes(std::span(super_.uuid))));
 }
 
 void InodeTable::stage_free(Transaction& tx, InodeNumber inode,

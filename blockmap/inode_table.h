@@ -44,7 +44,8 @@ class InodeTable {
   // Reserves a free slot (DRAM only; crash-safe because its mode stays 0 until the caller commits).
   // Initialises a further chunk when all are full. ENOSPC.
   Result<InodeNumber> allocate();
-  // The generation that the next owner of a slot gets.
+  // The generation that the next owner of a slot gets: counted up, from a beginning that differs
+  // from pool to pool. Never 0.
   std::uint32_t next_generation(InodeNumber inode) const;
   // Stages an empty slot: record with mode 0 and the old generation, all inline extents zero.
   void stage_free(Transaction& tx, InodeNumber inode, const pmem::InodeRecord& record) const;

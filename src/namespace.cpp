@@ -28,6 +28,15 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
   if (name.size() > pmem::kMaxName) return fail(ENAMETOOLONG);
   const auto parent = cache_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
+  // What a file handle (open_by_handle_at, NFS) names and the kernel has forgotten is looked up as
+  // its own "."; so it need not be a directory.
+  if (name == ".") {
+    {
+      const std::shared_lock guard((*parent)->lock);
+      if ((*parent)->record.links == 0) return fail(ESTALE);
+    }
+    return entry_for(**parent);
+  }
   if (const Status loaded = load_directory(**parent); !loaded)
     return std::unexpected(loaded.error());
   InodeRef inode;
@@ -36,7 +45,6 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     // meanwhile.
     const std::shared_lock guard((*parent)->lock);
     const auto named = [&]() -> Result<InodeRef> {
-      if (name == ".") return cache_.get(parent_number);
       if (name == "..") return cache_.get(InodeNumber{(*parent)->record.parent});
       // A directory that was removed since it was loaded has no index any more.
       if ((*parent)->record.links == 0) return fail(ENOENT);
@@ -48,7 +56,7 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     if (!ref) return std::unexpected(ref.error());
     inode = std::move(*ref);
   }
-  if (name != "." && name != "..") cache_.set_name_hint(*inode, parent_number, name);
+  if (name != "..") cache_.set_name_hint(*inode, parent_number, name);
   return entry_for(*inode);
 }
 
@@ -63,7 +71,9 @@ Entry Filesystem::entry_for(Inode& inode) {
   Entry entry{.inode = inode.number};
   {
     const std::shared_lock guard(inode.lock);
-    entry.generation = inode.record.generation;
+    // The kernel has made the root itself, with generation 0, and takes another one for another
+    // inode (a directory's ".." may be the root).
+    entry.generation = inode.number == kRootInode ? 0 : inode.record.generation;
     fill_attributes(inode, entry.attributes);
   }
   cache_.add_lookups(inode, 1);

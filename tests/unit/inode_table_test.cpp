@@ -5,6 +5,7 @@
 
 #include "blockmap/crc32c.h"
 #include "blockmap/format.h"
+#include "blockmap/layout.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"
 
@@ -93,6 +94,36 @@ TEST_CASE("an inode record goes to the medium and back, and a freed slot keeps i
   inodes.release(number);
   CHECK(inodes.load(number).error().code == ENOENT);
   CHECK(inodes.next_generation(number) == 42);
+}
+
+TEST_CASE("generations begin differently in each pool, number and mount, and are never 0") {
+  const auto first_of = [](std::uint8_t uuid, InodeNumber number, bool again) {
+    const auto medium = make_pool(kSmall);
+    for (const PoolBlock copy : {kSuperblockA, superblock_b(*medium)}) {
+      auto super = medium->load<pmem::Superblock>(offset_of(copy));
+      super.uuid.fill(uuid);
+      seal(super);
+      medium->write(offset_of(copy), std::as_bytes(std::span(&super, 1)));
+    }
+    const auto volume = open_volume(*medium);
+    if (again) volume->inodes().set_state_flags(0, true);
+    return volume->inodes().next_generation(number);
+  };
+  const std::set<std::uint32_t> seen{
+      first_of(1, InodeNumber(2), false), first_of(2, InodeNumber(2), false),
+      first_of(1, InodeNumber(3), false), first_of(1, InodeNumber(2), true)};
+  CHECK(seen.size() == 4);
+  CHECK(first_of(1, InodeNumber(2), false) == first_of(1, InodeNumber(2), false));
+
+  const auto medium = make_pool(kSmall);
+  const auto volume = open_volume(*medium);
+  const InodeNumber number = *volume->inodes().allocate();
+  pmem::InodeRecord record{};
+  record.generation = UINT32_MAX;
+  Transaction tx;
+  volume->inodes().stage_free(tx, number, record);
+  volume->journal().commit(tx);
+  CHECK(volume->inodes().next_generation(number) == 1);
 }
 
 TEST_CASE("a new chunk of the region is zeroed, whatever lay there") {
