@@ -156,9 +156,11 @@ class Check {
 
 }  // namespace
 
-CheckReport check_volume(Medium& medium, const std::string& name) {
+CheckReport check_volume(Medium& medium, const std::string& name, const OwnerAlive& alive,
+                         const PinLocked& locked) {
   CheckReport report;
-  const auto volume = Volume::open(medium, name, true, std::thread::hardware_concurrency());
+  const auto volume =
+      Volume::open(medium, name, true, std::thread::hardware_concurrency(), alive, locked);
   if (!volume) {
     report.errors.push_back(volume.error().text);
     return report;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blockmap/medium.h"
+#include "blockmap/process_identity.h"
 
 namespace daxfs {
 
@@ -26,6 +27,7 @@ struct CheckReport {
 // Everything that Volume::open() verifies, and besides: names, link counts, the directory tree,
 // extended attributes and block counts. The pool may be mounted, as long as nobody changes it
 // meanwhile. Orphans and interrupted detaches are no errors: the next mount deals with them.
-CheckReport check_volume(Medium& medium, const std::string& name);
+CheckReport check_volume(Medium& medium, const std::string& name,
+                         const OwnerAlive& alive = is_alive, const PinLocked& locked = {});
 
 }  // namespace daxfs

@@ -228,18 +228,19 @@ struct PinHead {
   std::uint64_t sequence;
   std::uint64_t next;  // position of the first continuation; 0: none
   std::uint64_t pin_id;
-  std::uint32_t process;
+  std::uint32_t process;  // 0: none that the daemon could name
   std::uint32_t uid;
-  std::uint64_t start_time;  // of the process, in clock ticks since boot
+  std::uint64_t start_time;  // of the process, in clock ticks since boot; 0: unknown
   std::array<std::uint8_t, 16> boot;
   std::uint64_t inode;
   std::uint32_t generation;
   std::uint32_t runs;    // in all records of the pin
   std::uint64_t offset;  // in bytes
   std::uint64_t length;
-  std::int64_t since_ns;  // since the epoch
-  PinnedRun first;        // zero if there are no runs
-  std::uint64_t reserved;
+  std::int64_t since_ns;        // since the epoch
+  PinnedRun first;              // zero if there are no runs
+  std::uint32_t pid_namespace;  // of the daemon: `process` counts there; 0: the reader's own
+  std::uint32_t reserved;
 };
 static_assert(sizeof(PinHead) == kPinSlotBytes);
 inline constexpr std::uint16_t kPinWrite = 1;

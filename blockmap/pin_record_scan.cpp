@@ -32,6 +32,7 @@ PinRecord to_pin(const PinHead& head) {
   pin.owner.start_time = head.start_time;
   std::memcpy(pin.owner.boot.data(), head.boot.data(), head.boot.size());
   pin.owner.uid = head.uid;
+  pin.owner.pid_namespace = head.pid_namespace;
   pin.inode = InodeNumber(head.inode);
   pin.generation = head.generation;
   pin.offset = FileOffset(head.offset);
@@ -142,7 +143,7 @@ void PinRecordScan::read_pin(PinSlot slot, const PinHead& head, Visitor visit) {
 }
 
 const char* PinRecordScan::nonsense(const PinHead& head) const {
-  if (head.process == 0 ||
+  if ((head.process == 0 && head.start_time != 0) ||
       head.process > static_cast<std::uint32_t>(std::numeric_limits<pid_t>::max())) {
     return "names no process";
   }

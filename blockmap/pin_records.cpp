@@ -38,6 +38,7 @@ PinHead to_head(const PinRecord& pin) {
   head.offset = pin.offset.value;
   head.length = pin.length.value;
   head.since_ns = pin.since_ns;
+  head.pid_namespace = pin.owner.pid_namespace;
   return head;
 }
 

@@ -31,10 +31,14 @@ namespace daxfs {
 
 // A process, told apart from all others of all boots (see process_identity.h).
 struct PinOwner {
-  pid_t process = 0;
-  std::uint64_t start_time = 0;  // field 22 of /proc/PID/stat, in clock ticks
+  pid_t process = 0;  // 0: the daemon could not name it, such as one outside its pid namespace
+  // Clock ticks since boot, as the initial time namespace shows them; 0: unknown.
+  std::uint64_t start_time = 0;
   std::array<std::byte, 16> boot{};
   uid_t uid = 0;
+  // The pid namespace in which `process` counts: its inode number, unique while it lives. 0: the
+  // reader's own.
+  std::uint32_t pid_namespace = 0;
 
   auto operator<=>(const PinOwner&) const = default;
 };
@@ -73,8 +77,11 @@ struct SurvivingPin : RecordedPin {
   std::vector<PoolRange> unowned;
 };
 
-// Whether the owner of a record still lives. Asked once for each owner.
+// Whether the owner of a record may still live. Asked once for each owner.
 using OwnerAlive = std::function<bool(const PinOwner&)>;
+// Whether somebody still maps what the pin with this number holds (pin_lock.h). Asked for pins
+// whose owner is dead.
+using PinLocked = std::function<bool(std::uint64_t pin_id)>;
 
 // Thread-safe. Memory: about 3 bytes for each slot in use, nothing for one that was never used.
 class PinRecords {
@@ -103,11 +110,12 @@ class PinRecords {
 
   // --- mounting: in this order, before anything else ---
 
-  // Reads what is recorded: the pins of living owners become survivors, all others are as good as
-  // gone. Changes nothing on the medium. Blocks of the data area that hold records are appended to
-  // `used`. EUCLEAN if the region's or a chained block's header is damaged; a record that makes no
-  // sense is no pin.
-  Outcome<std::vector<SurvivingPin>> open(const OwnerAlive& alive, std::vector<PoolRange>& used);
+  // Reads what is recorded: pins of living owners, and those that are locked, become survivors, all
+  // others are as good as gone. Changes nothing on the medium. Blocks of the data area that hold
+  // records are appended to `used`. EUCLEAN if the region's or a chained block's header is damaged;
+  // a record that makes no sense is no pin.
+  Outcome<std::vector<SurvivingPin>> open(const OwnerAlive& alive, const PinLocked& locked,
+                                          std::vector<PoolRange>& used);
   // Takes records without a living owner off the medium, and gives back blocks that hold none.
   void settle();
 

@@ -9,6 +9,7 @@
 namespace daxfs {
 
 Outcome<std::vector<SurvivingPin>> PinRecords::open(const OwnerAlive& alive,
+                                                    const PinLocked& locked,
                                                     std::vector<PoolRange>& used) {
   PinRecordScan scan(medium_, super_);
   if (auto read = scan.read_headers(); !read) return std::unexpected(std::move(read.error()));
@@ -19,7 +20,7 @@ Outcome<std::vector<SurvivingPin>> PinRecords::open(const OwnerAlive& alive,
   scan.for_each([&](RecordedPin&& found, std::span<const PinSlot> slots) {
     const auto [owner, fresh] = known.try_emplace(found.pin.owner, false);
     if (fresh) owner->second = alive && alive(found.pin.owner);
-    if (!owner->second) {
+    if (!owner->second && !(locked && locked(found.pin.pin_id))) {
       ++found_.of_the_dead;
       return;
     }

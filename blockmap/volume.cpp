@@ -42,13 +42,13 @@ Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
 
 Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string& name,
                                               bool read_only, unsigned threads,
-                                              const OwnerAlive& alive) {
+                                              const OwnerAlive& alive, const PinLocked& locked) {
   auto super = read_superblock(medium, name);
   if (!super) return std::unexpected(std::move(super.error()));
   std::unique_ptr<Volume> volume(new Volume(medium, *super, read_only));
   const auto mount = [&]() -> Outcome<void> {
     try {
-      return volume->mount(threads, alive);
+      return volume->mount(threads, alive, locked);
     } catch (const std::bad_alloc&) {
       return problem(ENOMEM, "not enough memory to open the pool; free some and try again");
     }
@@ -62,7 +62,7 @@ Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string&
   return volume;
 }
 
-Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive) {
+Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const PinLocked& locked) {
   if (auto replayed = replay_journal(); !replayed) return replayed;
 
   const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
@@ -76,7 +76,7 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive) {
   inodes_ = std::make_unique<InodeTable>(medium_, *journal_, *allocator_, super_, state);
   pin_records_ = std::make_unique<PinRecords>(medium_, *journal_, *allocator_, super_, read_only_);
   PinnedSpace pins;
-  auto survivors = pin_records_->open(alive, pins.records);
+  auto survivors = pin_records_->open(alive, locked, pins.records);
   if (!survivors) return std::unexpected(survivors.error());
   survivors_ = std::move(*survivors);
   pins.kept = blocks_of(survivors_);

@@ -27,11 +27,12 @@ class Volume {
   // read is bounds-checked; damage is a Problem that names the record ("inode 17: checksum does not
   // match; run fsck.daxfs"), never a crash. `name` is the pool's path, for messages. read_only:
   // replays nothing to the medium; refuses if the journal holds something to replay. `alive`
-  // decides which recorded pins survive: the blocks of those are kept out of the free space,
-  // whatever becomes of their files.
+  // and `locked` decide which recorded pins survive: the blocks of those are kept out of the free
+  // space, whatever becomes of their files.
   static Outcome<std::unique_ptr<Volume>> open(Medium& medium, const std::string& name,
                                                bool read_only, unsigned threads,
-                                               const OwnerAlive& alive = is_alive);
+                                               const OwnerAlive& alive = is_alive,
+                                               const PinLocked& locked = {});
 
   // Reads and checks a superblock (copy A, else copy B) against the size of the medium.
   static Outcome<pmem::Superblock> read_superblock(const Medium& medium, const std::string& name);
@@ -67,7 +68,7 @@ class Volume {
 
  private:
   Volume(Medium& medium, const pmem::Superblock& super, bool read_only);
-  Outcome<void> mount(unsigned threads, const OwnerAlive& alive);
+  Outcome<void> mount(unsigned threads, const OwnerAlive& alive, const PinLocked& locked);
   Outcome<void> replay_journal();
 
   Medium& medium_;

@@ -80,12 +80,16 @@ ssize_t daxfs_extents(int fd, uint64_t offset, uint64_t length, struct daxfs_ext
  *     (char *)address + (o - offset / DAXFS_BLOCK_SIZE * DAXFS_BLOCK_SIZE)
  * and the address may be given to daxfs_unmap() (or munmap()) as it is.
  *
- * Opens the pool with the caller's own rights. Mapped with MAP_SYNC where the medium can, else with
- * MAP_SHARED alone; all or nothing. NULL with errno on failure: EACCES, ENOENT: the caller cannot
- * open the pool's path; ESTALE: another file is there now; ENOENT: no such pin of this open file
- * description; EOPNOTSUPP: the device maps in larger steps than these extents have (device DAX: 2
- * MiB), use daxfs_map_iov(); ENOMEM: no room, or more pieces than vm.max_map_count. The view must
- * not be used after the pin is gone; unmap it first. */
+ * Opens the pool with the caller's own rights, at the daemon's path. In a container, where the pool
+ * may lie elsewhere, at the path in the environment variable DAXFS_POOL if that fails; it has to be
+ * the same file (device and inode). The mapping keeps a shared lock (F_OFD_SETLK) on a byte far
+ * behind the pool's end that stands for the pin: by it a later daemon or fsck, in whatever pid
+ * namespace, knows that the blocks are in use, by a forked child, too. Mapped with MAP_SYNC where
+ * the medium can, else with MAP_SHARED alone; all or nothing. NULL with errno on failure: EACCES,
+ * ENOENT: the caller cannot open the pool's path; ESTALE: another file is there now; ENOENT: no
+ * such pin of this open file description; EOPNOTSUPP: the device maps in larger steps than these
+ * extents have (device DAX: 2 MiB), use daxfs_map_iov(); ENOMEM: no room, or more pieces than
+ * vm.max_map_count. The view must not be used after the pin is gone; unmap it first. */
 void* daxfs_map(int fd, uint64_t pin_id, size_t* length);
 int daxfs_unmap(void* address, size_t length);
 

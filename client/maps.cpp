@@ -131,24 +131,22 @@ class Pool {
     if (fd_ >= 0) close(fd_);
   }
 
-  bool open(int file, bool writable, std::uint64_t some_offset) {
+  bool open(int file, std::uint64_t pin_id, bool writable, std::uint64_t some_offset) {
     daxfs_pool_args pool = {};
     step_ = mapping_step(file, &pool);
     if (step_ == 0) return false;
-    // O_NONBLOCK: if something else is at that path by now, looking at it must not block.
-    const int mode = writable ? O_RDWR : O_RDONLY;
-    fd_ = ::open(pool.path, mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd_ < 0) return false;
     struct stat status;
-    if (fstat(fd_, &status) < 0) return false;
-    if (status.st_dev != pool.device || status.st_ino != pool.inode) {
-      errno = ESTALE;
-      return false;
+    if (!open_at(pool.path, pool, writable, &status)) {
+      // In a container it may lie elsewhere.
+      const char* const elsewhere = secure_getenv("DAXFS_POOL");
+      if (elsewhere == nullptr || *elsewhere == 0) return false;
+      if (!open_at(elsewhere, pool, writable, &status)) return false;
     }
     // Touching a mapping beyond the end would be SIGBUS. A device has no size here; it refuses by
     // itself.
     size_ = S_ISREG(status.st_mode) ? static_cast<std::uint64_t>(status.st_size) : UINT64_MAX;
     protection_ = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    lock(pin_id);
     choose_flags(round_down(some_offset, step_));
     return true;
   }
@@ -173,6 +171,38 @@ class Pool {
   }
 
  private:
+  // ESTALE if it is another file than the daemon's.
+  bool open_at(const char* path, const daxfs_pool_args& pool, bool writable, struct stat* status) {
+    // O_NONBLOCK: if something else is at that path by now, looking at it must not block.
+    const int mode = writable ? O_RDWR : O_RDONLY;
+    const int fd = ::open(path, mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0) return false;
+    const bool known = fstat(fd, status) == 0;
+    if (known && status->st_dev == pool.device && status->st_ino == pool.inode) {
+      fd_ = fd;
+      return true;
+    }
+    if (known) errno = ESTALE;
+    const KeepErrno keep;
+    close(fd);
+    return false;
+  }
+
+  // Tells later daemons, in whatever namespace, that somebody maps what the pin holds: the kernel
+  // keeps this lock until the last mapping of this open file has gone, forked children's included.
+  // The place is blockmap/pin_lock.h's. Where locks do not work, the pin has its process to go by.
+  void lock(std::uint64_t pin_id) const {
+    constexpr std::uint64_t kPinLocks = 1ull << 62;
+    if (pin_id >= kPinLocks) return;
+    const KeepErrno keep;
+    struct flock lock = {};
+    lock.l_type = F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(kPinLocks + pin_id);
+    lock.l_len = 1;
+    static_cast<void>(fcntl(fd_, F_OFD_SETLK, &lock));
+  }
+
   // Tried out beside the reservation: a MAP_FIXED that fails may already have removed what was
   // there, and another thread's mapping could take the place before the second try.
   void choose_flags(std::uint64_t offset) {
@@ -287,7 +317,8 @@ void* daxfs_map(int fd, std::uint64_t pin_id, std::size_t* length) {
   }
   Pinned pinned;
   Pool pool;
-  if (!pinned.load(fd, pin_id) || !pool.open(fd, pinned.writable, pinned.extents[0].pool_offset) ||
+  if (!pinned.load(fd, pin_id) ||
+      !pool.open(fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
       !pool.contains(pinned)) {
     return nullptr;
   }
@@ -324,7 +355,8 @@ ssize_t daxfs_map_iov(int fd, std::uint64_t pin_id, iovec* out, std::size_t capa
     return -1;
   }
   Pool pool;
-  if (!pool.open(fd, pinned.writable, pinned.extents[0].pool_offset) || !pool.contains(pinned)) {
+  if (!pool.open(fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
+      !pool.contains(pinned)) {
     return -1;
   }
   for (std::size_t i = 0; i < pinned.count; ++i) {

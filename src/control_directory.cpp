@@ -30,6 +30,7 @@ constexpr std::array kNodes = {
     Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},
     Node{"policy", Kind::policy, 0666},   Node{"events", Kind::events, 0400},
     Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
+    Node{"release", Kind::release, 0200},
 };
 
 constexpr InodeNumber number_of(std::size_t node) {
@@ -118,7 +119,9 @@ Status ControlDirectory::list(
 Result<struct stat> ControlDirectory::set_attributes(InodeNumber inode,
                                                      const AttributeChange& change) const {
   const Node* node = node_of(inode);
-  const bool empties = node != nullptr && node->kind == Kind::policy && change.size == 0;
+  const bool written =
+      node != nullptr && (node->kind == Kind::policy || node->kind == Kind::release);
+  const bool empties = written && change.size == 0;
   if (!empties || change.mode || change.uid || change.gid) return fail(EPERM);
   return attributes(inode);
 }
@@ -129,6 +132,7 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
   if (node == nullptr) return fail(ESTALE);
   auto file = std::make_unique<ControlFile>(node->kind, caller, filesystem_.gate().new_holder());
   const bool trusted = filesystem_.is_trusted(caller);
+  if (node->kind == Kind::release && !trusted) return fail(EPERM);
   if (node->kind == Kind::scrub) {
     if (!trusted) return fail(EPERM);
     auto scrub = Scrub::begin(filesystem_);
@@ -178,6 +182,7 @@ Result<std::string> ControlDirectory::read_scrub(ControlFile& file, std::size_t 
 }
 
 Status ControlDirectory::read_on(ControlFile& file) {
+  if (file.kind_ == Kind::release) return fail(EBADF);
   if (file.kind_ == Kind::policy || file.kind_ == Kind::metrics) {
     file.text_ += file.kind_ == Kind::policy ? format_policy(filesystem_.gate().options())
                                              : filesystem_.metrics();
@@ -205,6 +210,7 @@ Status ControlDirectory::read_on(ControlFile& file) {
 }
 
 Status ControlDirectory::write(ControlFile& file, std::string_view text, const Caller& caller) {
+  if (file.kind_ == Kind::release) return filesystem_.release_pin(text, caller);
   if (file.kind_ != Kind::policy) return fail(EBADF);
   // A program that runs as root may write what a stranger gave it as its standard error.
   if (!filesystem_.is_trusted(file.caller_)) return fail(EPERM);

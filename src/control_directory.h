@@ -33,7 +33,17 @@ namespace daxfs {
 // One open file of the control directory.
 class ControlFile {
  public:
-  enum class Kind : std::uint8_t { status, pins, leases, limbo, policy, events, metrics, scrub };
+  enum class Kind : std::uint8_t {
+    status,
+    pins,
+    leases,
+    limbo,
+    policy,
+    events,
+    metrics,
+    scrub,
+    release
+  };
   ControlFile(Kind kind, const Caller& caller, HolderId holder)
       : kind_(kind), caller_(caller), holder_(holder) {}
 

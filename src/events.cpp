@@ -20,7 +20,7 @@ Result<EventLog::ReaderRef> Filesystem::listen(std::function<void()> has_news) {
                               .offset = pin->offset.value,
                               .length = pin->length.value,
                               .policy = policy,
-                              .process = one.owner.process},
+                              .process = one.process},
                      .time = now,
                      .pins = one.pins});
     }

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "blockmap/pin_lock.h"
 #include "src/memory_reserve.h"
 
 namespace daxfs {
@@ -65,7 +66,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
   if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
   grace_ = std::make_unique<Grace>(gate_);
   survivors_ = std::make_unique<Survivors>(
-      gate_, *grace_, volume_,
+      gate_, *grace_, volume_, pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
       [this](InodeNumber number, std::uint32_t generation) -> InodeRef {
         auto inode = cache_.get(number);
         if (!inode || (*inode)->record.generation != generation) return {};

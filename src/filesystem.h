@@ -261,6 +261,9 @@ class Filesystem {
   // --- policies (policy.cpp) ---
   // Switches policies live: see change_policy(). EPERM unless the caller may.
   Outcome<void> set_policy(std::string_view text, const Caller& caller);
+  // Ends a survivor's pin, given by its number in decimal, whose process cannot be seen
+  // (Survivors::release()). EPERM: not this caller; EINVAL: no number.
+  Status release_pin(std::string_view text, const Caller& caller);
   bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
   uid_t mounter() const { return mounter_; }
 

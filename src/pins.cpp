@@ -2,6 +2,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <charconv>
 #include <mutex>
 #include <shared_mutex>
 
@@ -263,15 +264,9 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
 }
 
 Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest& request) {
-  // Who cannot be named (a caller in another pid namespace) cannot be recorded either.
-  const auto owner = processes_.owner(request.requester.process, request.requester.uid);
-  if (!owner) {
-    gate_.record_pin(file.holder, pin, 0);
-    return {};
-  }
   const auto since = std::chrono::system_clock::now().time_since_epoch();
   const auto slot = volume_.pin_records().add(
-      {.owner = *owner,
+      {.owner = processes_.owner(request.requester.process, request.requester.uid),
        .inode = request.inode,
        .generation = file.inode->record.generation,
        .offset = request.offset,
@@ -287,11 +282,18 @@ Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest&
 
 Status Filesystem::adopt(OpenFile& file, PinId pin, const Caller& caller) {
   const pid_t process = processes_.process(caller.thread);
-  const auto owner = processes_.owner(process, caller.uid);
-  if (!owner) return fail(owner.error().code);
-  const Status moved = survivors_->give(pin, *owner, file);
+  const Status moved = survivors_->give(pin, processes_.owner(process, caller.uid), file);
   if (moved) file.ever_pinned = true;
   return moved;
+}
+
+Status Filesystem::release_pin(std::string_view text, const Caller& caller) {
+  if (!is_trusted(caller)) return fail(EPERM);
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return fail(EINVAL);
+  return survivors_->release(PinId{number});
 }
 
 Result<Filesystem::PinnedExtents> Filesystem::pin_extents(OpenFile& file, PinId pin,

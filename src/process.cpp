@@ -61,8 +61,7 @@ pid_t ProcessTable::process(pid_t thread) {
   return process;
 }
 
-Result<PinOwner> ProcessTable::owner(pid_t process, uid_t uid) {
-  if (process <= 0) return fail(ESRCH);
+PinOwner ProcessTable::owner(pid_t process, uid_t uid) {
   constexpr std::size_t kMostKnown = 4096;
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
@@ -75,11 +74,10 @@ Result<PinOwner> ProcessTable::owner(pid_t process, uid_t uid) {
       return owner;
     }
   }
-  const auto owner = identify_process(process, uid);
-  if (!owner) return owner;
+  const PinOwner owner = describe_holder(process, uid);
   const std::lock_guard guard(mutex_);
   if (owners_.size() >= kMostKnown) owners_.clear();
-  owners_[process] = {*owner, now.tv_sec + 1};
+  owners_[process] = {owner, now.tv_sec + 1};
   return owner;
 }
 

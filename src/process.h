@@ -27,9 +27,8 @@ class ProcessTable {
  public:
   // process_of_thread(). Lock-free.
   pid_t process(pid_t thread);
-  // The identity of a process, for what has to outlive the daemon. ESRCH: it is gone, or not to be
-  // seen from here (0: a caller in another pid namespace).
-  Result<PinOwner> owner(pid_t process, uid_t uid);
+  // Who it is, as far as that can be told, for what has to outlive the daemon (describe_holder()).
+  PinOwner owner(pid_t process, uid_t uid);
 
  private:
   struct Known {

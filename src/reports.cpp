@@ -51,6 +51,8 @@ void shorten_path(json& object) {
 class CommandNames {
  public:
   const std::string& of(pid_t process) {
+    static const std::string kUnnamed = "(another pid namespace)";
+    if (process <= 0) return kUnnamed;
     if (process != last_ || name_.empty()) name_ = command_of(process);
     last_ = process;
     return name_;
@@ -196,7 +198,8 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                     {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
           });
     }
-    case DAXFS_QUERY_LEASES:
+    case DAXFS_QUERY_LEASES: {
+      CommandNames commands;
       return pages.list<Gate::LeaseState>(
           [&](std::size_t limit) { return gate_.leases_after(LeaseId{cursor}, limit); },
           [](const Gate::LeaseState& state) { return state.lease.id.value; },
@@ -212,9 +215,10 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                     {"breaking", breaking.has_value()},
                     {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
                     {"pid", lease.requester.process},
-                    {"command", command_of(lease.requester.process)},
+                    {"command", commands.of(lease.requester.process)},
                     {"uid", lease.requester.uid}};
           });
+    }
     case DAXFS_QUERY_LIMBO:
       return pages.list<Gate::LimboInfo>(
           [&](std::size_t limit) { return gate_.limbo_from(PoolBlock(cursor), limit); },

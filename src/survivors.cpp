@@ -35,38 +35,33 @@ PinId last_surviving_pin(const Volume& volume) {
   return last;
 }
 
-Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, const FindInode& find_inode,
-                     WriteUnpinned write_unpinned)
-    : gate_(gate), grace_(grace), write_unpinned_(std::move(write_unpinned)) {
+Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked locked,
+                     const FindInode& find_inode, WriteUnpinned write_unpinned)
+    : gate_(gate),
+      grace_(grace),
+      locked_(std::move(locked)),
+      write_unpinned_(std::move(write_unpinned)) {
   if (volume.survivors().empty()) return;
   for (const SurvivingPin& survivor : volume.survivors()) restore(survivor, find_inode);
   gate_.detached_unasked(volume.survivors_limbo());
-  for (const auto& process : processes_) {
-    spdlog::info(
-        "process {} ({}) still holds {} pins of a former mount; their blocks stay as they "
-        "are until it exits",
-        process->owner.process, process->owner.uid, process->pins.size());
-  }
 
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
-  bool watching =
+  const bool watching =
       epoll_.get() >= 0 && stop_.get() >= 0 && add_to(epoll_.get(), stop_.get(), nullptr);
-  std::vector<Process*> dead;
-  for (const auto& process : processes_) {
-    process->pidfd = UniqueFd(open_pidfd(process->owner.process));
-    // Looked at after the pidfd was opened: it may be another process's that has the number now.
-    if (!is_alive(process->owner)) {
-      dead.push_back(process.get());
-    } else if (process->pidfd.get() < 0 || !watching ||
-               !add_to(epoll_.get(), process->pidfd.get(), process.get())) {
-      spdlog::warn("cannot watch process {}: {}; what it holds stays until the next mount",
-                   process->owner.process, strerror(errno));
-    }
+  if (!watching) {
+    spdlog::warn("cannot watch holders of a former mount: {}; what they hold stays until the next",
+                 strerror(errno));
+    return;
   }
-  for (Process* process : dead) gone(*process);
-  if (!watching) return;
-
+  {
+    const std::lock_guard guard(mutex_);
+    std::vector<Process*> dead;
+    for (const auto& process : processes_) {
+      if (is_dead(*process)) dead.push_back(process.get());
+    }
+    for (Process* process : dead) gone(*process);
+  }
   thread_ = background_thread("daxfs-survivors", [this] { watch(); });
 }
 
@@ -87,6 +82,10 @@ Survivors::Process& Survivors::process_of(const PinOwner& owner) {
   }
   processes_.push_back(std::make_shared<Process>());
   processes_.back()->owner = owner;
+  // A number of another namespace is another process's here.
+  const Judgement found = judge(owner);
+  const bool ours = owner.pid_namespace == 0 || owner.pid_namespace == own_pid_namespace();
+  processes_.back()->shown = found.life == Life::alive || !ours ? found.process : owner.process;
   processes_.back()->holder = gate_.new_holder();
   return *processes_.back();
 }
@@ -103,7 +102,7 @@ void Survivors::restore(const SurvivingPin& survivor, const FindInode& find_inod
                      .length = record.length,
                      .kind = PinKind::long_term,
                      .write = record.write,
-                     .requester = {record.owner.process, record.owner.uid},
+                     .requester = {process.shown, record.owner.uid},
                      .since = Clock::time_point(std::chrono::duration_cast<Clock::duration>(since)),
                      .record = survivor.slot.position,
                      .lease = {}},
@@ -123,9 +122,11 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
     if (found == process->pins.end()) continue;
     const Pin& pin = found->second;
     // The user may have changed since (setuid); the process is the same.
-    const bool same_process = process->owner.process == to.process &&
-                              process->owner.start_time == to.start_time &&
-                              process->owner.boot == to.boot;
+    // Who has no name could be anybody.
+    const bool same_process =
+        to.process > 0 && to.start_time != 0 && process->owner.process == to.process &&
+        process->owner.start_time == to.start_time && process->owner.boot == to.boot &&
+        (process->owner.pid_namespace == to.pid_namespace || process->owner.pid_namespace == 0);
     if (!same_process || file.inode->number != pin.inode ||
         file.inode->record.generation != pin.generation) {
       return fail(EPERM);
@@ -148,37 +149,138 @@ std::vector<Survivors::Survivor> Survivors::list() const {
   for (const auto& process : processes_) {
     if (process->pins.empty()) continue;
     out.push_back(
-        {process->owner, process->holder, process->pins.begin()->first, process->pins.size()});
+        {process->shown, process->holder, process->pins.begin()->first, process->pins.size()});
   }
   return out;
 }
 
+Status Survivors::release(PinId pin) {
+  const std::lock_guard guard(mutex_);
+  for (const auto& process : processes_) {
+    if (!process->pins.contains(pin)) continue;
+    if (process->pidfd.get() >= 0 || (locked_ && locked_(pin.value))) return fail(EBUSY);
+    const ProcessRef kept = process;
+    end(*kept, {&pin, 1});
+    forget_if_empty(*kept);
+    return {};
+  }
+  return fail(ENOENT);
+}
+
+bool Survivors::is_dead(Process& process) {
+  const Judgement found = judge(process.owner);
+  note_locks(process);
+  const auto locks =
+      std::ranges::count_if(process.pins, [](const auto& pin) { return pin.second.locked; });
+  if (found.life == Life::alive) {
+    process.pidfd = UniqueFd(open_pidfd(found.process));
+    // Looked at after the pidfd was opened: it may be another process's that has the number now.
+    if (judge(process.owner).life == Life::dead) {
+      process.pidfd = UniqueFd();
+      return true;
+    }
+    if (process.pidfd.get() < 0 || !add_to(epoll_.get(), process.pidfd.get(), &process)) {
+      spdlog::warn("cannot watch process {}: {}; what it holds stays until the next mount",
+                   found.process, strerror(errno));
+    } else {
+      spdlog::info(
+          "process {} ({}) still holds {} pins of a former mount; their blocks stay as they are "
+          "until it exits",
+          found.process, process.owner.uid, process.pins.size());
+    }
+    return false;
+  }
+  if (locks != 0) {
+    spdlog::info(
+        "{} pins of a former mount (user {}) are still mapped, by a child of their process or in "
+        "another pid namespace; their blocks stay as they are until the mappings have gone",
+        locks, process.owner.uid);
+  }
+  const auto others = process.pins.size() - static_cast<std::size_t>(locks);
+  if (found.life == Life::unknown && others != 0) {
+    spdlog::warn(
+        "{} pins of a former mount (user {}, the first is {}) belong to a process that cannot be "
+        "seen from this pid namespace; their blocks stay as they are. If it has gone, `daxfsctl "
+        "release MOUNTPOINT --pin ID` ends each; a reboot ends all",
+        others, process.owner.uid, process.pins.begin()->first.value);
+  }
+  return found.life == Life::dead;
+}
+
 void Survivors::watch() {
+  constexpr int kLookMs = 500;
   for (;;) {
     epoll_event event{};
-    const int got = epoll_wait(epoll_.get(), &event, 1, -1);
+    const int got = epoll_wait(epoll_.get(), &event, 1, waits_for_locks() ? kLookMs : -1);
     if (got < 0 && errno == EINTR) continue;
-    if (got <= 0 || event.data.ptr == nullptr) return;
-    gone(*static_cast<Process*>(event.data.ptr));
+    if (got < 0 || (got > 0 && event.data.ptr == nullptr)) return;
+    const std::lock_guard guard(mutex_);
+    if (got > 0) gone(*static_cast<Process*>(event.data.ptr));
+    look_at_locks();
   }
 }
 
-void Survivors::gone(Process& process) {
+bool Survivors::waits_for_locks() const {
   const std::lock_guard guard(mutex_);
-  const auto found = std::ranges::find(processes_, &process, &ProcessRef::get);
-  const ProcessRef ended = std::move(*found);
-  processes_.erase(found);
-  ended->pidfd = UniqueFd();
-  const auto unpinned = [written = write_unpinned_, ended](const std::vector<PinInfo>&) {
-    for (auto& [number, pin] : ended->pins) {
-      if (pin.written) written(*pin.written, 1);
+  return std::ranges::any_of(processes_, [](const ProcessRef& process) {
+    return process->pidfd.get() < 0 &&
+           std::ranges::any_of(process->pins, [](const auto& pin) { return pin.second.locked; });
+  });
+}
+
+void Survivors::look_at_locks() {
+  const std::vector<ProcessRef> all = processes_;
+  for (const ProcessRef& process : all) {
+    if (process->pidfd.get() >= 0) continue;
+    std::vector<PinId> ended;
+    for (const auto& [number, pin] : process->pins) {
+      if (pin.locked && !locked_(number.value)) ended.push_back(number);
     }
+    end(*process, ended);
+    forget_if_empty(*process);
+  }
+}
+
+void Survivors::note_locks(Process& process) {
+  for (auto& [number, pin] : process.pins) pin.locked = locked_ && locked_(number.value);
+}
+
+void Survivors::gone(Process& process) {
+  process.pidfd = UniqueFd();
+  note_locks(process);
+  std::vector<PinId> ended;
+  for (const auto& [number, pin] : process.pins) {
+    if (!pin.locked) ended.push_back(number);
+  }
+  end(process, ended);
+  forget_if_empty(process);
+}
+
+void Survivors::end(Process& process, std::span<const PinId> pins) {
+  if (pins.empty()) return;
+  // In a holder of their own: the others of the process stay.
+  const HolderId leaver = gate_.new_holder();
+  auto written = std::make_shared<std::vector<InodeRef>>();
+  for (const PinId number : pins) {
+    const auto found = process.pins.find(number);
+    if (!gate_.move_pin(process.holder, number, leaver)) continue;
+    if (found->second.written) written->push_back(std::move(found->second.written));
+    process.pins.erase(found);
+  }
+  const auto unpinned = [tell = write_unpinned_, written](const std::vector<PinInfo>&) {
+    for (const InodeRef& inode : *written) tell(*inode, 1);
+    written->clear();
   };
   if (gate_.options().exit_grace_ms != 0) {
-    grace_.begin(ended->holder, unpinned);
+    grace_.begin(leaver, unpinned);
   } else {
-    unpinned(gate_.drop(ended->holder));
+    unpinned(gate_.drop(leaver));
   }
+}
+
+void Survivors::forget_if_empty(Process& process) {
+  if (!process.pins.empty()) return;
+  std::erase_if(processes_, [&](const ProcessRef& one) { return one.get() == &process; });
 }
 
 }  // namespace daxfs

@@ -4,6 +4,11 @@
 // At the mount each such process becomes a holder of its own at the gate, with all its recorded
 // pins. When it exits (a pidfd tells) they are in grace and then end; or they go to a descriptor
 // that it opens (daxfs_adopt()). Blocks that no file has any more are in limbo until then.
+//
+// A pin that somebody maps under its lock (pin_lock.h) stays, also when its process has ended: a
+// forked child may have the mapping. And a process that cannot be seen from here (another pid
+// namespace) can only be told by its locks: pins that had one end after it. The others stay until
+// the administrator releases them.
 #pragma once
 
 #include <functional>
@@ -36,8 +41,8 @@ class Survivors {
   using WriteUnpinned = std::function<void(Inode&, std::uint32_t)>;
 
   // Puts the volume's survivors into the gate. All that is given outlives this object.
-  Survivors(Gate& gate, Grace& grace, const Volume& volume, const FindInode& find_inode,
-            WriteUnpinned write_unpinned);
+  Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked locked,
+            const FindInode& find_inode, WriteUnpinned write_unpinned);
   ~Survivors();  // stop(); the records stay, for the next mount
   Survivors(const Survivors&) = delete;
   Survivors& operator=(const Survivors&) = delete;
@@ -49,9 +54,13 @@ class Survivors {
   // process's, or of another file; EBADF: a write pin, and the file is not open for writing.
   Status give(PinId pin, const PinOwner& to, OpenFile& file);
 
+  // Ends a pin whose process cannot be seen, for who knows that it has gone. ENOENT: no such pin is
+  // left over; EBUSY: its process lives, or somebody maps its blocks.
+  Status release(PinId pin);
+
   // Those who still hold something of a former mount.
   struct Survivor {
-    PinOwner owner;
+    pid_t process = 0;  // 0: it cannot be named here
     HolderId holder;
     PinId first;  // of its pins
     std::size_t pins = 0;
@@ -62,12 +71,14 @@ class Survivors {
   struct Pin {
     InodeNumber inode;
     std::uint32_t generation = 0;
-    InodeRef written;  // of a write pin: keeps the inode's count of these
+    InodeRef written;     // of a write pin: keeps the inode's count of these
+    bool locked = false;  // when last looked at
   };
   struct Process {
     PinOwner owner;
+    pid_t shown = 0;  // its number here, as far as that can be told
     HolderId holder;
-    UniqueFd pidfd;
+    UniqueFd pidfd;  // while it is known to live
     std::map<PinId, Pin> pins;
   };
   using ProcessRef = std::shared_ptr<Process>;
@@ -75,10 +86,20 @@ class Survivors {
   void restore(const SurvivingPin& pin, const FindInode& find_inode);
   Process& process_of(const PinOwner& owner);
   void watch();
-  void gone(Process& process);
+  // Begins to watch it, if it can be seen to live. Whether it is dead.
+  bool is_dead(Process& process);
+  // Whether pins of processes that nobody watches are locked: they have to be looked at in time.
+  bool waits_for_locks() const;
+  // With the lock held:
+  void look_at_locks();
+  void note_locks(Process& process);
+  void gone(Process& process);  // what is not locked ends
+  void end(Process& process, std::span<const PinId> pins);
+  void forget_if_empty(Process& process);
 
   Gate& gate_;
   Grace& grace_;
+  const PinLocked locked_;
   const WriteUnpinned write_unpinned_;
   mutable std::mutex mutex_;  // protects processes_; taken before the gate's
   std::vector<ProcessRef> processes_;

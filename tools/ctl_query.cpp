@@ -142,7 +142,7 @@ Outcome<void> Mount::set_policy(const std::string& settings) const {
   return problem(code, fmt::format("{}: {}", path_, std::string_view(args.text, args.length)));
 }
 
-Outcome<UniqueFd> Mount::open_control(const char* name) const {
+Outcome<UniqueFd> Mount::open_control(const char* name, int flags) const {
   if (const auto ours = check_is_ours(); !ours) return std::unexpected(ours.error());
   // Up to the mount's root: where the next step would lead out of the filesystem.
   struct stat status;
@@ -165,11 +165,11 @@ Outcome<UniqueFd> Mount::open_control(const char* name) const {
     at = std::move(above);
   }
   const std::string file = std::string(".daxfs/") + name;
-  UniqueFd fd(openat(at->get(), file.c_str(), kOpenFlags));
+  UniqueFd fd(openat(at->get(), file.c_str(), kOpenFlags | flags));
   if (fd) return fd;
   if (errno == EACCES || errno == EPERM) {
     return problem(
-        EPERM, fmt::format("{}: only root and the user who mounted may read its {}", path_, name));
+        EPERM, fmt::format("{}: only root and the user who mounted may use its {}", path_, name));
   }
   if (errno == ENOENT) {
     return problem(ENOENT, fmt::format("{}: no {} in what is mounted there: is it only a part of a "

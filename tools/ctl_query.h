@@ -1,6 +1,8 @@
 // Asking the daemon: finds a descriptor for any path of a mount and walks the answer.
 #pragma once
 
+#include <fcntl.h>
+
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -29,7 +31,7 @@ class Mount {
   // Settings as DAXFS_IOC_POLICY takes them.
   Outcome<void> set_policy(const std::string& settings) const;
   // A file of the mount's control directory, opened for reading; reads do not wait.
-  Outcome<UniqueFd> open_control(const char* name) const;
+  Outcome<UniqueFd> open_control(const char* name, int flags = O_RDONLY) const;
 
  private:
   Outcome<void> check_is_ours() const;

@@ -1,8 +1,12 @@
 #include "tools/ctl_views.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string_view>
 #include <utility>
@@ -156,6 +160,30 @@ Outcome<void> set_policy(const std::string& path, const std::string& settings, b
                "corruption\n");
   }
   return show_policy(path, json);
+}
+
+Outcome<void> release(const std::string& path, std::uint64_t pin) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  const auto control = mount->open_control("release", O_WRONLY);
+  if (!control) return std::unexpected(control.error());
+  const std::string text = fmt::format("{}\n", pin);
+  if (::write(control->get(), text.data(), text.size()) == static_cast<ssize_t>(text.size())) {
+    return {};
+  }
+  switch (const int code = errno) {
+    case ENOENT:
+      return problem(code, fmt::format("{}: pin {}: no such pin is left of a former mount; see "
+                                       "`daxfsctl pins`",
+                                       path, pin));
+    case EBUSY:
+      return problem(code,
+                     fmt::format("{}: pin {}: its process lives, or somebody maps its blocks; "
+                                 "end that process (lslocks names it)",
+                                 path, pin));
+    default:
+      return problem(code, fmt::format("{}: pin {}: {}", path, pin, std::strerror(code)));
+  }
 }
 
 Outcome<void> show_pins(const std::string& path, bool json) {

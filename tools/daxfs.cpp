@@ -18,6 +18,7 @@
 #include <system_error>
 #include <thread>
 
+#include "blockmap/pin_lock.h"
 #include "blockmap/pinned_pages.h"
 #include "blockmap/pool.h"
 #include "blockmap/size_text.h"
@@ -112,7 +113,8 @@ Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options
   const daxfs::OwnerAlive alive =
       options.gate.exit_grace_ms == 0 ? daxfs::is_alive : daxfs::may_be_in_use;
   auto volume = daxfs::Volume::open((*pool)->medium(), (*pool)->path(), options.read_only,
-                                    std::max(1u, std::thread::hardware_concurrency()), alive);
+                                    std::max(1u, std::thread::hardware_concurrency()), alive,
+                                    daxfs::pin_locks_of((*pool)->descriptor()));
   if (!volume) return std::unexpected(volume.error());
 
   const daxfs::MemoryReserve reserve;

@@ -35,6 +35,7 @@ constexpr const char* kAnyPath = "the mount point, or any path in the mount";
 
 constexpr const char* kPolicy = "policy";
 constexpr const char* kScrub = "scrub";
+constexpr const char* kRelease = "release";
 
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
@@ -46,7 +47,8 @@ constexpr Command kCommands[] = {
     {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
     {"extents", "a regular file in the mount",
      "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
-    {"events", kAnyPath, "each pin, lease, break and waiting request as it happens, until interrupted",
+    {"events", kAnyPath,
+     "each pin, lease, break and waiting request as it happens, until interrupted",
      daxfs::ctl::show_events},
 };
 
@@ -56,15 +58,25 @@ std::optional<std::string> settings_of(const std::vector<std::string>& words) {
   return fmt::format("{}", fmt::join(words.begin() + 1, words.end(), " "));
 }
 
+void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
+  CLI::App* const release = app.add_subcommand(
+      kRelease, "ends a pin of a former mount whose process cannot be seen and has gone");
+  release->add_option("PATH", path, kAnyPath)->required();
+  release->add_option("--pin", pin, "its number, as `pins` shows it")->required();
+}
+
 int command(int argc, char** argv) {
   CLI::App app("Shows what a mounted daxfs is doing, and switches its policies.", "daxfsctl");
   app.failure_message(daxfs::usage_message);
   app.footer(
-      "Root and the user who mounted see all pins and leases; other users see their own. Only root\n"
+      "Root and the user who mounted see all pins and leases; other users see their own. Only "
+      "root\n"
       "and that user may switch policies, see events and scrub.\n"
-      "`policy PATH set defer` is short for pin_policy=defer. The settings are the mount options of\n"
+      "`policy PATH set defer` is short for pin_policy=defer. The settings are the mount options "
+      "of\n"
       "the same names: daxfs --help explains them. PATH/.daxfs/ has all of this as files.\n"
-      "A scrub finds the damage that fsck.daxfs finds, and differences between memory and pool. It\n"
+      "A scrub finds the damage that fsck.daxfs finds, and differences between memory and pool. "
+      "It\n"
       "repairs nothing. If a difference could destroy data, it stops all changes; status says so.\n"
       "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage, 4 a scrub has\n"
       "found damage.");
@@ -77,15 +89,18 @@ int command(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command.name, command.help);
     sub->add_option("PATH", path, command.path_help)->required();
     if (command.name == kPolicy) {
-      sub->add_option("CHANGE", change,
-                      "set SETTING...: such as `set defer`, or `set pin_policy=wait "
-                      "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
+      sub->add_option(
+          "CHANGE", change,
+          "set SETTING...: such as `set defer`, or `set pin_policy=wait "
+          "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
     }
     sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
   }
   CLI::App* scrub = app.add_subcommand(kScrub, "checks the filesystem while it is in use");
   scrub->add_option("PATH", path, kAnyPath)->required();
   scrub->add_flag("--json", json, "print JSON (sizes in bytes)");
+  std::uint64_t pin = 0;
+  add_release(app, path, pin);
   app.add_flag("--json", json, "the same, before the command");
   try {
     app.parse(argc, argv);
@@ -105,6 +120,7 @@ int command(int argc, char** argv) {
 
   daxfs::Outcome<void> shown;
   bool clean = true;
+  if (app.got_subcommand(kRelease)) shown = daxfs::ctl::release(path, pin);
   if (app.got_subcommand(kScrub)) {
     const auto scrubbed = daxfs::ctl::scrub(path, json);
     if (scrubbed) {

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "blockmap/fsck/fsck.h"
+#include "blockmap/pin_lock.h"
 #include "blockmap/pool.h"
 #include "blockmap/private_medium.h"
 #include "tools/fsck_options.h"
@@ -79,6 +80,7 @@ class Command {
     options.repair_up_to = repair_up_to;
     options.progress = &progress_;
     options.cancelled = &cancelled;
+    options.locked = pin_locks_of(pool_->descriptor());
     options.next_data = [this](PoolOffset from) { return next_data(from); };
     std::unique_ptr<PrivateMedium> copy;
     if (only_look) {

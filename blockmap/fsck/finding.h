@@ -109,6 +109,8 @@ struct Options {
   // The first place from here on that may hold anything but zeroes; empty: this one. Reading the
   // holes of a sparse pool can fill them (tmpfs).
   std::function<PoolOffset(PoolOffset)> next_data;
+  // Whether the pin with this number is locked (pin_lock.h); empty: none is.
+  std::function<bool(std::uint64_t)> locked;
 };
 
 }  // namespace daxfs::fsck

@@ -7,6 +7,7 @@
 
 #include "blockmap/check.h"
 #include "blockmap/fsck/passes.h"
+#include "blockmap/pinned_pages.h"
 #include "blockmap/volume.h"
 
 namespace daxfs::fsck {
@@ -87,7 +88,8 @@ class Run {
       context_.accept(Code::medium, Severity::fatal, "pool", "writing to it failed");
     }
     if (stopped()) return;
-    const CheckReport verdict = check_volume(context_.medium, name_);
+    const CheckReport verdict =
+        check_volume(context_.medium, name_, may_be_in_use, context_.options.locked);
     for (const std::string& error : verdict.errors) {
       context_.accept(Code::medium, Severity::fatal, "pool",
                       fmt::format("the final check still says: {}", error));
@@ -101,7 +103,8 @@ class Run {
   }
 
   void mount_once() {
-    auto volume = Volume::open(context_.medium, name_, false, threads());
+    auto volume = Volume::open(context_.medium, name_, false, threads(), may_be_in_use,
+                               context_.options.locked);
     if (!volume) {
       context_.accept(Code::medium, Severity::fatal, "pool", volume.error().text);
       return;

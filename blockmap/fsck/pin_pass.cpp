@@ -111,7 +111,7 @@ class PinSlots {
   void check_pin(PinSlot slot, const PinHead& head) {
     std::vector<PoolRange> blocks;
     const char* const wrong = collect(head, blocks);
-    const bool lives = head.process != 0 && is_owner_alive(head);
+    const bool lives = is_in_use(head);
     if (wrong == nullptr) {
       if (lives) kept_.insert(kept_.end(), blocks.begin(), blocks.end());
       return;
@@ -122,20 +122,18 @@ class PinSlots {
                               : lives ? Severity::loss
                                       : Severity::repairable;
     const std::string cost =
-        torn || !lives ? std::string()
-                       : fmt::format(
-                             ": process {} lives, and others may get blocks that it still "
-                             "has pinned",
-                             head.process);
+        torn || !lives
+            ? std::string()
+            : fmt::format(
+                  ": {} may live, and others get blocks that it still has pinned",
+                  head.process != 0 ? fmt::format("process {}", head.process) : "its holder");
     if (found(slot, severity, fmt::format("{}; dropped{}", wrong, cost))) drop(slot);
   }
 
   // What is wrong with a pin, or nullptr; then its blocks. Its continuations are claimed in any
   // case, as a mount does it: both agree about who comes first, and none is walked over twice.
   const char* collect(const PinHead& head, std::vector<PoolRange>& blocks) {
-    if (head.process == 0 || head.process > std::numeric_limits<std::int32_t>::max()) {
-      return "names no process";
-    }
+    if (names_nobody(head)) return "names no process";
     if (head.inode == 0) return "names no inode";
     if (head.offset > kMaxOffset || head.length > kMaxOffset) return "has an impossible range";
     if ((head.flags & ~pmem::kPinWrite) != 0) return "has unknown flags";
@@ -172,12 +170,20 @@ class PinSlots {
                                    (block >= start && block - start < context_.pin_blocks.ready));
   }
 
-  bool is_owner_alive(const PinHead& head) {
-    PinOwner owner{static_cast<pid_t>(head.process), head.start_time, {}, head.uid};
+  static bool names_nobody(const PinHead& head) {
+    return (head.process == 0 && head.start_time != 0) ||
+           head.process > std::numeric_limits<std::int32_t>::max();
+  }
+
+  bool is_in_use(const PinHead& head) {
+    if (names_nobody(head)) return false;
+    PinOwner owner{
+        static_cast<pid_t>(head.process), head.start_time, {}, head.uid, head.pid_namespace};
     std::memcpy(owner.boot.data(), head.boot.data(), head.boot.size());
     const auto [known, fresh] = alive_.try_emplace(owner, false);
     if (fresh) known->second = may_be_in_use(owner);
-    return known->second;
+    const auto& locked = context_.options.locked;
+    return known->second || (locked && locked(head.pin_id));
   }
 
   static constexpr const char* kLacksPart = "lacks a part";

@@ -172,6 +172,38 @@ TEST_CASE_METHOD(Fixture, "several pins of a block keep it, each by itself") {
   CHECK(free_blocks(*volume) == all_free - 1);
 }
 
+TEST_CASE_METHOD(Fixture, "a pin that is locked survives its process") {
+  pin({blocks.front()}, 2);
+  pin({blocks.back()}, 3);
+  detach(to_end(FileBlock(0)));
+  volume.reset();
+  unsigned asked = 0;
+  const PinLocked locked = [&](std::uint64_t pin_id) {
+    ++asked;
+    return pin_id == file.number.value;
+  };
+  auto opened = Volume::open(
+      *medium, "test.pool", false, 1, [](const PinOwner& owner) { return owner.process == 2; },
+      locked);
+  REQUIRE(opened);
+  CHECK(asked == 1);
+  CHECK((*opened)->survivors().size() == 2);
+  opened->reset();
+  crash(nobody);
+  CHECK(volume->survivors().empty());
+}
+
+TEST_CASE_METHOD(Fixture, "what is recorded of a holder comes back") {
+  PinRecord record = pin_of(7);
+  record.owner.process = 0;
+  record.owner.start_time = 0;
+  record.owner.pid_namespace = 4026532000;
+  REQUIRE(volume->pin_records().add(record, std::vector{blocks.front()}));
+  crash();
+  REQUIRE(volume->survivors().size() == 1);
+  CHECK(volume->survivors()[0].pin == record);
+}
+
 TEST_CASE_METHOD(Fixture, "a check counts what living processes keep") {
   const auto self = identify_process(::getpid(), ::getuid());
   REQUIRE(self);

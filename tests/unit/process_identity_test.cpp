@@ -1,8 +1,10 @@
 #include "blockmap/process_identity.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,10 +72,77 @@ TEST_CASE("a process is told from others, and from itself in another life") {
   PinOwner other = *self;
   SECTION("another start") { ++other.start_time; }
   SECTION("another boot") { other.boot[15] ^= std::byte{1}; }
-  SECTION("no process") { other.process = 0; }
   SECTION("a negative number") { other.process = -1; }
   SECTION("a number that nobody has") { other.process = 1 << 30; }
   CHECK_FALSE(is_alive(other));
+}
+
+TEST_CASE("who cannot be seen counts as alive") {
+  const PinOwner unnamed = describe_holder(0, 77);
+  CHECK(unnamed.process == 0);
+  CHECK(unnamed.start_time == 0);
+  CHECK(unnamed.uid == 77);
+  CHECK(unnamed.boot == *boot_id());
+  CHECK(judge(unnamed).life == Life::unknown);
+  CHECK(is_alive(unnamed));
+  PinOwner former = unnamed;
+  former.boot[3] ^= std::byte{1};
+  CHECK(judge(former).life == Life::dead);
+
+  // Named, but of unknown start: another process may have the number now.
+  PinOwner self = describe_holder(::getpid(), ::getuid());
+  CHECK(self == *identify_process(::getpid(), ::getuid()));
+  CHECK(judge(self).life == Life::alive);
+  CHECK(judge(self).process == ::getpid());
+  self.start_time = 0;
+  CHECK(judge(self).life == Life::unknown);
+  self.process = 1 << 30;
+  CHECK(judge(self).life == Life::dead);
+}
+
+TEST_CASE("a process of another pid namespace is no namesake of it") {
+  PinOwner owner = *identify_process(::getpid(), ::getuid());
+  CHECK(owner.pid_namespace == own_pid_namespace());
+  // As an older daxfs has recorded it.
+  owner.pid_namespace = 0;
+  CHECK(judge(owner).life == Life::alive);
+  owner.pid_namespace = own_pid_namespace() ^ 1;
+  constexpr std::uint32_t kInitial = 0xEFFFFFFC;
+  const bool sees_all = own_pid_namespace() == kInitial && ::geteuid() == 0;
+  CHECK(judge(owner).life == (sees_all ? Life::dead : Life::unknown));
+}
+
+TEST_CASE("a process in a pid namespace below is found from the first one") {
+  if (own_pid_namespace() != 0xEFFFFFFC || ::geteuid() != 0)
+    SKIP("needs root, outside of containers");
+  pid_t inner = 0;
+  Child child([](int fd) {
+    if (::unshare(CLONE_NEWPID) != 0) ::_exit(1);
+    const pid_t first = ::fork();
+    if (first == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      say_ready(fd);
+      for (;;) ::pause();
+    }
+    ::waitpid(first, nullptr, 0);
+  });
+  const std::string children =
+      "/proc/" + std::to_string(child.pid()) + "/task/" + std::to_string(child.pid()) + "/children";
+  FILE* const file = ::fopen(children.c_str(), "r");
+  REQUIRE(file != nullptr);
+  const int found = ::fscanf(file, "%d", &inner);
+  ::fclose(file);
+  REQUIRE(found == 1);
+  // As a daemon in there would have recorded its first process.
+  PinOwner owner = *identify_process(inner, 0);
+  struct stat space {};
+  REQUIRE(::stat(("/proc/" + std::to_string(inner) + "/ns/pid").c_str(), &space) == 0);
+  owner.process = 1;
+  owner.pid_namespace = static_cast<std::uint32_t>(space.st_ino);
+  CHECK(judge(owner).life == Life::alive);
+  CHECK(judge(owner).process == inner);
+  ++owner.start_time;
+  CHECK(judge(owner).life == Life::dead);
 }
 
 TEST_CASE("a boot has an identity that stays") {

@@ -1,0 +1,155 @@
+// Who lives is told in every pid namespace, and of forked children as well.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "client/daxfs.h"
+#include "tests/mount/file_helpers.h"
+#include "tests/mount/mount_fixture.h"
+#include "tests/mount/pin_helpers.h"
+#include "tests/mount/process.h"
+#include "tests/unit/catch.h"
+
+namespace daxfs::test {
+namespace {
+
+constexpr std::uint64_t kLength = 4 << 20;
+
+void need_namespaces() {
+  need_mounts();
+  if (geteuid() != 0) skip_here("only root may make pid namespaces");
+  if (run({"unshare", "--pid", "--fork", "--mount-proc", "true"}).code != 0) {
+    skip_here("pid namespaces cannot be made here");
+  }
+}
+
+Finished fsck_elsewhere(const Mount& mount) {
+  return run(
+      {"unshare", "--pid", "--fork", "--mount-proc", tool("fsck.daxfs"), "-y", mount.pool()});
+}
+
+// The file loses its blocks, and others take all the space that there is.
+void take_everything(const Mount& mount) {
+  REQUIRE(truncate(mount.path("f").c_str(), 0) == 0);
+  const UniqueFd other(open(mount.path("other").c_str(), O_RDWR | O_CREAT, 0600));
+  const std::string piece(1 << 20, 'x');
+  while (write(other.get(), piece.data(), piece.size()) > 0) {
+  }
+}
+
+}  // namespace
+
+TEST_CASE("fsck in another pid namespace keeps what a living holder has pinned") {
+  need_namespaces();
+  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  HoldProcess holder(mount.path("f"), 0, kLength, {"--allocate"});
+  mount.kill_daemon();
+  CHECK(fsck_elsewhere(mount).code <= 1);
+  mount.mount("pin_policy=defer,exit_grace=0");
+  take_everything(mount);
+  CHECK(mount.limbo() == kLength);
+  CHECK(holder.stop().code == 0);
+  CHECK(eventually([&] { return mount.limbo() == 0; }));
+}
+
+TEST_CASE("a forked child that maps a pin outlives its parent and the daemon") {
+  need_mounts();
+  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  int pipe_ends[2];
+  REQUIRE(pipe(pipe_ends) == 0);
+  ReadyChild parent([&] {
+    const int fd = open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600);
+    std::uint64_t pin = 0;
+    if (daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) != 0) return 1;
+    std::size_t length = 0;
+    if (daxfs_map(fd, pin, &length) == nullptr) return 2;
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(120);  // whatever becomes of the test
+      for (;;) pause();
+    }
+    return write(pipe_ends[1], &child, sizeof child) == sizeof child ? 0 : 3;
+  });
+  REQUIRE(parent.result() == 0);
+  pid_t child = 0;
+  REQUIRE(read(pipe_ends[0], &child, sizeof child) == sizeof child);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+  mount.kill_daemon();
+  SECTION("the parent has gone before the next mount") {
+    parent.kill();
+    mount.mount("pin_policy=defer,exit_grace=0");
+  }
+  SECTION("it goes under the next mount") {
+    mount.mount("pin_policy=defer,exit_grace=0");
+    parent.kill();
+  }
+  take_everything(mount);
+  CHECK(mount.limbo() == kLength);
+  REQUIRE(::kill(child, SIGKILL) == 0);
+  CHECK(eventually([&] { return mount.limbo() == 0; }));
+}
+
+TEST_CASE("a pin without a mapping is kept elsewhere, and not released while its process lives") {
+  need_namespaces();
+  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  // Without a mapping there is no lock: its process alone speaks for it.
+  ReadyChild holder([&] {
+    const int fd = open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600);
+    std::uint64_t pin = 0;
+    return daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) == 0 ? 0 : 1;
+  });
+  REQUIRE(holder.result() == 0);
+  const std::string id = std::to_string(mount.ctl("pins")[0]["id"].get<std::uint64_t>());
+  mount.kill_daemon();
+  CHECK(fsck_elsewhere(mount).code <= 1);
+  mount.mount("pin_policy=defer,exit_grace=0");
+  take_everything(mount);
+  CHECK(mount.limbo() == kLength);
+
+  // It is seen from here: then there is nothing to release.
+  const auto release = [&](const std::string& pin) {
+    return run({tool("daxfsctl"), "release", mount.path(), "--pin", pin});
+  };
+  const Finished refused = release(id);
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "its process lives"));
+  CHECK(contains(release("999").err, "no such pin"));
+  CHECK(mount.run_as(65534, {"daxfsctl", "release", mount.path(), "--pin", id}).code == 1);
+  CHECK(mount.limbo() == kLength);
+  holder.kill();
+  CHECK(eventually([&] { return mount.limbo() == 0; }));
+}
+
+TEST_CASE("DAXFS_POOL names the pool where the daemon's path leads elsewhere") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  const std::string moved = mount.pool() + ".moved";
+  if (!pool_device().empty()) skip_here("a device cannot be moved");
+  std::filesystem::rename(mount.pool(), moved);
+  const auto map = [&] {
+    const UniqueFd fd(open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600));
+    std::uint64_t pin = 0;
+    if (daxfs_pin(fd.get(), 0, kLength, DAXFS_PIN_ALLOCATE, &pin) != 0) return 255;
+    std::size_t length = 0;
+    return daxfs_map(fd.get(), pin, &length) != nullptr ? 0 : errno;
+  };
+  CHECK(in_child(map) == ENOENT);
+  const auto with = [&](const std::string& path) {
+    return in_child([&] {
+      setenv("DAXFS_POOL", path.c_str(), 1);
+      return map();
+    });
+  };
+  CHECK(with(moved) == 0);
+  CHECK(with("/dev/null") == ESTALE);
+  CHECK(with("/nowhere") == ENOENT);
+  std::filesystem::rename(moved, mount.pool());
+}
+
+}  // namespace daxfs::test

@@ -1,0 +1,41 @@
+// The lock of a pin that is mapped.
+#include "blockmap/pin_lock.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "blockmap/unique_fd.h"
+#include "tests/unit/catch.h"
+
+using namespace daxfs;
+
+TEST_CASE("a pin is locked as long as anybody maps the description that has its lock") {
+  char name[] = "/dev/shm/daxfs-lock-XXXXXX";
+  const UniqueFd pool(::mkstemp(name));
+  REQUIRE(pool.get() >= 0);
+  REQUIRE(::ftruncate(pool.get(), 4096) == 0);
+  UniqueFd holder(::open(name, O_RDONLY));
+  ::unlink(name);
+  REQUIRE(holder.get() >= 0);
+  CHECK_FALSE(pin_locks_of(pool.get())(7));
+
+  struct flock lock {};
+  lock.l_type = F_RDLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(kPinLocks + 7);
+  lock.l_len = 1;
+  REQUIRE(::fcntl(holder.get(), F_OFD_SETLK, &lock) == 0);
+  void* const view = ::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, holder.get(), 0);
+  REQUIRE(view != MAP_FAILED);
+  holder = UniqueFd();
+
+  const PinLocked locked = pin_locks_of(pool.get());
+  CHECK(locked(7));
+  CHECK_FALSE(locked(6));
+  CHECK_FALSE(locked(8));
+  CHECK_FALSE(locked(~0ull));
+  REQUIRE(::munmap(view, 4096) == 0);
+  CHECK_FALSE(locked(7));
+  CHECK_FALSE(pin_locks_of(-1)(7));
+}
