@@ -153,7 +153,7 @@ std::vector<std::string_view> split(std::string_view text) {
 }
 
 // mount(8) begins its list with rw or ro, and mount.fuse3 ends it with dev and suid unless it reads
-// their opposites: nobody has asked for these two. Who wants them names them before.
+// their opposites: nobody has asked for these two. (mount(8) hands on no others.)
 std::vector<std::string_view> without_those_of_fuse(std::vector<std::string_view> words) {
   if (words.empty() || (words.front() != "rw" && words.front() != "ro")) return words;
   for (const std::string_view word : {"suid", "dev"}) {
