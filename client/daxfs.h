@@ -58,11 +58,7 @@ struct daxfs_extent {
  * ENOTTY: not a daxfs file. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
-/* Gives the pin back. ENOENT: no such pin of this open file description.
- * Unpin, and close by a process that goes on, free the blocks at once: end what a device does with
- * them first. When a process that pinned is ending, its pins stay for the mount's exit_grace=, as
- * requests that it has submitted cannot be recalled. What daxfs cannot see, it cannot wait for: a
- * ring or a memory region that another process shares, or one that goes on after this call. */
+/* Gives the pin back. ENOENT: no such pin of this open file description. */
 int daxfs_unpin(int fd, uint64_t pin_id);
 
 /* The pinned extents in file order. Returns how many there are, and fills in at most `capacity`. */
@@ -80,15 +76,11 @@ ssize_t daxfs_extents(int fd, uint64_t offset, uint64_t length, struct daxfs_ext
  *     (char *)address + (o - offset / DAXFS_BLOCK_SIZE * DAXFS_BLOCK_SIZE)
  * and the address may be given to daxfs_unmap() (or munmap()) as it is.
  *
- * Opens the pool with the caller's own rights, at the daemon's path. In a container, where the pool
- * may lie elsewhere, at the path in the environment variable DAXFS_POOL if that fails; it has to be
- * the same file (device and inode). The mapping keeps a shared lock (F_OFD_SETLK) on a byte far
- * behind the pool's end that stands for the pin: by it a later daemon or fsck, in whatever pid
- * namespace, knows that the blocks are in use, by a forked child, too. Mapped with MAP_SYNC where
- * the medium can, else with MAP_SHARED alone; all or nothing. NULL with errno on failure: EACCES,
- * ENOENT: the caller cannot open the pool's path; ESTALE: another file is there now; ENOENT: no
- * such pin of this open file description; EOPNOTSUPP: the device maps in larger steps than these
- * extents have (device DAX: 2 MiB), use daxfs_map_iov(); ENOMEM: no room, or more pieces than
+ * Opens the pool with the caller's rights at the daemon's path, or else at $DAXFS_POOL, and locks a
+ * byte of it for later daemons. MAP_SYNC where the medium can, else MAP_SHARED alone; all or
+ * nothing. NULL, errno: EACCES, ENOENT: the caller cannot open the pool; ESTALE: another file is
+ * there; ENOENT: no such pin of this open file description; EOPNOTSUPP: the device maps in larger
+ * steps than these extents have (2 MiB), use daxfs_map_iov(); ENOMEM: no room, or more pieces than
  * vm.max_map_count. The view must not be used after the pin is gone; unmap it first. */
 void* daxfs_map(int fd, uint64_t pin_id, size_t* length);
 int daxfs_unmap(void* address, size_t length);
