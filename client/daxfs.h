@@ -58,7 +58,10 @@ struct daxfs_extent {
  * ENOTTY: not a daxfs file. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
-/* Gives the pin back. ENOENT: no such pin of this open file description. */
+/* Gives the pin back. ENOENT: no such pin of this open file description. Unpin, and close by a
+ * process that goes on, free the blocks at once: end what a device does with them first. Pins of a
+ * process that dies stay for exit_grace=, as what it has submitted cannot be recalled. A ring or a
+ * memory region that another process shares is not seen. */
 int daxfs_unpin(int fd, uint64_t pin_id);
 
 /* The pinned extents in file order. Returns how many there are, and fills in at most `capacity`. */
