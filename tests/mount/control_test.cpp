@@ -67,7 +67,7 @@ TEST_CASE_METHOD(Control, "the control directory is found by name and in no list
   const Finished found = run({"/usr/bin/find", path(), "-mindepth", "1"});
   CHECK(found.out.empty());
   const Finished inside = run({"/bin/ls", "-A", path(".daxfs")});
-  CHECK(inside.out == "events\nleases\nlimbo\nmetrics\npins\npolicy\nscrub\nstatus\n");
+  CHECK(inside.out == "events\nleases\nlimbo\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\n");
   const Finished long_list = run({"/bin/ls", "-la", path(".daxfs")});
   CHECK(long_list.code == 0);
   CHECK(long_list.err.empty());

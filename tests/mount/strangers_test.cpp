@@ -158,15 +158,25 @@ TEST_CASE(
   CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);  // they went with their file
   CHECK(in_child([&] { return pins_and_leases(9); }) == 0);
 
-  const Holder root([&] { return pin_and_keep(file, 0, kBlock); });
-  REQUIRE(root.result() == 0);
+  // A file each: the kernel lets one truncate of a file through at a time.
+  std::vector<std::string> files;
+  std::vector<std::unique_ptr<Holder>> holders;
+  for (int i = 0; i < 5; ++i) {
+    files.push_back(mount.path("f" + std::to_string(i)));
+    write_file(files.back(), pattern(4 * kBlock, 1));
+    REQUIRE(chmod(files.back().c_str(), 0666) == 0);
+    holders.push_back(
+        std::make_unique<Holder>([&] { return pin_and_keep(files.back(), 0, kBlock); }));
+    REQUIRE(holders.back()->result() == 0);
+  }
   std::vector<std::unique_ptr<Attempt>> waiting;
   for (int i = 0; i < 3; ++i) {
-    waiting.push_back(std::make_unique<Attempt>([&] { return shrink(file, 0); }, kStranger));
+    const std::string& mine = files[static_cast<std::size_t>(i)];
+    waiting.push_back(std::make_unique<Attempt>([&] { return shrink(mine, 0); }, kStranger));
   }
   REQUIRE(waiting_becomes(mount, 3));
-  CHECK(in_child([&] { return shrink(file, 0); }, kStranger) == EAGAIN);
-  Attempt another([&] { return shrink(file, 0); }, kStranger + 1);
+  CHECK(in_child([&] { return shrink(files[3], 0); }, kStranger) == EAGAIN);
+  Attempt another([&] { return shrink(files[4], 0); }, kStranger + 1);
   CHECK(waiting_becomes(mount, 4));
   CHECK(switch_policy(mount, "user_limit=1") == 0);  // who waits goes on waiting
   CHECK(waiting_becomes(mount, 4));
