@@ -24,8 +24,8 @@ namespace daxfs::fuzz {
 namespace {
 
 constexpr unsigned kMostSteps = 60;
-constexpr std::array kNames = {"status", "pins",   "leases",  "limbo",
-                               "policy", "events", "metrics", "scrub"};
+constexpr std::array kNames = {"status", "pins",    "leases", "limbo",  "policy",
+                               "events", "metrics", "scrub",  "release"};
 
 struct Reader {
   ControlFile* file;
@@ -152,7 +152,8 @@ class User {
     Reader* const reader = some_reader();
     if (reader == nullptr) return;
     const Status written = control_.write(*reader->file, policy_text(in_), some_caller());
-    require(!written || reader->name == "policy", "written to what cannot be written");
+    require(!written || reader->name == "policy" || reader->name == "release",
+            "written to what cannot be written");
   }
   void lookup() {
     const InodeNumber parent{in_.flag() ? ControlDirectory::kDirectory.value + in_.below(10)

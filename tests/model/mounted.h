@@ -35,8 +35,7 @@ inline MountOptions mount_options(PinPolicy policy, std::uint64_t short_timeout_
 
 struct Mounted {
   Mounted(Medium& medium, const MountOptions& options) {
-    auto opened = Volume::open(medium, "pool", options.read_only, 1,
-                               [](const PinOwner&) { return false; });  // no process of a crash
+    auto opened = Volume::open(medium, "pool", options.read_only, 1);
     if (!opened) throw std::runtime_error(opened.error().text);
     volume = std::move(*opened);
     fs = std::make_unique<Filesystem>(*volume, nullptr, options);
