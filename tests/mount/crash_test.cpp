@@ -187,7 +187,7 @@ TEST_CASE_METHOD(Crash, "a holder outlives the daemon, and the next mount's limb
   kill_daemon();
   CHECK(holder.process().says("daemon gone"));
   CHECK(holder.stop().code == 0);
-  mount("pin_policy=defer");
+  mount("pin_policy=defer,exit_grace=0");  // other tests pin pages
   CHECK(limbo() == 0);
   CHECK(free() == before + 32 * kBlock);
   CHECK(data_parts(path("f")) == Parts{{32 * kBlock, 64 * kBlock}});
