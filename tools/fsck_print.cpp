@@ -9,6 +9,7 @@
 
 #include "blockmap/size_text.h"
 #include "blockmap/units.h"
+#include "tools/fsck_fold.h"
 
 namespace daxfs {
 namespace {
@@ -52,9 +53,11 @@ void FsckProgress::advance(std::string_view phase, std::uint64_t done, std::uint
 }
 
 void print_findings(const Report& report, const FsckOptions& options) {
-  for (const Finding& finding : report.findings) {
-    fmt::print("{}: {} [{}, {}]{}\n", finding.object, finding.text, to_string(finding.severity),
-               to_string(finding.code), what_was_done(finding, options));
+  for (const FoldedFinding& line : fold(report.findings)) {
+    const std::string times =
+        line.times == 1 ? std::string() : fmt::format(" ({} times)", line.times);
+    fmt::print("{}: {} [{}, {}]{}{}\n", line.object, line.text, to_string(line.first->severity),
+               to_string(line.first->code), times, what_was_done(*line.first, options));
   }
   const std::uint64_t all =
       report.counts[0] + report.counts[1] + report.counts[2] + report.counts[3];

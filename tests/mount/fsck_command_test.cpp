@@ -1,6 +1,9 @@
 // The command fsck.daxfs: exit codes, what it changes and what it does not, and what it says.
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
 #include <functional>
 #include <optional>
 
@@ -168,6 +171,23 @@ TEST_CASE_METHOD(Bench, "fsck.daxfs --json reports what was found and done") {
   CHECK(clean["directories"] == 1);
 }
 
+TEST_CASE_METHOD(
+    Bench, "fsck.daxfs says once what is the same of many inodes, and all of it with --json") {
+  const auto super = load<pmem::Superblock>(kPoolSize - kBlock);
+  for (const std::uint64_t slot : {10, 11, 12, 13, 20}) {
+    change<pmem::InodeSlot>(super.inode_region_start * kBlock + slot * sizeof(pmem::InodeSlot),
+                            [](auto& bad) { std::memset(static_cast<void*>(&bad), 'x', 64); });
+  }
+  const Finished looked = fsck({"-n"});
+  CHECK(looked.code == 4);
+  CHECK(std::ranges::count(looked.out, '\n') == 1);
+  CHECK(looked.out.find("inode 11-14, 21: ") == 0);
+  CHECK(looked.out.find("[data-loss, inode-record] (5 times) (nothing was changed)\n") !=
+        std::string::npos);
+  CHECK(looked.err.find("5 problems") != std::string::npos);
+  CHECK(Json::parse(fsck({"-n", "--json"}).out)["findings"].size() == 5);
+}
+
 TEST_CASE_METHOD(Bench, "fsck.daxfs -C FD writes lines for fsck(8)") {
   const std::string script =
       tool("fsck.daxfs") + " -C5 " + pool + " 5>" + dir.path("lines") + " >/dev/null";
@@ -183,6 +203,7 @@ TEST_CASE("fsck.daxfs refuses a mounted pool, and checks that of a killed daemon
     const Finished refused = run({tool("fsck.daxfs"), how, mount.pool()});
     CHECK(refused.code == 8);
     CHECK(refused.err.find("in use") != std::string::npos);
+    CHECK(refused.err.find("mounted on " + mount.path()) != std::string::npos);
   }
   // Killed: -n sees what the next mount will see, and changes nothing.
   mount.kill_daemon();
@@ -193,6 +214,25 @@ TEST_CASE("fsck.daxfs refuses a mounted pool, and checks that of a killed daemon
   mount.mount();
   CHECK(read_file(mount.path("file")) == pattern(100'000, 1));
   mount.unmount();
+}
+
+TEST_CASE("fsck.daxfs and mkfs.daxfs wait for a daemon that is about to end") {
+  Mount mount({.size = "16M"});
+  const std::string& pool = mount.pool();
+  const std::string said = pool + ".said";
+  // In the place of the daemon: a process that has the lock until it is waited for.
+  const std::string user = "exec 9<" + pool + "; flock -x 9; (until grep -q waiting " + said +
+                           "; do sleep 0.02; done) 2>/dev/null & exec 9<&-; ";
+  for (const std::string& command :
+       {tool("fsck.daxfs") + " -n ", tool("mkfs.daxfs") + " --force "}) {
+    const Finished waited =
+        run({"/bin/sh", "-c",
+             user + command + pool + " 2>" + said + "; status=$?; wait; exit $status"});
+    INFO(waited.out << waited.err);
+    CHECK(waited.code == 0);
+    CHECK(read_file(said).find("waiting up to 30 s for its former daemon") != std::string::npos);
+    std::filesystem::remove(said);
+  }
 }
 
 TEST_CASE("fsck.daxfs and pins of a process that outlives the daemon") {
