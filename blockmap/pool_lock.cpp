@@ -1,11 +1,13 @@
 #include "blockmap/pool_lock.h"
 
 #include <fmt/format.h>
+#include <mntent.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -14,6 +16,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <optional>
 
 namespace daxfs {
@@ -83,6 +86,21 @@ std::optional<long> holder_by_lock_table(int fd) {
   return std::nullopt;
 }
 
+// Where the pool is mounted, as far as this process sees, or nothing.
+std::string mount_point_of(const std::string& path) {
+  const std::unique_ptr<FILE, decltype(&endmntent)> table(setmntent("/proc/self/mounts", "r"),
+                                                          endmntent);
+  if (!table) return {};
+  mntent entry{};
+  char buffer[2 * 4096 + 1024];  // two paths and the options
+  while (getmntent_r(table.get(), &entry, buffer, sizeof buffer) != nullptr) {
+    if (std::strcmp(entry.mnt_type, "fuse.daxfs") == 0 && entry.mnt_fsname == path) {
+      return entry.mnt_dir;
+    }
+  }
+  return {};
+}
+
 std::string describe_holder(int fd, const std::string& path) {
   if (auto pid = holder_by_descriptor(path)) {
     return fmt::format("process {} ({})", *pid, command_of(*pid));
@@ -100,7 +118,11 @@ Outcome<void> lock_pool(int fd, const std::string& path, double timeout_seconds,
                         void (*on_wait)(const std::string& path)) {
   using Clock = std::chrono::steady_clock;
   constexpr timespec kStep{0, 20'000'000};
-  const auto deadline = Clock::now() + std::chrono::duration<double>(timeout_seconds);
+  const auto begin = Clock::now();
+  const auto deadline = begin + std::chrono::duration<double>(timeout_seconds);
+  // Most are gone by then. What is still mounted then was not unmounted, or its daemon was killed.
+  const auto worth_telling =
+      begin + std::chrono::duration<double>(std::min(1.0, timeout_seconds / 2));
   bool waiting = false;
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
@@ -110,15 +132,20 @@ Outcome<void> lock_pool(int fd, const std::string& path, double timeout_seconds,
           code, fmt::format("pool {}: cannot be locked: {}; a pool needs a filesystem with flock",
                             path, std::strerror(code)));
     }
-    if (Clock::now() >= deadline) {
+    const auto now = Clock::now();
+    const std::string mounted = now < worth_telling ? std::string() : mount_point_of(path);
+    if (now >= deadline || !mounted.empty()) {
       return problem(
           EBUSY,
-          fmt::format("pool {}: in use by {}{}; unmount it or end that process first", path,
+          fmt::format("pool {}: in use by {}{}{}; unmount it or end that process first", path,
                       describe_holder(fd, path),
+                      mounted.empty() ? std::string() : ", mounted on " + mounted,
                       waiting ? fmt::format(" (waited {:g} s)", timeout_seconds) : std::string()));
     }
-    if (!waiting && on_wait != nullptr) on_wait(path);
-    waiting = true;
+    if (!waiting && now >= worth_telling) {
+      waiting = true;
+      if (on_wait != nullptr) on_wait(path);
+    }
     // A blocking flock would need a signal to end it; this is start-up, where nobody waits for us.
     ::clock_nanosleep(CLOCK_MONOTONIC, 0, &kStep, nullptr);
   }

@@ -21,6 +21,7 @@
 #include "blockmap/pin_lock.h"
 #include "blockmap/pinned_pages.h"
 #include "blockmap/pool.h"
+#include "blockmap/pool_lock.h"
 #include "blockmap/size_text.h"
 #include "blockmap/volume.h"
 #include "fuse_ops/session.h"
@@ -100,15 +101,12 @@ Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions
 // Everything from opening the pool to the unmount. `ready` is called once the mount answers.
 Outcome<void> run(const Arguments& arguments, const daxfs::MountOptions& options,
                   const std::function<void()>& ready) {
-  auto pool = daxfs::Pool::open(arguments.pool,
-                                {.read_only = options.read_only,
-                                 .lock_timeout_seconds = 30,
-                                 .on_wait = [](const std::string& path) {
-                                   fmt::print(stderr,
-                                              "daxfs: {}: still in use, waiting up to 30 s for its "
-                                              "former daemon to finish\n",
-                                              path);
-                                 }});
+  auto pool = daxfs::Pool::open(arguments.pool, {.read_only = options.read_only,
+                                                 .lock_timeout_seconds = daxfs::kFormerUserSeconds,
+                                                 .on_wait = [](const std::string& path) {
+                                                   fmt::print(stderr, "daxfs: {}: {}\n", path,
+                                                              daxfs::kFormerUserText);
+                                                 }});
   if (!pool) return std::unexpected(pool.error());
   const daxfs::OwnerAlive alive =
       options.gate.exit_grace_ms == 0 ? daxfs::is_alive : daxfs::may_be_in_use;

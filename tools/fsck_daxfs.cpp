@@ -13,6 +13,7 @@
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/pin_lock.h"
 #include "blockmap/pool.h"
+#include "blockmap/pool_lock.h"
 #include "blockmap/private_medium.h"
 #include "tools/fsck_options.h"
 #include "tools/fsck_print.h"
@@ -54,7 +55,12 @@ class Command {
   explicit Command(const FsckOptions& options) : options_(options), progress_(options) {}
 
   int run() {
-    auto pool = Pool::open(options_.pool, {.read_only = options_.repair == Repair::nothing});
+    auto pool = Pool::open(options_.pool, {.read_only = options_.repair == Repair::nothing,
+                                           .lock_timeout_seconds = kFormerUserSeconds,
+                                           .on_wait = [](const std::string& path) {
+                                             fmt::print(stderr, "fsck.daxfs: {}: {}\n", path,
+                                                        kFormerUserText);
+                                           }});
     if (!pool) return complain(pool.error().text, kFailed);
     pool_ = std::move(*pool);
     const bool safe_only = options_.repair == Repair::safe || options_.repair == Repair::ask;

@@ -113,7 +113,11 @@ Outcome<Target> Target::open(const Request& request) {
     target.path_ = resolved.string();
   }
   target.undo_ = UniqueFd(::fcntl(target.fd_.get(), F_DUPFD_CLOEXEC, 0));
-  if (auto locked = lock_pool(target.fd_.get(), target.path_, 0, nullptr); !locked) {
+  if (auto locked = lock_pool(target.fd_.get(), target.path_, kFormerUserSeconds,
+                              [](const std::string& path) {
+                                fmt::print(stderr, "mkfs.daxfs: {}: {}\n", path, kFormerUserText);
+                              });
+      !locked) {
     return std::unexpected(std::move(locked.error()));
   }
   return target;

@@ -218,6 +218,7 @@ TEST_CASE("fsck.daxfs refuses a mounted pool, and checks that of a killed daemon
 
 TEST_CASE("fsck.daxfs and mkfs.daxfs wait for a daemon that is about to end") {
   Mount mount({.size = "16M"});
+  mount.unmount();
   const std::string& pool = mount.pool();
   const std::string said = pool + ".said";
   // In the place of the daemon: a process that has the lock until it is waited for.
