@@ -64,12 +64,40 @@ class Tree(unittest.TestCase):
                 self.assertEqual(done.stderr.count("\n"), 1)
                 self.expect_no_build()
 
+    def test_every_command_names_the_nearest_word_in_a_line(self):
+        programs = os.path.join(self.build, "")
+        for command, near in (
+            ("tools/demo thraed", "thread"),
+            ("tools/demo --sgv x", "--svg"),
+            ("tools/demo --policies wiat", "wait"),
+            ("tools/bench --quik", "--quick"),
+            ("tools/bench --targets dafs", "daxfs"),
+            ("tools/lint --sinse main", "--since"),
+            ("tools/package --versoin", "--version"),
+            (f"{programs}daxfs --hepl /pool /mnt", "--help"),
+            (f"{programs}daxfs /pool /mnt -o pin_polisy=wait", "pin_policy"),
+            (f"{programs}daxfs /pool /mnt -o pin_policy=wiat", "wait"),
+            (f"{programs}mkfs.daxfs --siez 1M /pool", "--size"),
+            (f"{programs}fsck.daxfs --jsno /pool", "--json"),
+            (f"{programs}daxfsctl statsu /mnt", "status"),
+            (f"{programs}daxfs-hold /file --lenght 1M", "--length"),
+        ):
+            with self.subTest(command):
+                done = self.run_here(*command.split())
+                self.assertIn(done.returncode, (2, 16), done.stderr)
+                self.assertRegex(done.stderr, f"did you mean '?{near}'?\\?")
+                self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.expect_no_build()
+
     def test_each_command_says_its_version(self):
         with open(os.path.join(ROOT, "CMakeLists.txt"), encoding="utf-8") as file:
             version = file.read().split("VERSION ")[2].split()[0]
-        for name in ("check", "demo", "bench", "lint"):
+        for name in ("check", "demo", "bench", "lint", "package"):
             done = self.run_here(f"tools/{name}", "--version")
             self.assertEqual((done.returncode, done.stdout), (0, f"daxfs {version}\n"), done.stderr)
+        for name in ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold"):
+            done = self.run_here(os.path.join(self.build, name), "--version")
+            self.assertEqual((done.returncode, done.stdout), (0, f"{name} {version}\n"), done.stderr)
         self.expect_no_build()
 
     def test_the_second_of_two_says_whom_it_waits_for(self):

@@ -20,6 +20,10 @@ import targets
 from machine import Unable, notice
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "tools/lib"))
+
+from usage import Parser  # noqa: E402  (found by the line above)
+
 TARGETS = ["daxfs", "null", "passthrough_ll", "tmpfs"]
 LARGEST_REGION = 1 << 30  # the size of null-fuse's file
 
@@ -49,7 +53,7 @@ def listed(allowed):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tools/bench",
         description="Measures daxfs beside a null FUSE server, libfuse's passthrough_ll over tmpfs, and tmpfs; "
         "prints Markdown.",
@@ -111,6 +115,8 @@ def parse_arguments():
     parser.add_argument(
         "--fio", action="store_true", help="read and write with fio, to check our own client (at least 1 s each)"
     )
+    parser.add_argument("--check-usage", action="store_true", help=argparse.SUPPRESS)
+    parser.values = [*TARGETS, *report.PLACEMENTS]
     options = parser.parse_args()
     defaults = (
         {"reps": 3, "seconds": 0.08, "files": 1000, "region": 64 << 20}
@@ -318,6 +324,8 @@ def main():
     for number in STOPPING:
         signal.signal(number, stop_by_signal)
     options = parse_arguments()
+    if options.check_usage:
+        return 0
     try:
         return run_all(options)
     except (Unable, clients.ClientFailed, OSError) as error:

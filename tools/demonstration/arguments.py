@@ -3,12 +3,16 @@
 import argparse
 import os
 import re
+import sys
 
 import played
 import story
 from system import MIB
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "tools/lib"))
+
+from usage import Parser  # noqa: E402  (found by the line above)
 
 
 def size(text):
@@ -30,9 +34,8 @@ def policies(text):
 
 
 def parser():
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="tools/demo",
-        allow_abbrev=False,
         description="Shows what daxfs is for: a holder of file memory, and what each pin_policy does when somebody takes "
         "that memory away. Makes an emulated pool, mounts it, and leaves nothing behind. Needs root.",
         epilog="Exit status: 0 all was as promised, 1 it was not, or the demo cannot run here, 2 usage.",
@@ -56,6 +59,7 @@ def parser():
     result.add_argument("--svg", metavar="FILE", help="thread: also draw the timelines as a picture there")
     result.add_argument("--json", metavar="FILE", help="also write the results there")
     result.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
+    result.values = story.POLICIES
     result.add_argument("--check-usage", action="store_true", help=argparse.SUPPRESS)
     result.add_argument("--check-only", action="store_true", help=argparse.SUPPRESS)
     return result

@@ -37,7 +37,7 @@ unknown_argument() {
   local name=${command_name:-${0##*/}} word=$1 near
   shift
   near=$(nearest_word "$word" "$@")
-  echo "$name: unknown argument '$word'${near:+; did you mean $near?} See --help" >&2
+  echo "$name: unknown argument '$word'$([[ -z $near ]] && echo . || echo "; did you mean $near?") See --help" >&2
   exit 2
 }
 
