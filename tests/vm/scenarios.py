@@ -6,7 +6,7 @@ import random
 import shlex
 import time
 
-from machine.guest import Guest, Machine, Nvdimm
+from machine.guest import Cxl, Guest, Machine, Nvdimm, lacking_for_cxl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GUEST = os.path.join(HERE, "guest")
@@ -15,6 +15,7 @@ NVDIMM_MIB = 512
 NVDIMM, LABELLED = (NVDIMM_MIB, 0), (NVDIMM_MIB, WITH_LABEL)
 SMALL = (48, WITH_LABEL)  # the RDMA tests fill it
 DEVICE = (48, 0)  # a pool as large as it, for each mount test
+CXL_MIB = 256
 RDMA_MODULES = ["rdma_rxe", "ib_uverbs", "dummy", "crc32_generic"]
 
 # Time limits end what hangs, and are long: the machine may be busy. ctest's are a little longer.
@@ -39,6 +40,8 @@ class Work:
         return Nvdimm(os.path.join(self.nvdimms, f"nvdimm{number}"), mib, label)
 
     def machine(self, nvdimms, **more):
+        if more.pop("cxl", False):
+            more["cxl"] = Cxl(os.path.join(self.nvdimms, "cxl"), CXL_MIB)
         return Machine(self.results, nvdimms, [self.source, self.build], **more)
 
 
@@ -77,6 +80,9 @@ class Steps:
     def kernel(self):
         return self.machine.get("kernel", "")
 
+    def lacking(self, kernel):
+        return lacking_for_cxl(kernel) if self.machine.get("cxl") else ""
+
     def run(self, work, stream):
         nvdimms = [work.nvdimm(number, *size) for number, size in enumerate(self.nvdimms)]
         script = "".join(f"{step.command(work.build)} || status=1\n" for step in self.steps)
@@ -95,6 +101,9 @@ class PowerFailure:
     seconds = 400  # a life
     kernel = ""
     most_load_seconds = 3
+
+    def lacking(self, _kernel):
+        return ""
 
     def __init__(self, place, nvdimm, rounds):
         self.place, self.nvdimm, self.rounds = place, nvdimm, rounds
@@ -151,6 +160,7 @@ ON_DEVICE = [
     rdma("devdax", "registered"),
     mount_tests("devdax4k", CHOSEN_ON_DEVICE, nvdimm=1),
 ]
+ON_CXL = [properties("cxl", "devdax", "cache_line"), rdma("cxl", "registered")]
 # Linux lets io_uring register memory of device DAX from 6.12 on, which is Debian 13's.
 FOR_URING = {"kernel": os.environ.get("DAXFS_VM_KERNEL", "").replace("bookworm", "") or "trixie"}
 ALL = '~"a daemon that runs out of memory*"'
@@ -160,6 +170,7 @@ SCENARIOS = {
     "xfs": (Steps([NVDIMM], ON_XFS, persistence="cpu"), "properties and mount tests on xfs -o dax, safe caches"),
     "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
     "uring": (Steps([SMALL], [Step("devdax", 0, "uring.py")], **FOR_URING), "io_uring on device DAX, each policy"),
+    "cxl": (Steps([], ON_CXL, cxl=True, **RDMA), "properties and RDMA on CXL memory"),
     "power-ext4": (PowerFailure("ext4", LABELLED, QUICK_ROUNDS), "power failures on ext4 -o dax"),
     "power-devdax": (PowerFailure("devdax", LABELLED, QUICK_ROUNDS), "power failures on device DAX"),
     # Every mount test: long. One has nothing to do with the medium, and takes ten minutes on an emulated CPU.

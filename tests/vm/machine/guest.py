@@ -79,6 +79,54 @@ class Nvdimm:
 
 
 @dataclasses.dataclass
+class Cxl:
+    """A type-3 device: persistent memory behind PCI Express instead of in a slot. What is in it outlives the guest."""
+
+    path: str
+    mib: int  # in steps of 256: a window of the host's bridge has no finer ones
+    label_mib: int = 1
+
+    MODULES = ("cxl_acpi", "cxl_pci", "cxl_port", "cxl_mem", "cxl_pmem")
+
+    def label_path(self):
+        return self.path + ".label"
+
+    def make(self):
+        for path, mib in ((self.path, self.mib), (self.label_path(), self.label_mib)):
+            if not os.path.exists(path):
+                with open(path, "wb") as file:
+                    file.truncate(mib << 20)
+
+    def arguments(self):
+        words = []
+        for name, path, mib in (("data", self.path, self.mib), ("label", self.label_path(), self.label_mib)):
+            words += ["-object", f"memory-backend-file,id=cxl-{name},share=on,mem-path={path},size={mib}M"]
+        words += ["-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl-bridge"]
+        # Linux leaves the decoder of a bridge with a single port alone, and QEMU 7.2 then finds no way: there are two.
+        words += ["-device", "cxl-rp,port=0,bus=cxl-bridge,id=cxl-port,chassis=0,slot=2"]
+        words += ["-device", "cxl-rp,port=1,bus=cxl-bridge,id=cxl-other-port,chassis=0,slot=3"]
+        words += ["-device", f"cxl-type3,bus=cxl-port,{memory_property()}=cxl-data,lsa=cxl-label,id=cxl-memory"]
+        return words + ["-M", "cxl-fmw.0.targets.0=cxl-bridge,cxl-fmw.0.size=4G"]
+
+
+def memory_property():
+    """QEMU 8.1 has another name for it. Empty: it knows no such device."""
+    listed = subprocess.run([QEMU, "-device", "cxl-type3,help"], capture_output=True, text=True, check=False)
+    return next((name for name in ("persistent-memdev", "memdev") if f" {name}=" in listed.stdout), "")
+
+
+def lacking_for_cxl(kernel):
+    """What this machine lacks for a guest with such a device, or ''."""
+    name = memory_property()
+    if not name:
+        return f"{QEMU} has no cxl-type3"
+    # It has no interrupts for its log of events, which Linux insists on.
+    if name == "memdev" and kernel.numbers() >= [6, 3]:
+        return f"QEMU's CXL device is too old for Linux {kernel.version}: it takes QEMU 8.1, or Linux 6.1"
+    return ""
+
+
+@dataclasses.dataclass
 class Machine:
     """What a guest consists of."""
 
@@ -90,14 +138,16 @@ class Machine:
     cpus: int = 2
     persistence: str = "mem-ctrl"  # or cpu: a power failure does not lose the CPU's caches either
     kernel: str = ""  # Debian's of this suite, if it matters
+    cxl: Cxl | None = None
 
     def command(self, kernel):
         words = [QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.cpus)]
-        words += ["-machine", f"q35,nvdimm=on,nvdimm-persistence={self.persistence}"]
+        words += ["-machine", f"q35,nvdimm=on,nvdimm-persistence={self.persistence}" + (",cxl=on" if self.cxl else "")]
         words += ["-m", f"{self.memory_mib}M,slots=8,maxmem={self.memory_mib + MOST_MEMORY_MIB}M"]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         words += ["-serial", f"file:{self.path('console')}", "-device", "virtio-rng-pci"]
-        words += ["-kernel", kernel.image(), "-initrd", initramfs(kernel, self.modules)]
+        modules = [*self.modules, *(Cxl.MODULES if self.cxl else ())]
+        words += ["-kernel", kernel.image(), "-initrd", initramfs(kernel, modules)]
         words += ["-append", f"{KERNEL_OPTIONS} tsc_early_khz={tsc_khz()}"]
         words += share("usr", "/usr") + share("etc", "/etc")
         words += share("results", self.results, writable=True)
@@ -105,7 +155,7 @@ class Machine:
             words += share(f"share{number}", directory)
         for number, nvdimm in enumerate(self.nvdimms):
             words += nvdimm.arguments(number)
-        return words
+        return words + (self.cxl.arguments() if self.cxl else [])
 
     def path(self, *names):
         return os.path.join(self.results, ".vm", *names)
@@ -125,8 +175,8 @@ class Guest:
         self.machine = machine
         self.shown = 0
         self.prepare(command)
-        for nvdimm in machine.nvdimms:
-            nvdimm.make()
+        for memory in [*machine.nvdimms, *filter(None, [machine.cxl])]:
+            memory.make()
         with open(machine.path("qemu.log"), "wb") as log:
             self.process = subprocess.Popen(
                 machine.command(find_kernel(machine.kernel)),

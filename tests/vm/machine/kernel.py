@@ -36,6 +36,9 @@ class Kernel:
         places = [os.path.join(root, place, version) for place in ("lib/modules", "usr/lib/modules")]
         self.modules = next(filter(os.path.isdir, places), places[0])
 
+    def numbers(self):
+        return [int(part) for part in re.findall(r"\d+", self.version)]
+
     def is_complete(self):
         return os.path.exists(self.packed_image) and os.path.exists(os.path.join(self.modules, "modules.dep"))
 
@@ -109,9 +112,8 @@ def complete_kernels(root):
         images = os.listdir(os.path.join(root, "boot"))
     except FileNotFoundError:
         return []
-    versions = [name.removeprefix("vmlinuz-") for name in images if name.startswith("vmlinuz-")]
-    versions.sort(key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
-    return [kernel for kernel in (Kernel(root, version) for version in versions) if kernel.is_complete()]
+    kernels = [Kernel(root, name.removeprefix("vmlinuz-")) for name in images if name.startswith("vmlinuz-")]
+    return sorted(filter(Kernel.is_complete, kernels), key=Kernel.numbers)
 
 
 def chosen_suite():
