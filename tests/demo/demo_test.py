@@ -46,6 +46,17 @@ def processes_about(directory):
     return found
 
 
+def files_of(tree):
+    """Of a source tree, without what is built: path and when it was changed."""
+    found = {}
+    for directory, inner, names in os.walk(tree):
+        inner[:] = [name for name in inner if name not in ("build", ".git") and not name.startswith("__pycache__")]
+        for name in names:
+            path = os.path.join(directory, name)
+            found[path] = os.lstat(path).st_mtime_ns
+    return found
+
+
 def end(process):
     """One that is still there, as after a failed test."""
     if process.poll() is None:
@@ -152,6 +163,14 @@ class Demo(unittest.TestCase):
         for position in positions:
             foreign = sum(holder["foreign"] for holder in position["holders"])
             self.assertEqual(foreign > 0, "ignore" in position["options"], position["who"])
+
+    def test_the_thread_writes_nothing_that_was_not_asked_for(self):
+        tree = os.path.join(HERE, "..", "..")
+        before = files_of(tree)
+        status, said = self.run_demo("thread")
+        self.assertEqual(status, 0, said)
+        self.assertIn("--svg FILE draws the timelines as a picture.", said)
+        self.assertEqual(files_of(tree), before)
 
     def test_a_broken_promise_is_told(self):
         status, said = self.run_demo("--policies", "defer", build=self.build_with(FALSE_DAEMON))
