@@ -9,7 +9,7 @@ install(CODE "
     file(STRINGS \"\${record}\" made)
   endif()
   foreach(place ${CMAKE_INSTALL_BINDIR} ${CMAKE_INSTALL_SBINDIR} ${CMAKE_INSTALL_INCLUDEDIR}
-          ${CMAKE_INSTALL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_DATADIR})
+          ${CMAKE_INSTALL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_DATADIR} ${DAXFS_PYTHON_DIR})
     get_filename_component(directory \"\${CMAKE_INSTALL_PREFIX}/\${place}\" ABSOLUTE)
     while(NOT EXISTS \"\$ENV{DESTDIR}\${directory}\" AND NOT directory STREQUAL \"/\")
       list(APPEND made \"\$ENV{DESTDIR}\${directory}\")

@@ -7,10 +7,10 @@ import subprocess
 import tempfile
 import unittest
 
-import daxfs
+from daxfs import _library as lib
 
-HEADER = pathlib.Path(__file__).resolve().parents[1] / "daxfs.h"
-STRUCTS = {"daxfs_extent": daxfs.CExtent, "daxfs_event": daxfs.CEvent}
+HEADER = pathlib.Path(__file__).resolve().parents[2] / "client/daxfs.h"
+STRUCTS = {"daxfs_extent": lib.CExtent, "daxfs_event": lib.CEvent}
 NAMES = re.compile(r"#define (DAXFS_(?:BLOCK_SIZE|(?:PIN|EXTENT|LEASE|EVENT|REASON)_\w+))\s")
 
 
@@ -19,7 +19,7 @@ class Header(unittest.TestCase):
         names = NAMES.findall(HEADER.read_text())
         self.assertGreater(len(names), 10)
         lines = [f'printf("%lld\\n", (long long){name});' for name in names]
-        wanted = [getattr(daxfs, name.removeprefix("DAXFS_")) for name in names]
+        wanted = [getattr(lib, name.removeprefix("DAXFS_")) for name in names]
         for name, struct in STRUCTS.items():
             lines.append(f'printf("%zu\\n", sizeof(struct {name}));')
             wanted.append(ctypes.sizeof(struct))
