@@ -52,7 +52,7 @@ TEST_CASE_METHOD(ReadOnly, "a holder that outlives the daemon may end under a re
   unmount();
 
   // The record has stayed, and goes now: its owner is dead.
-  mount();
+  mount("exit_grace=0");
   CHECK(status()["pins"]["long"] == 0);
   CHECK(space_becomes(before + 2 * kBlock, 0));
   unmount();
