@@ -36,6 +36,8 @@ if(EXISTS "${record}")
   list(SORT directories)
   list(REVERSE directories)
   foreach(directory IN LISTS directories)
+    # What Python has compiled for whoever used the module.
+    file(REMOVE_RECURSE "${directory}/__pycache__")
     if(IS_DIRECTORY "${directory}")
       file(GLOB inside "${directory}/*" "${directory}/.[!.]*")
       if(NOT inside)

@@ -212,7 +212,8 @@ class Tree(unittest.TestCase):
                 "install(FILES CMakePresets.json DESTINATION share/man/man7)\n"
             )
         prefix = os.path.join(self.root, "prefix")
-        os.makedirs(os.path.join(prefix, "lib"))  # was there before, and stays
+        for name in ("lib", "share", "share/man"):
+            os.makedirs(os.path.join(prefix, name))  # was there before, and stays
         for command in (
             ["cmake", "-S", ".", "-B", "build"],
             ["cmake", "--install", "build", "--prefix", prefix],
@@ -221,9 +222,11 @@ class Tree(unittest.TestCase):
             done = self.run_here(*command)
             self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(os.path.exists(os.path.join(prefix, "share/man/man7/CMakePresets.json")))
+        os.makedirs(os.path.join(prefix, "lib/pkgconfig/__pycache__"))
         done = self.run_here("cmake", "--build", "build", "--target", "uninstall")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual([path for path, _, _ in os.walk(prefix)], [prefix, os.path.join(prefix, "lib")])
+        left = sorted(os.path.relpath(path, prefix) for path, _, _ in os.walk(prefix))
+        self.assertEqual(left, [".", "lib", "share", "share/man"])
         done = self.run_here("cmake", "--build", "build", "--target", "uninstall")
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("nothing is installed from this build", done.stdout + done.stderr)
