@@ -141,7 +141,9 @@ class Machine:
     cxl: Cxl | None = None
 
     def command(self, kernel):
-        words = [QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.cpus)]
+        # Linux changes CXL regions only where it can flush all CPU caches, and trusts no hypervisor with that.
+        cpu = "max,-hypervisor" if self.cxl else "max"
+        words = [QEMU, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(self.cpus)]
         words += ["-machine", f"q35,nvdimm=on,nvdimm-persistence={self.persistence}" + (",cxl=on" if self.cxl else "")]
         words += ["-m", f"{self.memory_mib}M,slots=8,maxmem={self.memory_mib + MOST_MEMORY_MIB}M"]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
