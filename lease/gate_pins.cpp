@@ -24,6 +24,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::F
   if (too_many_wait(*ticket)) return refuse(*ticket, EAGAIN);
   if (!may_wait(*ticket)) return refuse(*ticket, EINTR);
   parked.park_pin(ticket, *fence, ticket->interrupt_at);
+  notify();  // it may be the first that is to be woken at a time
   return Verdict::parked;
 }
 
