@@ -54,8 +54,19 @@ struct daxfs_extent {
  * EBADF: descriptor not open for reading (or, with DAXFS_PIN_WRITE or _ALLOCATE, writing); EINVAL:
  * length 0, range past 2^63 - 1, unknown flags, not a regular file; ENXIO: a hole and no
  * DAXFS_PIN_ALLOCATE; ENOSPC; ENOMEM: pin_limit, user_limit; EOPNOTSUPP: longterm=forbid; EPERM:
- * longterm=lease without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range; EINTR;
- * ENOTTY: not a daxfs file. */
+ * longterm=lease without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range (or a
+ * truncate for the file, while the kernel has cached pages of it: it can write none then, and the
+ * pin comes behind the truncate); EINTR; ENOTTY: not a daxfs file.
+ *
+ * With the page cache: what programs have stored by write(2) or through ordinary mappings is in the
+ * medium when the pin is granted. Of what the holder of a write pin stores from then on,
+ *  - descriptors that are opened while a write pin is there see everything, as O_DIRECT does;
+ *  - older ones, and ordinary mappings, may show a page as it was when the kernel last read it.
+ *    That ends when a write pin of the file is given back, and when anybody pins it, asks for its
+ *    extents, data or holes, or writes with O_DIRECT.
+ * What an ordinary mapping stores meanwhile comes to the medium when the kernel writes it back
+ * (msync), and only the bytes that were stored: the holder's in the same page stay. Where both
+ * have stored to the same byte, either may win. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
 /* Gives the pin back. ENOENT: no such pin of this open file description. Unpin, and close by a

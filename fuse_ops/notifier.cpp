@@ -13,9 +13,9 @@ namespace {
 
 // A thread drops the pages of one inode, and waits for its truncate. When this many inodes keep a
 // thread, the next one queues until one of them has finished.
-constexpr std::size_t kMostThreads = 8;
+constexpr std::size_t kMostThreads = 32;
 // Half of the kernel's places for background requests (max_background in session.cpp).
-constexpr std::size_t kMostReplies = 32;
+constexpr std::size_t kMostWrites = 32;
 
 }  // namespace
 
@@ -55,40 +55,42 @@ void Notifier::invalidate_attributes(InodeNumber inode) {
   fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
 }
 
-void Notifier::invalidate_data(InodeNumber inode, std::function<void()> done) {
+void Notifier::give_up(Job& job, std::vector<Dropped>& told) {
+  if (!job.done) return;
+  told.push_back(std::exchange(job.done, nullptr));
+  if (job.asker == Asker::write) --writes_;
+}
+
+void Notifier::invalidate_data(InodeNumber inode, Dropped done, Asker asker) {
   {
     const std::lock_guard guard(mutex_);
     if (const auto waiting = waiting_.find(inode); waiting != waiting_.end()) {
       waiting->second.stale = true;
     } else if (!stopping_) {
-      const bool waits = done && replies_ < kMostReplies && !all_stuck();
-      jobs_.push_back({inode, waits ? std::exchange(done, nullptr) : nullptr});
-      if (waits) ++replies_;
+      const bool write = asker == Asker::write;
+      const bool waits = done && !all_stuck() && (!write || writes_ < kMostWrites);
+      jobs_.push_back({inode, waits ? std::exchange(done, nullptr) : nullptr, asker});
+      if (waits && write) ++writes_;
     }
   }
   wake_.notify_one();
-  if (done) done();
+  if (done) done(false);
 }
 
 void Notifier::truncate_waits(InodeNumber inode) {
-  std::vector<std::function<void()>> answered;
+  std::vector<Dropped> told;
   {
     const std::lock_guard guard(mutex_);
     Waiting& waiting = waiting_[inode];
     ++waiting.truncates;
-    const auto answer = [&](Job& job) {
-      if (!job.done) return;
-      answered.push_back(std::exchange(job.done, nullptr));
-      --replies_;
-    };
     std::erase_if(jobs_, [&](Job& job) {
       if (job.inode != inode) return false;
       waiting.stale = true;
-      answer(job);
+      give_up(job, told);
       return true;
     });
     for (Job* job : active_) {
-      if (job->inode == inode) answer(*job);
+      if (job->inode == inode) give_up(*job, told);
     }
     if (all_stuck() && threads_.size() < kMostThreads && !stopping_) {
       try {
@@ -101,9 +103,11 @@ void Notifier::truncate_waits(InodeNumber inode) {
       }
     }
     // Of other files; whoever waits for them may be whom the truncate waits for.
-    if (all_stuck()) std::ranges::for_each(jobs_, answer);
+    if (all_stuck()) {
+      for (Job& job : jobs_) give_up(job, told);
+    }
   }
-  for (const auto& done : answered) done();
+  for (const Dropped& done : told) done(false);
 }
 
 void Notifier::truncate_ends(InodeNumber inode) {
@@ -111,7 +115,7 @@ void Notifier::truncate_ends(InodeNumber inode) {
     const std::lock_guard guard(mutex_);
     const auto waiting = waiting_.find(inode);
     if (--waiting->second.truncates > 0) return;
-    if (waiting->second.stale && !stopping_) jobs_.push_back({inode, nullptr});
+    if (waiting->second.stale && !stopping_) jobs_.push_back({inode, nullptr, Asker::other});
     waiting_.erase(waiting);
   }
   wake_.notify_one();
@@ -130,9 +134,10 @@ void Notifier::run() {
     lock.lock();
     std::erase(active_, &job);
     if (!job.done) continue;
-    --replies_;
+    if (job.asker == Asker::write) --writes_;
     lock.unlock();
-    job.done();
+    job.done(true);
+    job.done = nullptr;  // it may hold the last reference to a file
     lock.lock();
   }
 }

@@ -22,9 +22,9 @@ namespace daxfs {
 //
 // While a truncate waits, the kernel writes no page of its inode (FUSE_NOWRITE in fs/fuse/dir.c),
 // and dropping a dirty page waits for that. So nobody waits for these jobs, and while one of them
-// keeps a thread there is another for the rest. Nor do more than some replies ever wait: those to
-// asynchronous writes take the kernel's places for background requests, of which the jobs may need
-// one.
+// keeps a thread there is another for the rest. Nor do more than some writes ever wait: the
+// asynchronous ones take the kernel's places for background requests, of which the jobs may need
+// one. Who is not waited for is told so.
 class Notifier : public KernelCache {
  public:
   Notifier(fuse_session* session, ops::Pollers& pollers);
@@ -34,7 +34,7 @@ class Notifier : public KernelCache {
   void finish();
 
   void invalidate_attributes(InodeNumber inode) override;
-  void invalidate_data(InodeNumber inode, std::function<void()> done) override;
+  void invalidate_data(InodeNumber inode, Dropped done, Asker asker) override;
   void wake_poller(HolderId holder) override { pollers_.wake(holder); }
   void truncate_waits(InodeNumber inode) override;
   void truncate_ends(InodeNumber inode) override;
@@ -42,7 +42,8 @@ class Notifier : public KernelCache {
  private:
   struct Job {
     InodeNumber inode;
-    std::function<void()> done;  // null: nobody waits
+    Dropped done;  // null: nobody waits
+    Asker asker = Asker::other;
   };
   // An inode with truncates that wait.
   struct Waiting {
@@ -53,6 +54,8 @@ class Notifier : public KernelCache {
   // With the lock held.
   void start_thread();
   bool all_stuck() const;
+  // Whoever waits for the job does not any more: it is to be told so, without the lock.
+  void give_up(Job& job, std::vector<Dropped>& told);
 
   fuse_session* session_;
   ops::Pollers& pollers_;
@@ -61,7 +64,7 @@ class Notifier : public KernelCache {
   std::deque<Job> jobs_;
   std::vector<Job*> active_;  // what the threads are at
   std::map<InodeNumber, Waiting> waiting_;
-  std::size_t replies_ = 0;  // of jobs that somebody waits for
+  std::size_t writes_ = 0;  // that wait for a job
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

@@ -16,12 +16,13 @@ fuse_entry_param to_param(const Entry& entry) {
   return param;
 }
 
-void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
   if (!entry) {
     fuse_reply_err(req, entry.error().code);
     return;
   }
-  const fuse_entry_param param = to_param(*entry);
+  fuse_entry_param param = to_param(*entry);
+  param.attr_timeout = believe;
   // The kernel never learned of the entry: take the reference back.
   Filesystem& filesystem = fs(req);
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
@@ -35,9 +36,9 @@ Result<Entry> made_durably(fuse_req_t req, const Result<Entry>& entry) {
   return durable;
 }
 
-void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes) {
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double believe) {
   if (attributes) {
-    fuse_reply_attr(req, &*attributes, kForever);
+    fuse_reply_attr(req, &*attributes, believe);
   } else {
     fuse_reply_err(req, attributes.error().code);
   }

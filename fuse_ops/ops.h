@@ -73,7 +73,7 @@ inline OpenFileRef file(const fuse_file_info* info) {
 }
 
 void reply(fuse_req_t req, const Status& status);
-void reply_entry(fuse_req_t req, const Result<Entry>& entry);
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe = kForever);
 // For what changes something: success is told only if it is durable, and EIO else.
 void reply_change(fuse_req_t req, const Status& status);
 template <class T>
@@ -82,7 +82,8 @@ Result<T> if_durable(fuse_req_t req, Result<T> changed) {
   if (const Status durable = fs(req).durable(); !durable) return std::unexpected(durable.error());
   return changed;
 }
-void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes);
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes,
+                      double believe = kForever);
 fuse_entry_param to_param(const Entry& entry);
 
 // The same for a new name: its lookup reference is given back if it is not durable.

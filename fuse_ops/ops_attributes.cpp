@@ -1,4 +1,7 @@
 // Attributes, extended attributes, statfs.
+#include <sys/utsname.h>
+
+#include <cstdio>
 #include <optional>
 
 #include "fuse_ops/ops_control.h"
@@ -41,6 +44,19 @@ std::optional<HolderId> through(const AttributeChange& change, const fuse_file_i
   return file(info)->holder;
 }
 
+// Before Linux 6.16 the kernel takes over what stands in the answer to a SETATTR even if it has
+// heard of newer attributes meanwhile. There it is to ask again.
+double believe_changed() {
+  static const double time = [] {
+    utsname name{};
+    unsigned major = 0, minor = 0;
+    uname(&name);
+    const bool known = std::sscanf(name.release, "%u.%u", &major, &minor) == 2;
+    return known && (major > 6 || (major == 6 && minor >= 16)) ? kForever : 0.0;
+  }();
+  return time;
+}
+
 void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,
              fuse_file_info* info) {
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0 && attributes->st_size < 0) {
@@ -53,7 +69,8 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
   fs(req).set_attributes({inode}, change, through(change, info), caller(req),
                          waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
                            fuse_req_t answered = waiting->finish();
-                           reply_attributes(answered, if_durable(answered, changed));
+                           reply_attributes(answered, if_durable(answered, changed),
+                                            believe_changed());
                          });
 }
 

@@ -1,5 +1,6 @@
 // Open files: reading, writing, space. FLUSH stays unimplemented: a write is durable when it
 // returns, and close must never wait for anything.
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <poll.h>
 
@@ -32,9 +33,7 @@ void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
 
 void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* info) {
   if (is_control(inode)) return control::read(req, size, offset, info);
-  // Only what goes straight to a caller names an owner; the rest fills the page cache.
   const OpenFileRef opened = file(info);
-  if (info->lock_owner == 0) fs(req).note_page_cache(*opened);
   const Status status = fs(req).read(
       *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
       [req](std::span<const iovec> data) {
@@ -44,18 +43,39 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
           fuse_reply_iov(req, data.data(), static_cast<int>(data.size()));
         }
         return !current_reply_was_unreadable();
-      });
+      },
+      // Only what goes straight to a caller names an owner.
+      info->lock_owner == 0);
   if (!status) fuse_reply_err(req, status.error().code);
+}
+
+void append(fuse_req_t req, const OpenFileRef& opened, FileOffset believed,
+            std::span<const std::byte> data, bool drop_privileges) {
+  Filesystem& filesystem = fs(req);
+  const auto written = if_durable(req, filesystem.append(*opened, believed, data, drop_privileges));
+  if (!written) {
+    fuse_reply_err(req, written.error().code);
+    return;
+  }
+  filesystem.after_write(*opened, [req, opened, &filesystem, done = *written] {
+    fuse_reply_write(req, done.count);
+    // Not before: the pages are locked while they wait for the answer.
+    if (done.moved) filesystem.forget_pages(*opened);
+  });
 }
 
 void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size, off_t offset,
            fuse_file_info* info) {
   if (is_control(inode)) return control::write(req, {data, size}, info);
   const OpenFileRef opened = file(info);
-  if (info->writepage) fs(req).note_page_cache(*opened);
-  const auto written = if_durable(
-      req, fs(req).write(*opened, FileOffset(static_cast<std::uint64_t>(offset)),
-                         std::as_bytes(std::span(data, size)), current_write_drops_privileges()));
+  const FileOffset at(static_cast<std::uint64_t>(offset));
+  const auto bytes = std::as_bytes(std::span(data, size));
+  const bool drops = current_write_drops_privileges();
+  if (!info->writepage && (info->flags & O_APPEND) != 0)
+    return append(req, opened, at, bytes, drops);
+  const auto written =
+      if_durable(req, info->writepage ? fs(req).write_pages(*opened, at, bytes, drops)
+                                      : fs(req).write(*opened, at, bytes, drops));
   if (!written) {
     fuse_reply_err(req, written.error().code);
     return;
@@ -111,9 +131,9 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
   }
   const OpenFileRef opened = file(info);
   // The kernel asks without writing its dirty pages first.
-  fs(req).write_back(*opened, [req, opened, offset, whence] {
+  fs(req).write_back(*opened, [req, opened, offset, whence](bool written) {
     const auto found =
-        fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence);
+        fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence, written);
     if (found) {
       fuse_reply_lseek(req, static_cast<off_t>(found->value));
     } else {

@@ -218,7 +218,7 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
 
 void query_settled(fuse_req_t req, const daxfs_query_args& args, const OpenFileRef& opened) {
   if (!opened || args.what != DAXFS_QUERY_EXTENTS) return query(req, args, opened.get());
-  fs(req).write_back(*opened, [req, opened, args] { query(req, args, opened.get()); });
+  fs(req).write_back(*opened, [req, opened, args](bool) { query(req, args, opened.get()); });
 }
 
 void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
@@ -261,9 +261,8 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     case DAXFS_IOC_PIN_EXTENTS:
       return pin_extents(req, argument<daxfs_extents_args>(in), *opened);
     case DAXFS_IOC_EXTENTS:
-      return fs(req).write_back(*opened, [req, opened, args = argument<daxfs_extents_args>(in)] {
-        extents(req, args, *opened);
-      });
+      return fs(req).write_back(*opened, [req, opened, args = argument<daxfs_extents_args>(in)](
+                                             bool) { extents(req, args, *opened); });
     case DAXFS_IOC_LEASE:
       return lease(req, argument<daxfs_lease_args>(in), *opened);
     case DAXFS_IOC_UNLEASE:

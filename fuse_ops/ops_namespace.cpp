@@ -54,7 +54,9 @@ void readlink(fuse_req_t req, fuse_ino_t inode) {
 void link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
   if (is_control(inode)) return reply(req, fail(EPERM));
   if (refuse_control(req, parent, name)) return;
-  reply_entry(req, made_durably(req, fs(req).link({inode}, {parent}, name)));
+  // The kernel takes over what stands in this answer even if it has heard of newer attributes (a
+  // pin that has made the file longer) meanwhile. So it is to ask again.
+  reply_entry(req, made_durably(req, fs(req).link({inode}, {parent}, name)), 0);
 }
 
 void unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {

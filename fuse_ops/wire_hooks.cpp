@@ -42,6 +42,11 @@ thread_local Current current;
 // goes on (DAXFS_TEST_REPLY_DELAY, in microseconds).
 std::atomic<useconds_t> reply_delay = 0;
 
+// For tests, too: replies to requests of this kind come so much later than they were made
+// (DAXFS_TEST_LATE_REPLY, a FUSE opcode, a colon and microseconds).
+std::uint32_t late_opcode = 0;
+useconds_t late_by = 0;
+
 template <class T>
 T load(const std::byte* from) {
   T out;
@@ -107,6 +112,7 @@ ssize_t hooked_writev(int fd, iovec* parts, int count, void*) {
     const auto header = load<fuse_out_header>(static_cast<const std::byte*>(parts[0].iov_base));
     if (header.unique == current.unique && header.error == 0) improve_reply(parts, count);
   }
+  if (late_by != 0 && opcode == late_opcode) usleep(late_by);
   const ssize_t sent = ::writev(fd, parts, count);
   if (sent < 0 && errno == EFAULT) {
     // The reply pointed to pool memory that has no storage. The kernel has ended the request
@@ -128,6 +134,11 @@ ssize_t hooked_writev(int fd, iovec* parts, int count, void*) {
 bool install_wire_hooks(fuse_session* session) {
   if (const char* const delay = std::getenv("DAXFS_TEST_REPLY_DELAY")) {
     reply_delay = static_cast<useconds_t>(std::strtoul(delay, nullptr, 10));
+  }
+  if (const char* const late = std::getenv("DAXFS_TEST_LATE_REPLY")) {
+    char* end = nullptr;
+    late_opcode = static_cast<std::uint32_t>(std::strtoul(late, &end, 10));
+    if (*end == ':') late_by = static_cast<useconds_t>(std::strtoul(end + 1, nullptr, 10));
   }
   static const fuse_custom_io hooks = [] {
     fuse_custom_io io{};  // later libfuse versions have more members

@@ -48,7 +48,8 @@ Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& req
     const BlockCount limit(options.pin_limit.value >> kBlockShift);
     if (mine.blocks > limit || range.count > limit - mine.blocks) return refuse(*ticket, ENOMEM);
   }
-  return pass_fences(ticket, {request.inode, range}, request.nowait);
+  const FileRange all{FileBlock(0), BlockCount(UINT64_MAX)};
+  return pass_fences(ticket, {request.inode, request.behind_all ? all : range}, request.nowait);
 }
 
 Result<Verdict> Gate::admit(const TicketRef& ticket, const PinRequest& request) {

@@ -64,6 +64,8 @@ struct PinRequest {
   bool write = false;
   bool nowait = false;
   bool recorded = false;  // Gate::record_pin() or undo_pin() will follow
+  // It queues behind every detach that waits for the file, not only for its range.
+  bool behind_all = false;
 };
 
 struct LeaseRequest {

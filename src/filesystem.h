@@ -32,6 +32,7 @@
 #include "blockmap/xattr.h"
 #include "lease/gate.h"
 #include "src/event_log.h"
+#include "src/given_pages.h"
 #include "src/grace.h"
 #include "src/inode.h"
 #include "src/kernel_cache.h"
@@ -193,13 +194,27 @@ class Filesystem {
   // place. Fewer bytes than asked at the end of the file. `send` returns false if they could not be
   // read there (the caller got EIO then). EIO: the storage below them is gone.
   using Send = std::function<bool(std::span<const iovec>)>;
-  Status read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send);
+  // `pages`: the kernel reads for its page cache. It may use any descriptor for that, also a direct
+  // one (when that is mapped).
+  Status read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send,
+              bool pages = false);
   // Durable on return. A short count if space ran out half-way.
   Result<std::size_t> write(OpenFile& file, FileOffset offset, std::span<const std::byte> data,
                             bool drop_privileges);
-  // To be called before a read or write that the kernel makes for its page cache: it may use any
-  // descriptor for that, also a direct one (when that is mapped).
-  void note_page_cache(OpenFile& file);
+  // What the kernel writes back of its page cache: whole pages. Of those of pinned blocks, what a
+  // mapping has stored into them; the rest may be older than the blocks (given_pages.h).
+  Result<std::size_t> write_pages(OpenFile& file, FileOffset offset,
+                                  std::span<const std::byte> data, bool drop_privileges);
+  // A write to where the kernel takes the end of the file to be. If a pin has made it longer
+  // meanwhile, and the kernel does not know, it goes to the real end: then `moved`, and the kernel
+  // is to drop what it believes (forget_pages()), once it has the answer.
+  struct Appended {
+    std::size_t count = 0;
+    bool moved = false;
+  };
+  Result<Appended> append(OpenFile& file, FileOffset believed, std::span<const std::byte> data,
+                          bool drop_privileges);
+  void forget_pages(OpenFile& file);
   // After a write: `done` once no page that the kernel has cached is older than it (a write past
   // the page cache, on kernels that do not drop the pages themselves).
   void after_write(OpenFile& file, std::function<void()> done);
@@ -210,12 +225,13 @@ class Filesystem {
                     const Caller& caller = {});
   void punch_hole(OpenFile& file, FileOffset offset, ByteCount length, const Caller& caller,
                   const CancellationRef& cancellation, Done done);
-  // `done` once what programs have stored through the kernel's page cache is on the medium: to be
-  // asked for before anything looks there for data and holes. At once if the kernel has no pages;
-  // also while a truncate waits, when none can be written.
-  void write_back(OpenFile& file, std::function<void()> done);
-  // SEEK_DATA or SEEK_HOLE; ENXIO behind the end.
-  Result<FileOffset> seek(OpenFile& file, FileOffset from, int whence);
+  // `done` with true once what programs have stored through the kernel's page cache is on the
+  // medium: to be asked for before anything looks there for data and holes. At once if the kernel
+  // has no pages. With false where it cannot be written now: while a truncate waits.
+  void write_back(OpenFile& file, std::function<void(bool)> done);
+  // SEEK_DATA or SEEK_HOLE; ENXIO behind the end. If not everything is `written` (write_back()),
+  // all of the file is data.
+  Result<FileOffset> seek(OpenFile& file, FileOffset from, int whence, bool written = true);
 
   // --- pins ---
   struct PinRange {
@@ -400,18 +416,29 @@ class Filesystem {
                     uid_t uid);
   void grow_to(Inode& inode, std::uint64_t size);  // commits size (if larger) and times
 
+  // Exclusive: the file is longer now, or shorter, and the kernel may not know.
+  static void note_growth(Inode& inode, std::uint64_t from);
+  static void note_end(Inode& inode, std::uint64_t size);
+
   // write.cpp
+  Result<std::size_t> write_bytes(OpenFile& file, FileOffset offset,
+                                  std::span<const std::byte> data, bool drop_privileges,
+                                  bool at_end = false);
   // As much of the beginning as lies in written blocks (so that a short count is true if there is
   // no space for the rest); 0 if the write changes the size or the mode.
   std::size_t write_in_place(Inode& inode, FileOffset offset, std::span<const std::byte> data,
                              bool drop_privileges);
-  // 0: it has only begun to zero what lies before; call it again.
+  // 0: it has only begun to zero what lies before; call it again. `at_end`: at the end of the file,
+  // not at `offset`.
   Result<std::size_t> write_allocating(Inode& inode, FileOffset offset,
-                                       std::span<const std::byte> data, bool drop_privileges);
+                                       std::span<const std::byte> data, bool drop_privileges,
+                                       bool at_end);
 
   // pins.cpp
-  Result<std::optional<PinId>> pin_once(OpenFile& file, const PinRange& range,
-                                        const Requester& requester, const TicketRef& ticket);
+  struct PinAsk;
+  void ask_for_pin(const std::shared_ptr<PinAsk>& ask);
+  Result<std::optional<PinId>> pin_once(const PinAsk& ask, const TicketRef& ticket);
+  void settle_pin(const std::shared_ptr<PinAsk>& ask, PinId pin);
   // Lock held exclusively. Written, zeroed blocks for all of `range`, all or nothing (ENOSPC);
   // `size` as in fill_holes().
   Status populate(Inode& inode, FileRange range, std::uint64_t size);
@@ -426,7 +453,11 @@ class Filesystem {
   std::string event_line(const EventLog::Event& event, std::uint64_t lost);
 
   void note_unreadable(Inode& inode, FileOffset offset, ByteCount length);
-  void drop_cached_pages(Inode& inode, std::function<void()> done);
+  void note_page_cache(Inode& inode);
+  // `done` with true once the kernel has no page of it but such as were read since this was called.
+  void drop_cached_pages(OpenFile& file, KernelCache::Asker asker, std::function<void(bool)> done);
+  // `pieces` for the kernel's page cache; the lock is held shared.
+  bool send_pages(Inode& inode, FileOffset offset, std::span<const iovec> pieces, const Send& send);
   // The highest counts of pins over any block of the range.
   PinCounts most_pins(PoolRange range) const;
 
@@ -446,6 +477,7 @@ class Filesystem {
   std::atomic<std::uint64_t> unreadable_ = 0;  // reads that met missing or damaged storage
   EventLog events_;
   Gate gate_;
+  GivenPages given_;
   InodeTableCache cache_;
   InodeRef root_;  // the kernel never looks it up, so nothing else would keep its index
   ProcessTable processes_;

@@ -80,12 +80,22 @@ class Inode {
   std::mutex times_mutex;
   std::atomic<std::int64_t> times_fenced{INT64_MIN};
 
+  // Bytes [grown_from, grown_to) were added without the kernel's doing, so it may still take
+  // grown_from for the end of the file: there a pin has made it longer, or an append has gone
+  // elsewhere than the kernel thought. Protected by `lock`.
+  std::uint64_t grown_from = 0;
+  std::uint64_t grown_to = 0;
+
   std::atomic<std::uint32_t> opens{0};
   // Long and short pins taken for writing: new handles bypass the page cache while there are any.
   std::atomic<std::uint32_t> write_pins{0};
   // The kernel may have cached pages of it (read or written through a handle that uses the page
   // cache).
   std::atomic<bool> page_cached{false};
+  // So many requests have its pages dropped just now.
+  std::atomic<std::uint32_t> drops{0};
+  // So many truncates wait at the gate: as long the kernel can drop no page that is dirty.
+  std::atomic<std::uint32_t> truncates{0};
   // What the kernel has cached is older than the medium: the next open must drop it.
   std::atomic<bool> cache_stale{false};
 

@@ -157,6 +157,7 @@ void Filesystem::dispose_if_dead(Inode& inode) {
 }
 
 void Filesystem::last_reference(Inode& inode) {
+  given_.forget(inode.number);
   dispose_if_dead(inode);
   if (inode.disposed) volume_.inodes().release(inode.number);
 }

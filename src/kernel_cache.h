@@ -1,6 +1,7 @@
 // What the filesystem tells the kernel by itself. fuse_ops/ implements it with FUSE notifications.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 #include "blockmap/units.h"
@@ -14,11 +15,17 @@ class KernelCache {
   virtual ~KernelCache() = default;
   // Attributes (size, times) changed without the kernel's doing.
   virtual void invalidate_attributes(InodeNumber inode) = 0;
-  // Cached pages, and attributes, are stale. Once they are dropped, another thread calls `done`
-  // (may be null). Where dropping them could wait for the caller, `done` is called at once.
-  virtual void invalidate_data(InodeNumber inode, std::function<void()> done) = 0;
+  // Who waits: a write may have one of the kernel's places for requests in the background, which
+  // are few.
+  enum class Asker : std::uint8_t { write, other };
+  // Cached pages, and attributes, are stale. Once they are dropped (and what was dirty of them is
+  // written), another thread calls `done` (may be null) with true. Where dropping them could wait
+  // for the caller, `done` is called at once, or later, with false: then they are dropped when
+  // that is possible.
+  using Dropped = std::function<void(bool)>;
+  virtual void invalidate_data(InodeNumber inode, Dropped done, Asker asker) = 0;
   // A truncate of the inode begins to wait at the gate; it has ended. In between the kernel can
-  // drop no dirty page of the inode, so that invalidate_data() calls `done` at once.
+  // drop no dirty page of the inode, so that invalidate_data() calls `done` with false.
   virtual void truncate_waits(InodeNumber inode) = 0;
   virtual void truncate_ends(InodeNumber inode) = 0;
   // Wakes the programs that poll this open file.

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
 
 #include "client/daxfs.h"
 #include "src/byte_range.h"
@@ -13,6 +15,26 @@
 #include "src/filesystem.h"
 
 namespace daxfs {
+namespace {
+
+// What of a range a pin would have to fill.
+struct Missing {
+  bool hole = false;
+  bool unwritten = false;
+};
+
+Missing missing_in(const ExtentMap& extents, FileRange blocks) {
+  Missing missing;
+  for (FileBlock at = blocks.start; at < blocks.end();) {
+    const auto run = extents.run_at(at, blocks.end() - at);
+    missing.hole = missing.hole || !run.pool;
+    missing.unwritten = missing.unwritten || run.unwritten;
+    at = run.range.end();
+  }
+  return missing;
+}
+
+}  // namespace
 
 Result<OpenFileRef> Filesystem::open(InodeNumber number, int flags) {
   auto ref = cache_.get(number);
@@ -34,7 +56,8 @@ Result<OpenFileRef> Filesystem::open(InodeNumber number, int flags) {
   file->readable = mode != O_WRONLY;
   file->writable = mode != O_RDONLY;
   file->direct = (flags & O_DIRECT) != 0 || inode.write_pins != 0;
-  file->keep_cache = !inode.cache_stale.exchange(false);
+  // While a truncate waits, an open that drops dirty pages would wait with it, not to be killed.
+  file->keep_cache = inode.truncates != 0 || !inode.cache_stale.exchange(false);
   file->holder = gate_.new_holder();
   file->inode = std::move(*ref);
   return file;
@@ -69,7 +92,12 @@ void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
   inode.cache_stale = true;
   // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its
   // pages.
-  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_data(inode.number, nullptr);
+  KernelCache* const kernel = kernel_cache_;
+  if (kernel == nullptr) return;
+  const auto gone = [this, number = inode.number, until = given_.now()](bool dropped) {
+    if (dropped) given_.forget_until(number, until);
+  };
+  kernel->invalidate_data(inode.number, gone, KernelCache::Asker::other);
 }
 
 void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
@@ -82,23 +110,42 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   inode.write_pins -= pins;
 }
 
-void Filesystem::drop_cached_pages(Inode& inode, std::function<void()> done) {
-  // A read that caches pages after this exchange sees what is on the medium now.
+void Filesystem::drop_cached_pages(OpenFile& file, KernelCache::Asker asker,
+                                   std::function<void(bool)> done) {
   KernelCache* const kernel = kernel_cache_;
-  if (kernel == nullptr || !inode.page_cached.exchange(false)) return done();
+  if (kernel == nullptr) return done(true);
+  Inode& inode = *file.inode;
+  // If another request has them dropped just now, this one waits for the end of that, too.
+  inode.drops += 1;
+  // A read that caches pages after this exchange sees what is on the medium now.
+  if (!inode.page_cached.exchange(false) && inode.drops == 1) {
+    inode.drops -= 1;
+    return done(true);
+  }
   inode.cache_stale = true;
-  kernel->invalidate_data(inode.number, std::move(done));
+  const auto gone = [this, kept = file.shared_from_this(), until = given_.now(),
+                     done = std::move(done)](bool dropped) {
+    Inode& about = *kept->inode;
+    if (dropped) {
+      given_.forget_until(about.number, until);
+    } else {
+      about.page_cached = true;
+    }
+    about.drops -= 1;
+    done(dropped);
+  };
+  kernel->invalidate_data(inode.number, gone, asker);
 }
 
-void Filesystem::note_page_cache(OpenFile& file) {
+void Filesystem::note_page_cache(Inode& inode) {
   // Most reads and writes find it said already, and need not take the cache line away from others.
-  std::atomic<bool>& cached = file.inode->page_cached;
+  std::atomic<bool>& cached = inode.page_cached;
   if (!cached.load(std::memory_order_relaxed)) cached = true;
 }
 
 void Filesystem::after_write(OpenFile& file, std::function<void()> done) {
   if (!file.direct) return done();
-  drop_cached_pages(*file.inode, std::move(done));
+  drop_cached_pages(file, KernelCache::Asker::write, [done = std::move(done)](bool) { done(); });
 }
 
 Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
@@ -131,9 +178,22 @@ Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
   return {};
 }
 
-Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange& range,
-                                                  const Requester& requester,
-                                                  const TicketRef& ticket) {
+// A pin that is asked for, until it is answered.
+struct Filesystem::PinAsk {
+  OpenFileRef file;  // when the request is parked, another thread may answer it
+  PinRange range;
+  Requester requester;
+  CancellationRef cancellation;
+  Completion<PinId> done;
+  bool behind_all = false;  // there are pages that the kernel cannot write back now
+  bool again = false;
+  const std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+};
+
+Result<std::optional<PinId>> Filesystem::pin_once(const PinAsk& ask, const TicketRef& ticket) {
+  OpenFile& file = *ask.file;
+  const PinRange& range = ask.range;
+  const Requester& requester = ask.requester;
   Inode& inode = *file.inode;
   const FileRange blocks = covering(range.offset, range.length);
   const std::uint64_t end = range.offset.value + range.length.value;
@@ -150,7 +210,8 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
       .write = (range.flags & DAXFS_PIN_WRITE) != 0,
       .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0,
       // Nothing can be taken from a file of a read-only mount; short-term pins promise to end.
-      .recorded = (range.flags & DAXFS_PIN_SHORT) == 0 && !options_.read_only};
+      .recorded = (range.flags & DAXFS_PIN_SHORT) == 0 && !options_.read_only,
+      .behind_all = ask.behind_all};
 
   // Called with the lock held, shared or exclusive, and all blocks there.
   const auto take = [&]() -> Result<std::optional<PinId>> {
@@ -173,39 +234,30 @@ Result<std::optional<PinId>> Filesystem::pin_once(OpenFile& file, const PinRange
   const auto drops_privileges = [&] {
     return request.write && requester.uid != 0 && has_privileges(inode);
   };
-  bool hole = false;
-  bool unwritten = false;
-  const auto look = [&] {
-    hole = unwritten = false;
-    for (FileBlock at = blocks.start; at < blocks.end();) {
-      const auto run = inode.extents->run_at(at, blocks.end() - at);
-      hole = hole || !run.pool;
-      unwritten = unwritten || run.unwritten;
-      at = run.range.end();
-    }
-  };
   {
     const std::shared_lock guard(inode.lock);
-    look();
-    if (hole && !may_allocate) return fail(ENXIO);
-    if (!hole && !unwritten && !drops_privileges() && (!may_allocate || end <= inode.record.size))
+    const Missing missing = missing_in(*inode.extents, blocks);
+    if (missing.hole && !may_allocate) return fail(ENXIO);
+    if (!missing.hole && !missing.unwritten && !drops_privileges() &&
+        (!may_allocate || end <= inode.record.size))
       return take();
   }
   if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   const std::unique_lock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
-  look();
-  if (hole && !may_allocate) return fail(ENXIO);
+  if (missing_in(*inode.extents, blocks).hole && !may_allocate) return fail(ENXIO);
   // Before anything is allocated for a pin that is refused.
   const auto admitted = gate_.admit(ticket, request);
   if (!admitted) return std::unexpected(admitted.error());
   if (*admitted == Verdict::parked) return std::nullopt;
-  const bool grows = may_allocate && end > inode.record.size;
+  const std::uint64_t before = inode.record.size;
+  const bool grows = may_allocate && end > before;
   if (const Status ready = populate(inode, blocks, grows ? end : 0); !ready)
     return std::unexpected(ready.error());
   const bool dropped = drops_privileges() && drop_privileges_unasked(inode);
   if (grows || dropped) {
     if (dropped || end > inode.record.size) grow_to(inode, grows ? end : 0);
+    if (grows) note_growth(inode, before);
     if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
   }
   return take();
@@ -230,28 +282,49 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
     return done(std::unexpected(loaded.error()));
 
   const Requester requester{processes_.process(caller.thread), caller.uid};
-  // When the request is parked, another thread may answer it, and the kernel close and forget the
-  // file, before this one has let go of the inode's lock.
-  const auto ask = [this, cancellation, kept = file.shared_from_this(), range, requester,
-                    done = std::move(done)] {
-    run_at_gate(cancellation, [this, kept, range, requester, done](const TicketRef& ticket) {
-      const auto pin = pin_once(*kept, range, requester, ticket);
-      if (pin && !*pin) return true;
-      if (!pin) {
-        done(std::unexpected(pin.error()));
-        return false;
-      }
-      // Once more: a page may have been dirtied since, and from here on its blocks stay.
-      write_back(*kept, [done, id = **pin] { done(id); });
-      return false;
-    });
-  };
-  // Else what was stored through a mapping would still be a hole.
-  write_back(file, ask);
+  ask_for_pin(std::make_shared<PinAsk>(PinAsk{.file = file.shared_from_this(),
+                                              .range = range,
+                                              .requester = requester,
+                                              .cancellation = cancellation,
+                                              .done = std::move(done)}));
 }
 
-void Filesystem::write_back(OpenFile& file, std::function<void()> done) {
-  drop_cached_pages(*file.inode, std::move(done));
+void Filesystem::ask_for_pin(const std::shared_ptr<PinAsk>& ask) {
+  // Else what was stored through a mapping would still be a hole.
+  write_back(*ask->file, [this, ask](bool written) {
+    // While a truncate waits the kernel writes nothing. The pin comes behind it then.
+    ask->behind_all = !written;
+    run_at_gate(ask->cancellation, [this, ask](const TicketRef& ticket) {
+      const auto pin = pin_once(*ask, ticket);
+      if (pin && !*pin) return true;
+      if (pin) {
+        settle_pin(ask, **pin);
+      } else {
+        ask->done(std::unexpected(pin.error()));
+      }
+      return false;
+    });
+  });
+}
+
+void Filesystem::settle_pin(const std::shared_ptr<PinAsk>& ask, PinId pin) {
+  // Once more: a page may have been dirtied since, and from here on its blocks stay.
+  write_back(*ask->file, [this, ask, pin](bool written) {
+    if (written) return ask->done(pin);
+    // What is dirty would be written over what the holder stores.
+    if (gate_.unpin(ask->file->holder, pin) && (ask->range.flags & DAXFS_PIN_WRITE) != 0)
+      ask->file->inode->write_pins -= 1;
+    // What has waited at the gate may not wait there as long once more, if the kernel has a limit.
+    const auto waited = std::chrono::steady_clock::now() - ask->since;
+    const bool late = request_limit_ && waited > *request_limit_ / 4;
+    if (std::exchange(ask->again, true) || late || (ask->range.flags & DAXFS_PIN_NOWAIT) != 0)
+      return ask->done(fail(EAGAIN));
+    ask_for_pin(ask);
+  });
+}
+
+void Filesystem::write_back(OpenFile& file, std::function<void(bool)> done) {
+  drop_cached_pages(file, KernelCache::Asker::other, std::move(done));
 }
 
 void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
@@ -261,7 +334,8 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
   Inode& inode = *file.inode;
   note_write_unpinned(inode, 1);
   if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
-  drop_cached_pages(inode, [done = std::move(done)] { done({}); });
+  // Whoever waits for pins may be waiting for this one: it is answered in any case.
+  write_back(file, [done = std::move(done)](bool) { done({}); });
 }
 
 Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest& request) {

@@ -16,14 +16,50 @@ alignas(4096) const std::array<std::byte, kZeroBytes> kZeroes{};
 
 }  // namespace
 
-Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send) {
+bool Filesystem::send_pages(Inode& inode, FileOffset offset, std::span<const iovec> pieces,
+                            const Send& send) {
+  std::size_t length = 0;
+  for (const iovec& piece : pieces) length += piece.iov_len;
+  const FileRange range = covering(offset, ByteCount(length));
+  std::vector<FileRange> pinned;
+  if (inode.write_pins != 0) {
+    inode.extents->for_each(range, [&](const Extent& extent) {
+      if (extent.unwritten) return;
+      gate_.counts({extent.pool, extent.count}, [&](PoolRange part, PinCounts) {
+        pinned.push_back({extent.file + (part.start - extent.pool), part.count});
+      });
+    });
+  }
+  if (pinned.empty()) {
+    given_.forget(inode.number, range);
+    return send(pieces);
+  }
+  // A copy, so that what is remembered is what the kernel gets, whatever a holder stores meanwhile.
+  std::vector<std::byte> copy;
+  copy.reserve(length);
+  for (const iovec& piece : pieces) {
+    const auto* const from = static_cast<const std::byte*>(piece.iov_base);
+    copy.insert(copy.end(), from, from + piece.iov_len);
+  }
+  if (!given_.given(inode.number, offset, copy, pinned)) {
+    // Too many: the kernel shall not keep them.
+    if (KernelCache* const kernel = kernel_cache_)
+      kernel->invalidate_data(inode.number, nullptr, KernelCache::Asker::other);
+  }
+  const iovec whole{copy.data(), copy.size()};
+  return send({&whole, 1});
+}
+
+Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send,
+                        bool pages) {
   if (!file.readable) return fail(EBADF);
   // The guard below outlives the reply, and so must what it locks.
   const OpenFileRef kept = file.shared_from_this();
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return fail(EINVAL);
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
-  if (!file.direct) note_page_cache(file);
+  pages = pages || !file.direct;
+  if (pages) note_page_cache(inode);
 
   const std::shared_lock guard(inode.lock);
   const std::uint64_t size = inode.record.size;
@@ -66,8 +102,10 @@ Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, con
     }
     at += here;
   }
-  if (!send(many.empty() ? std::span<const iovec>(few.data(), count)
-                         : std::span<const iovec>(many))) {
+  const auto pieces =
+      many.empty() ? std::span<const iovec>(few.data(), count) : std::span<const iovec>(many);
+  const bool remembered = pages && (inode.write_pins != 0 || given_.any());
+  if (!(remembered ? send_pages(inode, offset, pieces, send) : send(pieces))) {
     note_unreadable(inode, offset, ByteCount(end - offset.value));
   }
   return {};

@@ -30,7 +30,7 @@ json wall_time(SteadyTime time) {
 }
 
 // Appends the object as a line if it fits.
-bool append(const json& object, std::size_t room, std::string& out) {
+bool append_line(const json& object, std::size_t room, std::string& out) {
   // File names need not be UTF-8; a report has to be.
   const std::string line = object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
   if (out.size() + line.size() > room) return false;
@@ -80,11 +80,11 @@ class Pages {
       if (!items) return std::unexpected(items.error());
       for (const Item& item : *items) {
         json object = show(item);
-        if (!object.is_null() && !append(object, room_, out_)) {
+        if (!object.is_null() && !append_line(object, room_, out_)) {
           if (!out_.empty()) return {};
           // Or nobody would see what comes behind it.
           shorten_path(object);
-          if (!append(object, room_, out_)) return fail(EMSGSIZE);
+          if (!append_line(object, room_, out_)) return fail(EMSGSIZE);
         }
         cursor_ = cursor_behind(item);
       }
@@ -167,7 +167,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
   };
   switch (what) {
     case DAXFS_QUERY_STATUS:
-      if (!append(status_report(), room, out)) return fail(EMSGSIZE);
+      if (!append_line(status_report(), room, out)) return fail(EMSGSIZE);
       cursor = DAXFS_QUERY_END;
       return {};
     case DAXFS_QUERY_PINS: {

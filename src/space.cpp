@@ -17,23 +17,27 @@ namespace {
 // way to begin() when another has finished it.
 class TruncateWait {
  public:
-  TruncateWait(KernelCache* kernel, InodeNumber inode) : kernel_(kernel), inode_(inode) {}
+  TruncateWait(KernelCache* kernel, std::shared_ptr<InodeRef> inode)
+      : kernel_(kernel), inode_(std::move(inode)) {}
 
   void begin() {
     const std::lock_guard guard(mutex_);
     if (state_ != State::before || kernel_ == nullptr) return;
     state_ = State::waits;
-    kernel_->truncate_waits(inode_);
+    (*inode_)->truncates += 1;
+    kernel_->truncate_waits((*inode_)->number);
   }
   void end() {
     const std::lock_guard guard(mutex_);
-    if (std::exchange(state_, State::over) == State::waits) kernel_->truncate_ends(inode_);
+    if (std::exchange(state_, State::over) != State::waits) return;
+    kernel_->truncate_ends((*inode_)->number);
+    (*inode_)->truncates -= 1;
   }
 
  private:
   enum class State : std::uint8_t { before, waits, over };
   KernelCache* const kernel_;
-  const InodeNumber inode_;
+  const std::shared_ptr<InodeRef> inode_;
   std::mutex mutex_;  // protects state_
   State state_ = State::before;
 };
@@ -154,6 +158,10 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
 
   const std::uint64_t size = *change.size;
   const auto finish = [&] {
+    if (size < inode.record.size) {
+      note_end(inode, size);
+      given_.zeroed(inode.number, FileOffset(size), ByteCount(UINT64_MAX));
+    }
     inode.record.size = size;
     inode.mtime = now;
     apply(inode, change, now);
@@ -202,7 +210,7 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
   if (const Status loaded = load_extents(**inode); !loaded)
     return done(std::unexpected(loaded.error()));
   const Detacher detacher{{processes_.process(caller.thread), caller.uid}, through};
-  const auto wait = std::make_shared<TruncateWait>(kernel_cache_, number);
+  const auto wait = std::make_shared<TruncateWait>(kernel_cache_, inode);
   run_at_gate(cancellation, [this, inode, change, detacher, answer, wait,
                              done = std::move(done)](const TicketRef& ticket) {
     const auto verdict = change_once(**inode, change, detacher, ticket);
@@ -231,6 +239,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
       zero_in_place(inode, offset_of(whole.end()), ByteCount(end - offset_of(whole.end()).value));
     }
     volume_.medium().fence();
+    given_.zeroed(inode.number, offset, length);
     inode.mtime = inode.ctime = file_time_now();
     if (detacher.requester.uid != 0) drop_privileges_unasked(inode);
   };
@@ -360,19 +369,23 @@ Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount lengt
     return filled;
   }
   // Written blocks are zeroed in place, so that no pin ever stands in the way.
-  if (zero) zero_in_place(inode, offset, length);
+  if (zero) {
+    zero_in_place(inode, offset, length);
+    given_.zeroed(inode.number, offset, length);
+  }
   const bool dropped = uid != 0 && drop_privileges_unasked(inode);
   if (zero || dropped || end > inode.record.size) grow_to(inode, end);
   return {};
 }
 
-Result<FileOffset> Filesystem::seek(OpenFile& file, FileOffset from, int whence) {
+Result<FileOffset> Filesystem::seek(OpenFile& file, FileOffset from, int whence, bool written) {
   Inode& inode = *file.inode;
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return fail(EINVAL);
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
   const std::shared_lock guard(inode.lock);
   const std::uint64_t size = inode.record.size;
   if (from.value >= size) return fail(ENXIO);
+  if (!written) return whence == SEEK_DATA ? from : FileOffset(size);
   std::uint64_t at = from.value;
   while (at < size) {
     const auto run = inode.extents->run_at(

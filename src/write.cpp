@@ -31,6 +31,61 @@ constexpr BlockCount kZeroedAtATime{(32ull << 20) / kBlockSize};
 
 Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
                                       std::span<const std::byte> data, bool drop_privileges) {
+  const auto written = write_bytes(file, offset, data, drop_privileges);
+  if (written && !file.direct) {
+    Inode& inode = *file.inode;
+    given_.written(inode.number, offset, data.first(*written), inode.write_pins != 0);
+  }
+  return written;
+}
+
+Result<std::size_t> Filesystem::write_pages(OpenFile& file, FileOffset offset,
+                                            std::span<const std::byte> data, bool drop_privileges) {
+  note_page_cache(*file.inode);
+  if (!given_.any()) return write_bytes(file, offset, data, drop_privileges);
+  for (const auto& piece : given_.changes(file.inode->number, offset, data)) {
+    const auto written = write_bytes(file, offset + ByteCount(piece.from),
+                                     data.subspan(piece.from, piece.length), drop_privileges);
+    if (!written) return written;
+    if (*written < piece.length) return piece.from + *written;
+  }
+  return data.size();
+}
+
+Result<Filesystem::Appended> Filesystem::append(OpenFile& file, FileOffset believed,
+                                                std::span<const std::byte> data,
+                                                bool drop_privileges) {
+  Inode& inode = *file.inode;
+  bool moved = false;
+  {
+    const std::shared_lock guard(inode.lock);
+    moved = believed.value >= inode.grown_from && believed.value < inode.grown_to;
+  }
+  const auto written = moved ? write_bytes(file, believed, data, drop_privileges, true)
+                             : write(file, believed, data, drop_privileges);
+  if (!written) return std::unexpected(written.error());
+  return Appended{*written, moved};
+}
+
+void Filesystem::forget_pages(OpenFile& file) {
+  Inode& inode = *file.inode;
+  inode.cache_stale = true;
+  if (KernelCache* const kernel = kernel_cache_)
+    kernel->invalidate_data(inode.number, nullptr, KernelCache::Asker::other);
+}
+
+void Filesystem::note_growth(Inode& inode, std::uint64_t from) {
+  inode.grown_from = inode.grown_to > inode.grown_from ? std::min(inode.grown_from, from) : from;
+  inode.grown_to = inode.record.size;
+}
+
+void Filesystem::note_end(Inode& inode, std::uint64_t size) {
+  inode.grown_to = std::min(inode.grown_to, size);
+}
+
+Result<std::size_t> Filesystem::write_bytes(OpenFile& file, FileOffset offset,
+                                            std::span<const std::byte> data, bool drop_privileges,
+                                            bool at_end) {
   if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
   if (!file.writable) return fail(EBADF);
   Inode& inode = *file.inode;
@@ -40,12 +95,12 @@ Result<std::size_t> Filesystem::write(OpenFile& file, FileOffset offset,
   if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
   if (const Status dropped = drop_capability(inode); !dropped)
     return std::unexpected(dropped.error());
-  if (!file.direct) note_page_cache(file);
+  if (!file.direct) note_page_cache(inode);
 
-  std::size_t done = write_in_place(inode, offset, data, drop_privileges);
+  std::size_t done = at_end ? 0 : write_in_place(inode, offset, data, drop_privileges);
   while (done < data.size()) {
-    const auto written =
-        write_allocating(inode, offset + ByteCount(done), data.subspan(done), drop_privileges);
+    const auto written = write_allocating(inode, offset + ByteCount(done), data.subspan(done),
+                                          drop_privileges, at_end);
     if (!written) {
       if (done > 0) break;
       return written;
@@ -78,10 +133,14 @@ std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
 
 Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset,
                                                  std::span<const std::byte> data,
-                                                 bool drop_privileges) {
+                                                 bool drop_privileges, bool at_end) {
   Medium& medium = volume_.medium();
   const std::unique_lock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
+  if (at_end) {
+    offset = FileOffset(inode.record.size);
+    if (data.size() > INT64_MAX - offset.value) return fail(EFBIG);
+  }
   ExtentMap& map = *inode.extents;
 
   // What is missing, and how many records the change may take; as much of it as one transaction
@@ -210,6 +269,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
   for (const Extent& extent : fresh) map.insert(tx, extent);
   inode.record.blocks = map.mapped().value;
   inode.record.size = std::max(inode.record.size, end);
+  if (at_end) inode.grown_to = inode.record.size;
   if (drop_privileges) drop_privileges_unasked(inode);
   inode.mtime = inode.ctime = file_time_now();
   stage(tx, inode);

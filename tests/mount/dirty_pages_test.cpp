@@ -88,4 +88,57 @@ TEST_CASE("a pin shows its holder what an ordinary mapping has stored, and neith
   REQUIRE(daxfs_unpin(holder.get(), pin) == 0);
 }
 
+TEST_CASE("what a mapping stores beside a holder's bytes, while they are pinned, destroys none") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  const MappedHole file(mount);
+  const UniqueFd older = open_file(file.name(), O_RDWR);
+  const UniqueFd holder = open_file(file.name(), O_RDWR);
+  REQUIRE(pwrite(file.fd(), "old", 3, kMiddle) == 3);
+  volatile const char seen = file.memory()[kMiddle];  // the kernel has the page before the pin
+  static_cast<void>(seen);
+  std::uint64_t pin = 0;
+  REQUIRE(daxfs_pin(holder.get(), kMiddle, 8192, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) == 0);
+  std::size_t length = 0;
+  char* const view = view_of(holder.get(), pin, &length);
+  const auto both = [&](int round) {
+    INFO("round " << round);
+    file.memory()[kMiddle + 10] = static_cast<char>('a' + round);
+    view[100] = static_cast<char>('A' + round);
+    REQUIRE(msync(file.memory(), kSize, MS_SYNC) == 0);
+    CHECK(view[100] == 'A' + round);
+    CHECK(view[10] == 'a' + round);
+  };
+  for (int round = 0; round < 3; ++round) both(round);
+  SECTION("a whole page written past a read of it") {
+    const std::string page(4096, 'w');
+    REQUIRE(pwrite(older.get(), page.data(), page.size(), kMiddle) == 4096);
+    for (int round = 3; round < 6; ++round) both(round);
+  }
+  SECTION("a part of it written") {
+    REQUIRE(pwrite(older.get(), "part", 4, kMiddle + 98) == 4);
+    for (int round = 3; round < 6; ++round) both(round);
+    CHECK(view[99] == 'a');
+  }
+  SECTION("a part of it punched") {
+    REQUIRE(fallocate(older.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kMiddle + 50, 30) ==
+            0);
+    view[60] = 'd';
+    for (int round = 3; round < 6; ++round) both(round);
+    CHECK(view[60] == 'd');
+  }
+  SECTION("read through another descriptor that was there before") {
+    CHECK(read_at(older.get(), kMiddle + 10, 1) == "c");
+  }
+  // What is still dirty when the pin goes.
+  file.memory()[kMiddle + 11] = 'x';
+  view[101] = 'X';
+  REQUIRE(daxfs_unmap(view, length) == 0);
+  REQUIRE(daxfs_unpin(holder.get(), pin) == 0);
+  const std::string now = read_at(older.get(), kMiddle, 4096);
+  CHECK(now[11] == 'x');
+  CHECK(now[101] == 'X');
+  CHECK(file.memory()[kMiddle + 101] == 'X');
+}
+
 }  // namespace daxfs::test

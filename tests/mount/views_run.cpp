@@ -197,10 +197,6 @@ void ViewsRun::write() {
   ByteSpan part;
   if (view == View::mapped) {
     part = ViewsModel::free_of(model().stale(), range(model().size()));
-    // What is written back is whole pages, over what a holder has stored.
-    if (std::ranges::any_of(twin_->pins,
-                            [&](const auto& pin) { return pin->write() && pin->meets(part); }))
-      return;
   } else {
     // Seldom past the end, or all files were as long as can be.
     const std::uint64_t limit =

@@ -8,7 +8,6 @@
 //   - bytes that a holder has stored since the kernel last dropped the file's pages, in views that
 //     were there before (client/daxfs.h says which do not see them); such bytes are not stored to
 //     through the mapping either;
-//   - blocks that are pinned for writing are not stored to through the mapping;
 //   - bytes that the mapping has stored since it was last written back, in the holder's view;
 //   - whether a block that has space and holds only zeroes is data or a hole.
 #pragma once
