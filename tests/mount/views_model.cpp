@@ -49,7 +49,9 @@ void ViewsModel::punch(ByteSpan range) {
   clear(range);
   const ByteSpan whole = whole_blocks_of(range);
   for (std::uint64_t block = whole.first_block(); block < whole.end_block(); ++block) {
-    subject_[block] = oracle_[block] = Tag::hole;
+    subject_[block] = Tag::hole;
+    // What ext4 has preallocated behind the end stays.
+    if (block * kViewsBlock < size_ || oracle_[block] == Tag::data) oracle_[block] = Tag::hole;
   }
   // ext4 takes the last block, too, if all that the file has of it goes.
   if (size_ > 0 && range.end() >= size_) {

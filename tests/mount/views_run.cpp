@@ -31,6 +31,10 @@ std::string shown(ByteSpan range) {
   return "[" + std::to_string(range.offset) + ", " + std::to_string(range.end()) + ")";
 }
 
+// Through which view the other filesystem is asked. What it does with O_DIRECT is not the question,
+// and would be most of the time, on a loop device.
+View other_view(View view) { return view == View::direct ? View::cached : view; }
+
 // A file in both filesystems, and what it must hold.
 struct Twin {
   Twin(const ViewsSetup& setup, std::size_t number)
@@ -148,7 +152,8 @@ void ViewsRun::look_through(View view, ByteSpan part) {
   const bool older = view == View::cached || view == View::mapped;
   for (ViewsFile* const side : {&twin_->subject, &twin_->oracle}) {
     const bool is_subject = side == &twin_->subject;
-    const long got = side->read(view, part.offset, {seen_.data(), part.length});
+    const long got =
+        side->read(is_subject ? view : other_view(view), part.offset, {seen_.data(), part.length});
     const std::uint64_t end = std::min(part.end(), model().size());
     const long right = end > part.offset ? static_cast<long>(end - part.offset) : 0;
     if (got != right)
@@ -179,7 +184,7 @@ void ViewsRun::look() {
 
 void ViewsRun::write_through(View view, ByteSpan part, std::span<const char> data) {
   came_to(twin_->subject.write(view, part.offset, data),
-          twin_->oracle.write(view, part.offset, data), static_cast<long>(part.length));
+          twin_->oracle.write(other_view(view), part.offset, data), static_cast<long>(part.length));
   model().write(part.offset, data);
   if (view == View::mapped) {
     model().mark_dirty(part);
