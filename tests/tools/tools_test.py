@@ -215,7 +215,7 @@ class Tree(unittest.TestCase):
         for name in ("lib", "share", "share/man"):
             os.makedirs(os.path.join(prefix, name))  # was there before, and stays
         for command in (
-            ["cmake", "-S", ".", "-B", "build"],
+            ["cmake", "-G", "Ninja", "-S", ".", "-B", "build"],
             ["cmake", "--install", "build", "--prefix", prefix],
             ["cmake", "--install", "build", "--prefix", prefix],  # a second time: the directories are there now
         ):
