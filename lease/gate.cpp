@@ -1,6 +1,7 @@
 // Requests from begin() to end(), and the thread that retries them.
 #include "lease/gate.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -78,8 +79,12 @@ void Gate::cancel(const TicketRef& ticket) {
   impl_->notify();
 }
 
+SteadyTime Gate::Impl::next_deadline() const {
+  return std::min(parked.next_deadline(), repeats.next_look().value_or(kNever));
+}
+
 void Gate::Impl::notify() {
-  if (parked.any_ready() || parked.next_deadline() < sleeps_until) attention.notify_one();
+  if (parked.any_ready() || next_deadline() < sleeps_until) attention.notify_one();
 }
 
 void Gate::Impl::finish(const Aftermath& aftermath) {
@@ -117,21 +122,21 @@ bool Gate::Impl::at_limit(uid_t user, std::uint64_t count) const {
          hooks.is_limited(user);
 }
 
-bool Gate::Impl::too_many_wait(const Ticket& ticket) const {
-  return !ticket.cancelled && !ticket.has_waited &&
-         at_limit(ticket.user, parked.waiting_of(ticket.user));
+Status Gate::Impl::may_wait(const Ticket& ticket) const {
+  if (ticket.cancelled) return fail(EINTR);
+  if (ticket.interrupt_at != kNever && hooks.now() >= ticket.interrupt_at) return fail(EINTR);
+  if (!ticket.has_waited && at_limit(ticket.user, parked.waiting_of(ticket.user))) {
+    return fail(EAGAIN);
+  }
+  return {};
 }
 
-bool Gate::Impl::may_wait(Ticket& ticket) const {
-  if (ticket.cancelled) return false;
-  if (longest_wait) {
-    const SteadyTime now = hooks.now();
-    if (ticket.interrupt_at == kNever) ticket.interrupt_at = now + *longest_wait;
-    if (now >= ticket.interrupt_at) return false;
+void Gate::Impl::note_waiting(Ticket& ticket) const {
+  if (std::exchange(ticket.has_waited, true)) return;
+  if (longest_wait && ticket.interrupt_at == kNever) {
+    ticket.interrupt_at = hooks.now() + *longest_wait;
   }
-  if (!ticket.has_waited) post(GateEvent::Kind::waiting, ticket.about);
-  ticket.has_waited = true;
-  return true;
+  post(GateEvent::Kind::waiting, ticket.about);
 }
 
 void Gate::Impl::note_resumed(Ticket& ticket) const {
@@ -139,11 +144,31 @@ void Gate::Impl::note_resumed(Ticket& ticket) const {
   ticket.has_waited = false;
 }
 
+void Gate::Impl::take_place(Ticket& ticket, const Repeats::Key& key) {
+  if (std::exchange(ticket.placed, true) || repeats.empty()) return;
+  const auto place = repeats.take(key, hooks.now());
+  if (!place) return;
+  ticket.arrival = place->arrival;
+  ticket.fence = place->fence;
+  ticket.progress = place->progress;
+}
+
+std::unexpected<Errno> Gate::Impl::interrupt(Ticket& ticket, const Repeats::Key& key) {
+  const Repeats::Place place{ticket.arrival, ticket.fence, ticket.progress};
+  if (repeats.save(key, place, hooks.now())) ticket.fence.reset();
+  return refuse(ticket, EINTR);
+}
+
 void Gate::Impl::lift_fence(Ticket& ticket) {
   if (!ticket.fence) return;
-  fences.lift(ticket.arrival, *ticket.fence);
+  lift_fence(ticket.arrival, *ticket.fence);
   ticket.fence.reset();
-  parked.wake_behind(ticket.arrival);
+}
+
+void Gate::Impl::lift_fence(Arrival arrival, const Fences::Fence& fence) {
+  fences.lift(arrival, fence);
+  parked.wake_behind(arrival);
+  notify();
 }
 
 void Gate::Impl::run() {
@@ -151,12 +176,13 @@ void Gate::Impl::run() {
   while (true) {
     sleeps_until = SteadyTime::min();  // awake: nobody needs to notify
     parked.wake_due(hooks.now());
+    repeats.look(hooks.now());
     if (const TicketRef ticket = parked.take_ready()) {
       retry(lock, ticket);
       continue;
     }
     if (stopping) return;
-    sleeps_until = parked.next_deadline();
+    sleeps_until = next_deadline();
     if (sleeps_until == kNever) {
       attention.wait(lock);
     } else {

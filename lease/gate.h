@@ -36,6 +36,7 @@
 #include "lease/limbo.h"
 #include "lease/pin_counts.h"
 #include "lease/policy.h"
+#include "lease/repeats.h"
 #include "lease/requests.h"
 
 namespace daxfs {
@@ -85,6 +86,12 @@ struct GateHooks {
   std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
   // Whether user_limit applies to this user; with the lock held. Null: to nobody.
   std::function<bool(uid_t)> is_limited = {};
+  // Whether this process, which was there at that time, has ended; with the lock held. Null: none
+  // has.
+  Repeats::HasEnded has_ended = {};
+  // By when a detach that waits for long-term pins or leases since then is refused, whatever the
+  // policy says; with the lock held. Null: never.
+  std::function<SteadyTime(const DetachRequest&, SteadyTime)> latest = {};
   GateEvents* events = nullptr;  // may be null; outlives the gate
   PinId last_pin{};              // pins are numbered from here on
   // What the time is; with the lock held. A test may have a clock of its own, ahead of the real
@@ -123,9 +130,9 @@ class Gate {
   // No more retries. Wakes what queued behind this request's fence.
   void end(const TicketRef& ticket);
   // Makes a request fail with EINTR instead of being parked, now or at any later judge()/pin(). One
-  // that need not wait goes ahead: a signal alone fails nothing. A detach that is asked for again
-  // within 10 s, by the same process, is the same request: its deadlines go on. Any thread, any
-  // time.
+  // that need not wait goes ahead: a signal alone fails nothing. What is asked for again within
+  // 10 s, by the same process, is the same request: its deadlines go on, and it has its old place.
+  // Until then, the fence of a detach stands. Any thread, any time.
   void cancel(const TicketRef& ticket);
 
   // --- detaching ---

@@ -15,7 +15,8 @@ SteadyTime after(SteadyTime start, std::uint64_t ms) {
 }
 
 Repeats::Key identity(const DetachRequest& request) {
-  return {.reason = request.reason,
+  return {.what = Repeats::What::detach,
+          .reason = request.reason,
           .process = request.requester.process,
           .takes = {request.inode, request.range},
           .holder = request.holder};
@@ -71,6 +72,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   release_reservation(*ticket, ticket->limbo_reserved);
   ticket->free_all = false;
   if (stopping) return refuse(*ticket, EINTR);
+  take_place(*ticket, identity(request));
 
   const LeaseTable::InTheWay leased =
       leases.in_the_way(request.inode, request.range, request.holder, request.requester.process);
@@ -78,9 +80,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
 
   const SteadyTime now = hooks.now();
   Progress& progress = ticket->progress;
-  if (!progress.first_judged) {
-    progress = repeats.take(identity(request), now).value_or(Progress{.first_judged = now});
-  }
+  if (!progress.first_judged) progress.first_judged = now;
   if (!progress.shorts_are_long) {
     const SteadyTime limit = after(*progress.first_judged, options.short_timeout_ms);
     if (now >= limit) {
@@ -109,20 +109,25 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     if (progress.waits_under != &policy) {
       progress.waits_under = &policy;
       progress.waits_since = now;
+      progress.latest = hooks.latest ? hooks.latest(request, now) : kNever;
     }
     const SteadyTime limit =
         ruling.timeout_ms == 0 ? kNever : after(progress.waits_since, ruling.timeout_ms);
+    if (now < limit && now >= progress.latest) {
+      post(GateEvent::Kind::timeout, ticket->about);
+      return refuse(*ticket, ETXTBSY);
+    }
     if (now < limit) {
+      const SteadyTime until = std::min(limit, progress.latest);
       pinned.obstacles.leases = ruling.breaks && leased.foreign;
       // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
       // for a request that has been interrupted, or may not wait.
-      if (ruling.breaks && !pinned.obstacles.none() && !ticket->cancelled &&
-          !too_many_wait(*ticket)) {
-        break_leases(*ticket, request, leased.leases, limit, aftermath);
+      if (ruling.breaks && !pinned.obstacles.none() && may_wait(*ticket)) {
+        break_leases(*ticket, request, leased.leases, until, aftermath);
       } else {
         end_breaks(*ticket);
       }
-      return wait(ticket, request, std::move(pinned.obstacles), limit);
+      return wait(ticket, request, std::move(pinned.obstacles), until);
     }
     post(GateEvent::Kind::timeout, ticket->about);
     const bool broken = ruling.breaks;
@@ -167,17 +172,16 @@ Ruling Gate::Impl::on_timeout(const Conflict& conflict) const {
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
                                  Obstacles obstacles, SteadyTime deadline) {
   if (obstacles.none()) return refuse(*ticket, EDEADLK);
-  if (too_many_wait(*ticket)) return refuse(*ticket, EAGAIN);
-  if (!may_wait(*ticket)) {
-    repeats.save(identity(request), ticket->progress, hooks.now());
-    return refuse(*ticket, EINTR);
-  }
+  const Status may = may_wait(*ticket);
+  if (may == fail(EAGAIN)) return refuse(*ticket, EAGAIN);
   const Fences::Fence fence{request.inode, request.range};
   if (ticket->fence != fence) {
     lift_fence(*ticket);
     fences.raise(ticket->arrival, fence);
     ticket->fence = fence;
   }
+  if (!may) return interrupt(*ticket, identity(request));
+  note_waiting(*ticket);
   parked.park_detach(ticket, std::move(obstacles), std::min(deadline, ticket->interrupt_at));
   return Verdict::parked;
 }
@@ -227,10 +231,11 @@ void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) 
 
 void Gate::detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode,
                             std::optional<PinPolicy> policy) {
-  if (blocks.empty()) return;
   std::vector<PoolRange> freed;
   {
     const std::lock_guard lock(impl_->mutex);
+    impl_->repeats.forget(inode);
+    if (blocks.empty()) return;
     const PinPolicy word = policy.value_or(impl_->options.pin_policy);
     if (word == PinPolicy::ignore) {
       freed.assign(blocks.begin(), blocks.end());

@@ -39,7 +39,11 @@ GateEvent about(const Subject& subject, PinPolicy policy) {
 
 struct Gate::Impl {
   Impl(const GateOptions& gate_options, GateHooks gate_hooks)
-      : hooks(std::move(gate_hooks)), options(gate_options), pins(hooks.last_pin) {}
+      : hooks(std::move(gate_hooks)),
+        options(gate_options),
+        pins(hooks.last_pin),
+        repeats([this](Arrival arrival, const Fences::Fence& fence) { lift_fence(arrival, fence); },
+                hooks.has_ended) {}
 
   const GateHooks hooks;
   std::atomic<Arrival> last_arrival = 0;
@@ -89,19 +93,27 @@ struct Gate::Impl {
   // --- gate.cpp; all but run() with the lock held ---
   void run();
   void retry(std::unique_lock<std::mutex>& lock, const TicketRef& ticket);
+  // When the thread has something to do, if nothing happens before.
+  SteadyTime next_deadline() const;
   // Wakes the thread if there is something to do earlier than it believes.
   void notify();
   void lift_fence(Ticket& ticket);
+  void lift_fence(Arrival arrival, const Fences::Fence& fence);
   void post(GateEvent::Kind kind, GateEvent about) const;
   // Whether one more than `count` would be too many for this user.
   bool at_limit(uid_t user, std::uint64_t count) const;
-  // Whether its user has as many requests waiting as may be. One that has waited goes on.
-  bool too_many_wait(const Ticket& ticket) const;
+  // Whether a request that would have to wait may. EINTR: it has been interrupted, or has waited
+  // for as long as the kernel lets it; EAGAIN: its user has as many as may be (one that has waited
+  // goes on).
+  Status may_wait(const Ticket& ticket) const;
+  void note_waiting(Ticket& ticket) const;
+  void note_resumed(Ticket& ticket) const;
+  // Before a request is judged for the first time: one that repeats another takes its place.
+  void take_place(Ticket& ticket, const Repeats::Key& key);
   // Of a request that is about to be answered.
   std::unexpected<Errno> refuse(Ticket& ticket, int error) const;
-  // Marks the request as one that waits, from now on if it did not; whether it may.
-  bool may_wait(Ticket& ticket) const;
-  void note_resumed(Ticket& ticket) const;
+  // With EINTR, of one that would have had to wait: it may be repeated, and its place is kept.
+  std::unexpected<Errno> interrupt(Ticket& ticket, const Repeats::Key& key);
 
   // --- gate_detach.cpp; with the lock held ---
   Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request,
@@ -118,7 +130,7 @@ struct Gate::Impl {
   Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
   // Parks what came later than a fence over the range behind it; EAGAIN if it does not want to
   // wait.
-  Result<Verdict> pass_fences(const TicketRef& ticket, const Fences::Fence& range, bool nowait);
+  Result<Verdict> pass_fences(const TicketRef& ticket, const Repeats::Key& asked, bool nowait);
   void count_in(const PinInfo& pin, std::span<const PoolRange> blocks);
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,

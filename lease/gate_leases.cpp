@@ -26,7 +26,12 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
   ticket->user = request.requester.uid;
   if (gate.stopping) return gate.refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
-  const Result<Verdict> passed = gate.pass_fences(ticket, {request.inode, range}, request.nowait);
+  const Result<Verdict> passed = gate.pass_fences(ticket,
+                                                  {.what = Repeats::What::lease,
+                                                   .process = request.requester.process,
+                                                   .takes = {request.inode, range},
+                                                   .holder = request.holder},
+                                                  request.nowait);
   if (!passed) return std::unexpected(passed.error());
   if (*passed == Verdict::parked) return std::nullopt;
   if (gate.at_limit(ticket->user, gate.leases.count_of(ticket->user))) {

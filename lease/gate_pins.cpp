@@ -15,14 +15,21 @@ constexpr std::size_t kDropAtOnce = 256;
 
 HolderId Gate::new_holder() { return HolderId{++impl_->last_holder}; }
 
-Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Fences::Fence& range,
+Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Repeats::Key& asked,
                                         bool nowait) {
+  take_place(*ticket, asked);
   if (fences.empty()) return Verdict::proceed;
-  const auto fence = fences.newest_before(ticket->arrival, range);
+  auto fence = fences.newest_before(ticket->arrival, asked.takes);
+  while (fence && repeats.give_up(*fence, asked.process)) {
+    fence = fences.newest_before(ticket->arrival, asked.takes);
+  }
   if (!fence) return Verdict::proceed;
   if (nowait) return refuse(*ticket, EAGAIN);
-  if (too_many_wait(*ticket)) return refuse(*ticket, EAGAIN);
-  if (!may_wait(*ticket)) return refuse(*ticket, EINTR);
+  if (const Status may = may_wait(*ticket); !may) {
+    if (may == fail(EINTR)) return interrupt(*ticket, asked);
+    return refuse(*ticket, may.error().code);
+  }
+  note_waiting(*ticket);
   parked.park_pin(ticket, *fence, ticket->interrupt_at);
   notify();  // it may be the first that is to be woken at a time
   return Verdict::parked;
@@ -49,7 +56,12 @@ Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& req
     if (mine.blocks > limit || range.count > limit - mine.blocks) return refuse(*ticket, ENOMEM);
   }
   const FileRange all{FileBlock(0), BlockCount(UINT64_MAX)};
-  return pass_fences(ticket, {request.inode, request.behind_all ? all : range}, request.nowait);
+  return pass_fences(ticket,
+                     {.what = Repeats::What::pin,
+                      .process = request.requester.process,
+                      .takes = {request.inode, request.behind_all ? all : range},
+                      .holder = request.holder},
+                     request.nowait);
 }
 
 Result<Verdict> Gate::admit(const TicketRef& ticket, const PinRequest& request) {

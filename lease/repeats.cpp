@@ -1,29 +1,83 @@
 #include "lease/repeats.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace daxfs {
 
+void Repeats::lift(Saved& saved) {
+  if (!saved.place.fence) return;
+  const Fences::Fence fence = *std::exchange(saved.place.fence, std::nullopt);
+  --fences_;
+  lift_(saved.place.arrival, fence);
+}
+
+void Repeats::forget_oldest() {
+  lift(saved_.front());
+  saved_.pop_front();
+}
+
 void Repeats::forget_old(SteadyTime now) {
-  while (!saved_.empty() && saved_.front().until <= now) saved_.pop_front();
+  while (!saved_.empty() && saved_.front().until <= now) forget_oldest();
 }
 
-void Repeats::save(const Key& key, const Progress& progress, SteadyTime now) {
-  if (key.process == 0) return;
+bool Repeats::save(const Key& key, const Place& place, SteadyTime now) {
+  const auto since = std::chrono::system_clock::now();
+  if (key.process == 0 || has_ended(key.process, since)) return false;
   forget_old(now);
-  if (saved_.size() == kMost) saved_.pop_front();
-  saved_.push_back({key, progress, now + kKept});
+  if (saved_.size() == kMost) forget_oldest();
+  if (fences_ == 0) looked_ = now;
+  if (place.fence) ++fences_;
+  saved_.push_back({key, place, now + kKept, since});
+  return true;
 }
 
-std::optional<Progress> Repeats::take(const Key& key, SteadyTime now) {
-  if (saved_.empty()) return std::nullopt;
+std::optional<Repeats::Place> Repeats::take(const Key& key, SteadyTime now) {
   forget_old(now);
   const auto found = std::find_if(saved_.begin(), saved_.end(),
                                   [&](const Saved& saved) { return saved.key == key; });
   if (found == saved_.end()) return std::nullopt;
-  const Progress progress = found->progress;
+  const Place place = found->place;
+  if (place.fence) --fences_;
   saved_.erase(found);
-  return progress;
+  return place;
+}
+
+bool Repeats::has_ended(pid_t process, std::chrono::system_clock::time_point since) const {
+  return has_ended_ && has_ended_(process, since);
+}
+
+bool Repeats::give_up(Arrival fence, pid_t asks) {
+  if (fences_ == 0) return false;
+  const auto found = std::find_if(saved_.begin(), saved_.end(), [&](const Saved& saved) {
+    return saved.place.fence && saved.place.arrival == fence;
+  });
+  if (found == saved_.end()) return false;
+  if (found->key.process != asks && !has_ended(found->key.process, found->since)) return false;
+  lift(*found);
+  return true;
+}
+
+void Repeats::forget(InodeNumber inode) {
+  const auto there = [&](const Saved& saved) { return saved.key.takes.inode == inode; };
+  for (Saved& saved : saved_) {
+    if (there(saved)) lift(saved);
+  }
+  std::erase_if(saved_, there);
+}
+
+void Repeats::look(SteadyTime now) {
+  forget_old(now);
+  if (fences_ == 0 || now - looked_ < kLook) return;
+  looked_ = now;
+  for (Saved& saved : saved_) {
+    if (saved.place.fence && has_ended(saved.key.process, saved.since)) lift(saved);
+  }
+}
+
+std::optional<SteadyTime> Repeats::next_look() const {
+  if (fences_ == 0) return std::nullopt;
+  return looked_ + kLook;
 }
 
 }  // namespace daxfs

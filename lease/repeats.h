@@ -1,10 +1,16 @@
-// What the gate remembers of interrupted requests, so that who repeats one goes on where it was.
+// What the gate remembers of interrupted requests, so that who repeats one goes on where it was:
+// with its deadlines, and its place in the queue.
 #pragma once
+
+#include <sys/types.h>
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "lease/fences.h"
 #include "lease/requests.h"
@@ -19,40 +25,75 @@ struct Progress {
   bool shorts_are_long = false;               // short_timeout has passed: for good
   const DetachPolicy* waits_under = nullptr;  // the policy that parked it, and since when
   SteadyTime waits_since{};
+  SteadyTime latest = SteadyTime::max();  // GateHooks::latest
 };
 
 // Not thread-safe (the gate's lock guards it). Python, Go and many a program in C repeat what fails
 // with EINTR: with a timer that ticks every second, a request would otherwise never reach a
-// deadline.
+// deadline, and always be the newest.
 class Repeats {
  public:
+  enum class What : std::uint8_t { detach, pin, lease };
   // What makes two requests the same one. The thread does not matter, the file's blocks neither.
   struct Key {
-    DetachReason reason = DetachReason::punch;
+    What what = What::detach;
+    DetachReason reason = DetachReason::punch;  // of a detach
     pid_t process = 0;
     Fences::Fence takes;
     std::optional<HolderId> holder;
     bool operator==(const Key&) const = default;
   };
+  struct Place {
+    Arrival arrival = 0;
+    std::optional<Fences::Fence> fence;  // a detach's: it stands on
+    Progress progress;
+  };
+  // Ends a fence that has been left.
+  using Lift = std::function<void(Arrival, const Fences::Fence&)>;
+  // Whether a process that was there at that time has ended.
+  using HasEnded = std::function<bool(pid_t, std::chrono::system_clock::time_point)>;
 
   static constexpr std::chrono::seconds kKept{10};
   static constexpr std::size_t kMost = 1024;  // the oldest are forgotten first
+  static constexpr std::chrono::milliseconds kLook{100};
 
-  // Nobody knows who process 0 is: nothing is remembered of it.
-  void save(const Key& key, const Progress& progress, SteadyTime now);
-  // The oldest that fits; it is taken out.
-  std::optional<Progress> take(const Key& key, SteadyTime now);
+  Repeats(Lift lift, HasEnded has_ended)
+      : lift_(std::move(lift)), has_ended_(std::move(has_ended)) {}
+
+  // Whether it is remembered, and has the fence from now on: nobody knows who process 0 is, and one
+  // that has ended repeats nothing.
+  bool save(const Key& key, const Place& place, SteadyTime now);
+  // The oldest that fits; it is taken out. Its fence goes with it.
+  std::optional<Place> take(const Key& key, SteadyTime now);
+  // Lifts this fence if it is one that an interrupted request has left, and its process has ended,
+  // or is the one that asks for something else there. Whether it did.
+  bool give_up(Arrival fence, pid_t asks);
+  // The file is no more; its number can be another's.
+  void forget(InodeNumber inode);
+  // Forgets what is too old, and from time to time lifts the fences of processes that have ended.
+  void look(SteadyTime now);
+  // When to look again: fences hold up others.
+  std::optional<SteadyTime> next_look() const;
+  bool empty() const { return saved_.empty(); }
   std::size_t size() const { return saved_.size(); }
 
  private:
   struct Saved {
     Key key;
-    Progress progress;
+    Place place;
     SteadyTime until;
+    std::chrono::system_clock::time_point since;
   };
   void forget_old(SteadyTime now);
+  void forget_oldest();
+  void lift(Saved& saved);
+  bool has_ended(pid_t process, std::chrono::system_clock::time_point since) const;
 
+  const Lift lift_;
+  const HasEnded has_ended_;
   std::deque<Saved> saved_;  // by age
+  std::size_t fences_ = 0;   // how many have one
+  SteadyTime looked_{};
 };
 
 }  // namespace daxfs

@@ -47,7 +47,9 @@ class Ticket {
   Ticket(Arrival when, Gate::Continuation continuation)
       : arrival(when), retry(std::move(continuation)) {}
 
-  const Arrival arrival;
+  // Its place: that of the request which it repeats, from its first judgement on.
+  Arrival arrival;
+  bool placed = false;
   Gate::Continuation retry;  // the gate's thread takes it out while it runs
   State state = State::with_caller;
   bool cancelled = false;

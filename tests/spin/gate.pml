@@ -15,6 +15,9 @@
  *   HOLDERS, DETACHES  how many clients
  *   ROUNDS             how many requests each makes; FOREVER: without end
  *   PATIENT            nobody is interrupted, and no wait has a limit (goes with FOREVER)
+ *   TICKS              with FOREVER: whose requests (IS_FIRST: one holder's; IS_TRUNCATER) are
+ *                      interrupted, and repeated, without end
+ *   GRACE              processes of holders die, and leave a device behind that is at work
  *   SECOND             a holder takes a second pin, too, which may fail but not wait
  *   SWITCH, UNMOUNT    the administrator switches the policy; unmounts
  *   ON_TIMEOUT         refuse or defer
@@ -41,9 +44,13 @@
 #define BIT(i) (1 << (i))
 #define HAS(set, i) ((set) & BIT(i))
 #define IS_HOLDER(i) ((i) < HOLDERS)
+#define IS_TRUNCATER(i) ((i) >= HOLDERS)
+#define IS_FIRST(i) ((i) == 0)
 
 #ifdef FOREVER
+#ifndef TICKS
 #define PATIENT
+#endif
 #define MORE_ROUNDS true
 inline count_round(round) { skip; }
 #else
@@ -66,7 +73,7 @@ inline judge(i, verdict) {
     :: verdict == PROCEED
     :: else ->
       if
-      :: HAS(cancelled, i) || stopping -> verdict = ERROR;
+      :: stopping -> verdict = ERROR;
       :: else ->
         if
         :: !(range[i] & file & PINNED) || policy == defer -> verdict = PROCEED;
@@ -75,11 +82,15 @@ inline judge(i, verdict) {
           :: policy == refuse -> verdict = ERROR;
           :: policy == wait && HAS(late, i) -> verdict = (ON_TIMEOUT == defer -> PROCEED : ERROR);
           :: else ->
-            verdict = PARKED;
-            obstacles[i] = range[i] & file & PINNED;
-            watched[i] = ANY_OF(obstacles[i]);
-            parked = parked | BIT(i);
             fenced = fenced | BIT(i);
+            if
+            :: HAS(cancelled, i) -> verdict = NOT_NOW;
+            :: else ->
+              verdict = PARKED;
+              obstacles[i] = range[i] & file & PINNED;
+              watched[i] = ANY_OF(obstacles[i]);
+              parked = parked | BIT(i);
+            fi
           fi
         fi
       fi
@@ -112,6 +123,8 @@ inline try_detach(i, who, verdict, blocks, j) {
     end_and_answer(i, j, OK);
   :: atomic { verdict == ERROR -> verdict = NONE; unlock_inode(who); }
     end_and_answer(i, j, FAILED);
+  :: atomic { verdict == NOT_NOW -> verdict = NONE; unlock_inode(who); }
+    leave_and_answer(i, j);
   :: atomic { verdict == PARKED -> verdict = NONE; unlock_inode(who); }
   fi
 }
@@ -149,10 +162,11 @@ inline admit(i, j, found, verdict) {
     forget(i);
     find_fence(i, j, found);
     if
-    :: HAS(cancelled, i) || stopping || (found != NOBODY && HAS(nowait, i)) -> verdict = ERROR;
+    :: stopping || (found != NOBODY && HAS(nowait, i)) -> verdict = ERROR;
     :: else ->
       if
-      :: found != NOBODY ->
+      :: found != NOBODY && HAS(cancelled, i) -> verdict = NOT_NOW;
+      :: found != NOBODY && !HAS(cancelled, i) ->
         verdict = PARKED;
         behind[i] = found;
         parked = parked | BIT(i);
@@ -200,26 +214,77 @@ inline try_pin(i, who, verdict, blocks, j) {
     end_and_answer(i, j, OK);
   :: atomic { verdict == ERROR -> verdict = NONE; blocks = 0; unlock_pin(who); }
     end_and_answer(i, j, FAILED);
+  :: atomic { verdict == NOT_NOW -> verdict = NONE; blocks = 0; unlock_pin(who); }
+    leave_and_answer(i, j);
   :: atomic { verdict == PARKED -> verdict = NONE; blocks = 0; unlock_pin(who); }
   fi
 }
 
-/* Gate::unpin() of one pin, or Gate::drop() of both when the descriptor is closed (its holder may
- * have died), after the device has stopped: Gate::Impl::release(), then finish(). */
+/* Gate::Impl::release(), within a d_step; free_blocks() follows, as in finish(). */
+inline count_out(i, first, other, blocks, j) {
+  blocks = (first -> pins[i] : 0) | (other -> second[i] : 0);
+  pins[i] = (first -> 0 : pins[i]);
+  second[i] = (other -> 0 : second[i]);
+#ifndef WRONG_FIRST_UNPIN_EMPTIES_LIMBO
+  blocks = blocks & ~PINNED;
+#endif
+  blocks = blocks & limbo; /* Limbo::release() */
+  limbo = limbo & ~blocks;
+  move_watches(j);
+}
+
+/* Gate::unpin() of one pin, or Gate::drop() of both when the descriptor is closed, after the device
+ * has stopped. */
 inline release(i, first, other, blocks, j) {
   d_step {
     device[i] = (first -> 0 : pins[i]) | (other -> 0 : second[i]);
-    blocks = (first -> pins[i] : 0) | (other -> second[i] : 0);
-    pins[i] = (first -> 0 : pins[i]);
-    second[i] = (other -> 0 : second[i]);
-#ifndef WRONG_FIRST_UNPIN_EMPTIES_LIMBO
-    blocks = blocks & ~PINNED;
-#endif
-    blocks = blocks & limbo; /* Limbo::release() */
-    limbo = limbo & ~blocks;
-    move_watches(j);
+    count_out(i, first, other, blocks, j);
   }
   free_blocks(blocks);
+}
+
+/* --- src/grace.cpp --- */
+
+/* The last close comes from a process that is ending: Grace::begin(). Its device may be at work, or
+ * still be given some. */
+inline die(i) {
+  if
+  :: device[i] = 0;
+  :: true
+  fi
+  leaving = leaving | BIT(i);
+  if
+  :: d_step { device[i] = pins[i] | second[i]; assert(!(device[i] & free)); }
+  :: true
+  fi
+  gone = gone | BIT(i);
+  device[i] = 0;
+  !HAS(leaving, i);
+}
+
+/* Grace::take_ended(), of one holder. Both of what makes it certain is looked at, one after the
+ * other; else the grace lasts longer than the device. */
+inline end_grace(i, has_gone, idle, blocks, j) {
+#ifdef WRONG_GRACE_LOOKS_AT_PAGES_FIRST
+  idle = (IN_USE == 0);
+  has_gone = (HAS(gone, i) != 0);
+#else
+  has_gone = (HAS(gone, i) != 0);
+  idle = (IN_USE == 0);
+#endif
+  if
+#ifdef WRONG_DEATH_IS_AN_UNPIN
+  :: true ->
+#else
+  :: (has_gone && idle) || (HAS(gone, i) && !device[i]) ->
+#endif
+    d_step { count_out(i, true, true, blocks, j); }
+    free_blocks(blocks);
+    d_step { leaving = leaving & ~BIT(i); gone = gone & ~BIT(i); }
+  :: else
+  fi
+  has_gone = false;
+  idle = false;
 }
 
 /* --- who does all this --- */
@@ -242,13 +307,44 @@ inline choose_range(i) {
   fi
 }
 
-inline choose_patience(impatient) {
+inline choose_patience(me, impatient) {
 #ifdef PATIENT
   impatient = false;
 #else
   if
   :: impatient = false;
+#ifdef TICKS
+  :: TICKS(me) -> impatient = true;
+#else
   :: impatient = true;
+#endif
+  fi
+#endif
+}
+
+inline choose_limit(with_limit) {
+#ifdef PATIENT
+  with_limit = false;
+#elif defined(FOREVER)
+  with_limit = false;
+#else
+  if
+  :: with_limit = false;
+  :: with_limit = true;
+  fi
+#endif
+}
+
+/* What was interrupted is repeated: without end, or once. Or it is not. */
+inline come_back(me, impatient) {
+#ifdef FOREVER
+  atomic { begin_again(me); choose_patience(me, impatient); }
+#else
+  if
+  :: atomic { true -> begin_again(me); impatient = false; }
+  :: away = away | BIT(me);
+    /* Its next request takes the same place in the model. */
+    atomic { !HAS(left, me) || stopping -> answer[me] = FAILED; }
   fi
 #endif
 }
@@ -261,11 +357,16 @@ proctype holder(byte me) {
     atomic {
       count_round(round);
       choose_range(me);
-      choose_patience(impatient);
+      choose_patience(me, impatient);
       begin(me, false);
     }
-    try_pin(me, me, verdict, blocks, j);
-    await(me, impatient);
+    do
+    :: answer[me] == NONE ->
+      try_pin(me, me, verdict, blocks, j);
+      await(me, impatient);
+    :: answer[me] == INTERRUPTED -> come_back(me, impatient);
+    :: answer[me] == OK || answer[me] == FAILED -> break
+    od
 #ifdef SECOND
     if
     :: atomic { answer[me] == OK ->
@@ -287,7 +388,12 @@ proctype holder(byte me) {
     :: answer[me] == FAILED
     fi
 #endif
-    release(me, true, true, blocks, j);
+    if
+    :: release(me, true, true, blocks, j);
+#ifdef GRACE
+    :: die(me);
+#endif
+    fi
   :: else -> break
   od
 }
@@ -300,13 +406,18 @@ proctype truncater(byte me) {
     atomic {
       count_round(round);
       choose_range(me);
-      choose_patience(impatient);
-      choose_patience(with_limit);
+      choose_patience(me, impatient);
+      choose_limit(with_limit);
       begin(me, with_limit);
       with_limit = false;
     }
-    try_detach(me, me, verdict, blocks, j);
-    await(me, impatient);
+    do
+    :: answer[me] == NONE ->
+      try_detach(me, me, verdict, blocks, j);
+      await(me, impatient);
+    :: answer[me] == INTERRUPTED -> come_back(me, impatient);
+    :: answer[me] == OK || answer[me] == FAILED -> break
+    od
   :: else -> break
   od
 }
@@ -325,6 +436,9 @@ end_idle:
     i = 0;
   /* wake_due(): whoever's time it is */
   :: atomic { parked & timed & ~late -> wake_due(i) }
+#ifndef WRONG_PLACE_IS_KEPT_FOR_EVER
+  :: atomic { left & away -> forget_left(i, j) }
+#endif
 #ifdef WRONG_STOP_LEAVES_THE_READY
   :: stopping -> break
 #else
@@ -332,6 +446,21 @@ end_idle:
 #endif
   od
 }
+
+#ifdef GRACE
+/* Grace::run() */
+proctype grace() {
+  byte blocks, j, i;
+  bool has_gone, idle;
+end_idle:
+  do
+  :: HAS(leaving, 0) -> end_grace(0, has_gone, idle, blocks, j);
+#if HOLDERS > 1
+  :: HAS(leaving, 1) -> end_grace(1, has_gone, idle, blocks, j);
+#endif
+  od
+}
+#endif
 
 #ifdef SWITCH
 /* Gate::set_options() */
@@ -369,6 +498,9 @@ init {
     od
     i = 0;
     run gate_thread();
+#ifdef GRACE
+    run grace();
+#endif
 #ifdef SWITCH
     run administrator();
 #endif
@@ -378,9 +510,10 @@ init {
   }
 }
 
-/* Every request is answered, although the others come and go without end. */
+/* Every request is answered, although the others come and go without end, and although it is
+ * interrupted again and again. */
 #ifdef FOREVER
-#define OPEN(i) (HAS(begun, i) != 0)
+#define OPEN(i) (HAS(wanted, i) != 0)
 ltl truncate_is_answered { [] (OPEN(HOLDERS) -> <> !OPEN(HOLDERS)) }
 ltl pin_is_answered { [] (OPEN(0) -> <> !OPEN(0)) }
 #endif

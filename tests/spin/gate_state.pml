@@ -13,6 +13,9 @@ byte second[4];
 /* What the holders' devices write to: never a block that may be somebody else's. */
 byte device[4];
 #define IN_USE (device[0] | device[1] | device[2])
+/* src/grace.h: the holders in grace, and those of them whose processes have gone. */
+byte leaving = 0;
+byte gone = 0;
 
 /* --- requests: lease/ticket.h, parked_requests.h, fences.h --- */
 byte begun = 0;
@@ -28,10 +31,14 @@ byte cancelled = 0;
 byte timed = 0; /* those whose wait has a limit */
 byte late = 0;  /* and for whom it has passed */
 byte nowait = 0; /* pins that would rather fail than wait */
+byte left = 0; /* Repeats: those that were interrupted; their places, and fences, are kept */
+byte away = 0; /* their clients have ended, or come back too late */
 byte answer[N];
 #define NONE 0
 #define OK 1
-#define FAILED 2 /* ETXTBSY, EINTR, EAGAIN: nothing has changed */
+#define FAILED 2 /* ETXTBSY, EAGAIN, EINTR by an unmount: nothing has changed */
+#define INTERRUPTED 3 /* EINTR: nothing has changed, and it may be repeated */
+byte wanted = 0; /* those who have not been answered for good */
 
 mtype = { wait, refuse, defer };
 mtype policy = wait; /* GateOptions::pin_policy */
@@ -41,6 +48,7 @@ bool stopping = false;
 #define PROCEED 1
 #define ERROR 2
 #define PARKED 3
+#define NOT_NOW 4 /* it would have to wait, but was interrupted */
 
 /* The inode's lock. std::shared_mutex promises no order; where starvation is looked for, the model
  * gives it one, since it is held for a moment only and starving there is not the gate's doing. */
@@ -177,26 +185,80 @@ inline begin(i, with_limit) {
     late = late & ~BIT(i);
     timed = (with_limit -> timed | BIT(i) : timed & ~BIT(i));
     answer[i] = NONE;
+    wanted = wanted | BIT(i);
   }
 }
 
-/* Gate::end(), with lift_fence(). The program answers before it ends the request. Here the answer
- * comes last, as the client's next request takes the same place. */
+/* The same request again, after it has been interrupted: Gate::Impl::take_place(). */
+inline begin_again(i) {
+#ifdef WRONG_REPEAT_IS_NEW
+  begin(i, HAS(timed, i) != 0);
+#else
+  d_step {
+    assert(HAS(left, i));
+    left = left & ~BIT(i);
+    cancelled = cancelled & ~BIT(i);
+    answer[i] = NONE;
+  }
+#endif
+}
+
+/* Gate::end(), with lift_fence(); within a d_step. */
+inline end(i, j) {
+  forget(i);
+  fenced = fenced & ~BIT(i);
+  wake_behind(i, j);
+  begun = begun & ~BIT(i);
+  j = 0;
+  do
+  :: j < N -> before[j] = before[j] & ~BIT(i); j++;
+  :: else -> break
+  od
+  j = 0;
+  before[i] = 0;
+}
+
+/* The program answers before it ends the request. Here the answer comes last, as the client's next
+ * request takes the same place. */
 inline end_and_answer(i, j, what) {
   d_step {
-    forget(i);
+    end(i, j);
+    range[i] = 0;
+    wanted = wanted & ~BIT(i);
+    answer[i] = what;
+  }
+}
+
+/* Gate::Impl::interrupt(), and Gate::end(): the place is kept for the repetition. */
+inline leave_and_answer(i, j) {
+  d_step {
+#ifdef WRONG_REPEAT_IS_NEW
+    end(i, j);
+#else
+    left = left | BIT(i);
+#ifdef WRONG_FENCE_OF_THE_INTERRUPTED_GOES
     fenced = fenced & ~BIT(i);
     wake_behind(i, j);
-    begun = begun & ~BIT(i);
-    j = 0;
+#endif
+#endif
+    answer[i] = INTERRUPTED;
+  }
+}
+
+/* Repeats::look(): of one who is away. */
+inline forget_left(i, j) {
+  d_step {
+    i = 0;
     do
-    :: j < N -> before[j] = before[j] & ~BIT(i); j++;
-    :: else -> break
+    :: HAS(left & away, i) -> break
+    :: else -> i++;
     od
-    j = 0;
-    before[i] = 0;
+    end(i, j);
     range[i] = 0;
-    answer[i] = what;
+    wanted = wanted & ~BIT(i);
+    left = left & ~BIT(i);
+    away = away & ~BIT(i);
+    i = 0;
   }
 }
 

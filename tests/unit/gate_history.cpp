@@ -12,7 +12,7 @@ struct OpInfo {
   const char* meaning;
 };
 // N: a request, and the pin or lease that it took; HOLDER: a slot. Ranges are in file blocks.
-constexpr std::array<OpInfo, 18> kOps{{
+constexpr std::array<OpInfo, 19> kOps{{
     {"write", 4, "INODE FIRST COUNT BLOCK: fills holes with free blocks, from BLOCK on"},
     {"detach", 6, "N INODE FIRST COUNT PROCESS HOLDER (-1: none): begins; COUNT 0 is a truncate"},
     {"pin", 9, "N INODE FIRST COUNT PROCESS USER HOLDER SHORT NOWAIT: begins"},
@@ -30,6 +30,7 @@ constexpr std::array<OpInfo, 18> kOps{{
     {"options", 8, "POLICY ON_TIMEOUT LONGTERM SHORT WAIT BREAK PIN_LIMIT LIMBO_LIMIT (-1: none)"},
     {"own", 2, "INODE POLICY: of a file (-1: none)"},
     {"last_close", 1, "INODE: all blocks leave, unasked"},
+    {"process", 1, "PROCESS: has ended, as the gate's user says; or has not, if it had"},
     {"stop", 0, ""},
 }};
 

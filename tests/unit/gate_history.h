@@ -33,6 +33,7 @@ struct GateStep {
     options,
     own_policy,
     last_close,
+    process,
     stop,
   };
   static constexpr std::size_t kMostArguments = 9;
@@ -66,11 +67,14 @@ class GateReplay {
   const GateModel& model() const;
   // Requests that have begun or been woken, and are to be tried (again).
   const std::vector<int>& idle() const;
-  std::size_t in_grace() const;  // how many holders have died and have their pins still
+  std::int64_t slot_of(int holder) const;  // -1: it has been closed
+  std::size_t in_grace() const;            // how many holders have died and have their pins still
   struct Seen {
     int parked = 0;
     int ahead = 0;
     int waits_for_own_lease = 0;        // EDEADLK for leases alone
+    int repeated = 0;                   // requests that have taken the place of another
+    int behind_the_interrupted = 0;     // waits for one that may be repeated
     std::vector<std::uint64_t> events;  // by kind
   };
   const Seen& seen() const;

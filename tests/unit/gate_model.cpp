@@ -9,10 +9,6 @@ namespace {
 using Range = GateModel::Range;
 using Time = GateModel::Time;
 
-bool overlap(const Range& a, const Range& b) {
-  return a.inode == b.inode && a.count > 0 && b.count > 0 && (a.has(b.first) || b.has(a.first));
-}
-
 Time after(Time start, std::uint64_t ms) {
   return ms > GateModel::kNever / 1'000'000 ? GateModel::kNever : start + ms;
 }
@@ -117,7 +113,8 @@ void GateModel::wake(Request& r, std::vector<int>& now_awake) {
 }
 
 void GateModel::note(std::vector<int> now_awake) {
-  std::sort(now_awake.begin(), now_awake.end());
+  std::sort(now_awake.begin(), now_awake.end(),
+            [&](int a, int b) { return find_request(a)->place < find_request(b)->place; });
   if (!now_awake.empty()) woken.push_back(std::move(now_awake));
 }
 
@@ -131,8 +128,12 @@ void GateModel::wake_if(Condition condition) {
 }
 
 void GateModel::end(int number) {
+  const int place = find_request(number)->place;
   std::erase_if(requests, [&](const Request& r) { return r.number == number; });
-  wake_if([&](const Request& r) { return r.behind == number; });
+  const bool fence_stands = std::any_of(
+      interrupted.begin(), interrupted.end(),
+      [&](const Remembered& left) { return left.request.fence && left.request.place == place; });
+  if (!fence_stands) wake_if([&](const Request& r) { return r.behind == place; });
 }
 
 void GateModel::cancel(int number) {
@@ -153,7 +154,18 @@ void GateModel::set_own_policy(std::uint64_t inode, std::optional<PinPolicy> pol
 
 void GateModel::advance(Time ms) {
   now += ms;
-  wake_if([&](const Request& r) { return r.deadline <= now; });
+  std::vector<int> now_awake;
+  for (Request& r : requests) {
+    if (r.parked && r.deadline <= now) wake(r, now_awake);
+  }
+  const bool look = fences_are_left() && now - looked >= 100;
+  if (look) looked = now;
+  for (Remembered& left : interrupted) {
+    const bool alone = look && ended.contains(left.request.requester.process);
+    if (left.until <= now || alone) leave_fence(left.request, now_awake);
+  }
+  std::erase_if(interrupted, [&](const Remembered& left) { return left.until <= now; });
+  note(std::move(now_awake));
 }
 
 void GateModel::stop() {
@@ -211,10 +223,8 @@ GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
     return r.requester.process == 0 || lease.requester.process != r.requester.process;
   });
   if (r.in_the_way.empty() && !others_lease) return refuse(r, EDEADLK);
-  if (r.cancelled) {
-    if (r.requester.process != 0) interrupted.push_back({r, now + 10'000});
-    return refuse(r, EINTR);
-  }
+  r.fence = true;
+  if (r.cancelled) return interrupt(r);
   std::map<int, Time> before;
   before.swap(r.breaking);
   for (const Lease& lease : broken) {
@@ -226,25 +236,7 @@ GateModel::Answer GateModel::wait(Request& r, Awaited awaited, Time deadline,
   r.awaited = awaited;
   r.deadline = deadline;
   r.parked = true;
-  r.fence = true;
   return {.error = 0, .parked = true};
-}
-
-void GateModel::repeat(Request& r) {
-  r.first_judged = now;
-  for (auto it = interrupted.begin(); it != interrupted.end(); ++it) {
-    const Request& before = it->request;
-    if (it->until <= now || before.range != r.range || before.holder != r.holder ||
-        before.requester.process != r.requester.process) {
-      continue;
-    }
-    r.first_judged = before.first_judged;
-    r.shorts_are_long = before.shorts_are_long;
-    r.waits_under = before.waits_under;
-    r.waits_since = before.waits_since;
-    interrupted.erase(it);
-    return;
-  }
 }
 
 GateModel::Answer GateModel::judge(int number) {
@@ -253,6 +245,7 @@ GateModel::Answer GateModel::judge(int number) {
   r.parked = false;
   r.deadline = kNever;
   if (stopped) return refuse(r, EINTR);
+  repeat(r);
 
   std::vector<Lease> others;
   for (const Lease& lease : leases) {
@@ -262,7 +255,7 @@ GateModel::Answer GateModel::judge(int number) {
       std::any_of(others.begin(), others.end(), [](const Lease& lease) { return lease.exclusive; });
   if (exclusive && policy != PinPolicy::ignore) return refuse(r, ETXTBSY);
 
-  if (!r.first_judged) repeat(r);
+  if (!r.first_judged) r.first_judged = now;
   const Time shorts_until = after(*r.first_judged, options.short_timeout_ms);
   if (now >= shorts_until) r.shorts_are_long = true;
   const std::vector<Block> blocks = blocks_of(r.range);
@@ -284,12 +277,17 @@ GateModel::Answer GateModel::judge(int number) {
     if (r.waits_under != policy) {
       r.waits_under = policy;
       r.waits_since = now;
+      r.latest = r.requester.process == kHurried ? now + kHurry : kNever;
     }
     const std::uint64_t timeout =
         policy == PinPolicy::wait ? options.wait_timeout_ms : options.break_timeout_ms;
     const Time limit = timeout == 0 ? kNever : after(r.waits_since, timeout);
+    if (now < limit && now >= r.latest) {
+      post(GateEvent::Kind::timeout, r);
+      return refuse(r, ETXTBSY);
+    }
     if (now < limit) {
-      return wait(r, Awaited::any, limit,
+      return wait(r, Awaited::any, std::min(limit, r.latest),
                   policy == PinPolicy::breaks ? others : std::vector<Lease>());
     }
     post(GateEvent::Kind::timeout, r);
@@ -306,28 +304,20 @@ GateModel::Answer GateModel::judge(int number) {
 
 void GateModel::last_close(std::uint64_t inode) {
   const PinPolicy policy = own_policy[inode].value_or(options.pin_policy);
+  // The file may be another one from now on.
+  const auto there = [&](const Remembered& left) { return left.request.range.inode == inode; };
+  std::vector<int> now_awake;
+  for (Remembered& left : interrupted) {
+    if (there(left)) leave_fence(left.request, now_awake);
+  }
+  std::erase_if(interrupted, there);
+  note(std::move(now_awake));
   const std::uint64_t kept = take_away({inode, 0, kFileBlocks}, policy != PinPolicy::ignore);
   if (kept == 0) return;
   events.push_back({GateEvent::Kind::deferred, inode, 0, kept * kBlockSize, 0, policy});
 }
 
 // --- pins ---
-
-std::optional<GateModel::Answer> GateModel::pass_fences(Request& r) {
-  r.behind = -1;
-  for (const Request& other : requests) {
-    if (other.number < r.number && other.fence && overlap(other.range, r.range)) {
-      r.behind = other.number;
-    }
-  }
-  if (r.behind < 0) return std::nullopt;
-  if (r.nowait) return refuse(r, EAGAIN);
-  if (r.cancelled) return refuse(r, EINTR);
-  if (!r.has_waited) post(GateEvent::Kind::waiting, r);
-  r.has_waited = true;
-  r.parked = true;
-  return Answer{.error = 0, .parked = true};
-}
 
 GateModel::Answer GateModel::pin(int number) {
   Request& r = *find_request(number);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "lease/gate.h"
@@ -22,6 +23,9 @@ class GateModel {
   static constexpr std::uint64_t kFiles = 3;
   static constexpr std::uint64_t kFileBlocks = 16;
   static constexpr Block kPoolBlocks = 64;
+  // Whoever asks for this process may not wait for longer, whatever the policy says.
+  static constexpr pid_t kHurried = 3;
+  static constexpr Time kHurry = 90;
 
   enum class Owner { free, file, limbo };
   struct Range {
@@ -66,6 +70,8 @@ class GateModel {
     bool nowait = false;
     bool exclusive = false;
     // How it stands.
+    int place = -1;  // in the order of arrival: its number, or that of the request which it repeats
+    bool judged = false;
     bool parked = false;
     bool cancelled = false;
     bool has_waited = false;
@@ -74,15 +80,17 @@ class GateModel {
     bool shorts_are_long = false;
     std::optional<PinPolicy> waits_under = std::nullopt;
     Time waits_since = 0;
+    Time latest = kNever;
     // While it is parked: for what.
     Time deadline = kNever;
     Awaited awaited = Awaited::any;
     std::vector<Block> in_the_way = {};
-    int behind = -1;
+    int behind = -1;  // the place of the fence
     // The leases that it has broken and waits for, and until when.
     std::map<int, Time> breaking = {};
   };
-  // An interrupted detach: who asks the same again goes on where it was.
+  // An interrupted request: who asks the same again goes on where it was, and has its place. Until
+  // then the fence of a detach stands.
   struct Remembered {
     Request request;
     Time until;
@@ -110,6 +118,8 @@ class GateModel {
   std::vector<Lease> leases;                     // the same
   std::vector<Request> requests;                 // in order of arrival
   std::vector<Remembered> interrupted;           // in the order in which they were
+  Time looked = 0;                               // when it was last seen to whose process has ended
+  std::set<pid_t> ended;                         // processes
   std::vector<News> asked;                       // not yet read
   std::vector<News> revoked;                     // not yet read
   // What must have happened since the caller last cleared these.
@@ -133,6 +143,7 @@ class GateModel {
   std::optional<News> next_news(int holder);
   bool has_news(int holder) const;
   void last_close(std::uint64_t inode);
+  void end_process(pid_t process);  // or begins it, if it has ended
   void set_options(const GateOptions& wanted);
   void set_own_policy(std::uint64_t inode, std::optional<PinPolicy> policy);
   void advance(Time ms);
@@ -161,6 +172,11 @@ class GateModel {
   Answer wait(Request& r, Awaited awaited, Time deadline, const std::vector<Lease>& broken);
   // A request that has not been judged yet takes over from the one that it repeats.
   void repeat(Request& r);
+  // One that would have to wait.
+  Answer interrupt(Request& r);
+  bool fences_are_left() const;
+  // An interrupted request's fence goes.
+  void leave_fence(Request& r, std::vector<int>& now_awake);
   Answer refuse(Request& r, int error);
   Answer go_ahead(Request& r, bool keep_pinned);
   bool may_go_ahead(PinPolicy policy, std::uint64_t pinned_blocks) const;
@@ -177,6 +193,10 @@ class GateModel {
   void post(GateEvent::Kind kind, const Range& range, pid_t process);
   PinPolicy policy_for_request(const Request& r) const;
 };
+
+inline bool overlap(const GateModel::Range& a, const GateModel::Range& b) {
+  return a.inode == b.inode && a.count > 0 && b.count > 0 && (a.has(b.first) || b.has(a.first));
+}
 
 // Block-aligned, as the histories ask. A truncate's range reaches to the end of all numbers; people
 // are told of the blocks that a file here can have.

@@ -35,6 +35,9 @@ class Chooser {
     const Model& model = both.model();
     if (begun_ && below(3) != 0) return {Op::attempt, {std::exchange(begun_, 0)}};
     begun_ = 0;
+    if (!model.interrupted.empty() && below(12) == 0) {
+      return repeat(both, model.interrupted[index(model.interrupted)].request);
+    }
     if (crowd_) return next_of_crowd(both);
     const std::int64_t dice = below(32);
     if (dice < 4) return {Op::write, {below(Model::kFiles), below(16), 1 + below(6), below(64)}};
@@ -53,9 +56,12 @@ class Chooser {
     if (dice < 27 && !model.requests.empty()) {
       return {Op::cancel, {model.requests[index(model.requests)].number}};
     }
-    if (dice < 29) return {Op::tick, {1 + below(below(3) == 0 ? 400U : 40U)}};
+    if (dice < 29) return tick();
     if (dice < 30) return {Op::own_policy, {below(Model::kFiles), below(10) < 5 ? below(5) : -1}};
-    if (dice < 31) return {below(4) == 0 ? Op::last_close : Op::news, {below(Model::kFiles)}};
+    if (dice < 31) {
+      const std::int64_t one = below(8);
+      return {one < 2 ? Op::last_close : one == 2 ? Op::process : Op::news, {below(Model::kFiles)}};
+    }
     return options();
   }
 
@@ -78,23 +84,40 @@ class Chooser {
     if (dice < 1) return {Op::write, {0, below(16), 1 + below(6), below(64)}};
     if (dice < 2 && model.requests.size() < 40) return begin_detach(model);
     if (dice < 8 && model.requests.size() < 40) return begin_pin(model);
+    if (dice < 9 && !model.requests.empty()) {
+      return {Op::cancel, {model.requests[index(model.requests)].number}};
+    }
     if (dice < 11 && !both.idle().empty()) return {Op::attempt, {both.idle()[index(both.idle())]}};
     if (!model.pins.empty()) return {Op::unpin, {model.pins[index(model.pins)].number}};
     return begin_detach(model);
   }
   std::int64_t any_file() { return crowd_ ? 0 : below(Model::kFiles); }
 
-  GateStep begin_detach(const Model& model) {
-    // Often again what was interrupted.
-    if (!model.interrupted.empty() && below(3) == 0) {
-      const Model::Request& again = model.interrupted[index(model.interrupted)].request;
-      const auto count = again.range.count > Model::kFileBlocks ? 0 : again.range.count;
-      return {Op::detach,
-              {begin(), static_cast<std::int64_t>(again.range.inode),
-               static_cast<std::int64_t>(again.range.first), static_cast<std::int64_t>(count),
-               again.requester.process,
-               again.holder < 0 ? -1 : again.holder % static_cast<int>(kSlots)}};
+  GateStep tick() {
+    const std::int64_t kind = below(12);
+    return {Op::tick, {1 + below(kind == 0 ? 11'000U : kind < 5 ? 400U : 40U)}};
+  }
+  // What was interrupted, again.
+  GateStep repeat(const GateReplay& both, const Model::Request& again) {
+    const auto inode = static_cast<std::int64_t>(again.range.inode);
+    const auto first = static_cast<std::int64_t>(again.range.first);
+    const auto count =
+        again.range.count > Model::kFileBlocks ? 0 : static_cast<std::int64_t>(again.range.count);
+    const pid_t process = again.requester.process;
+    const std::int64_t holder = again.holder < 0 ? -1 : both.slot_of(again.holder);
+    if (again.holder >= 0 && holder < 0) return {Op::news, {0}};  // it has been closed
+    switch (again.what) {
+      case Model::What::detach:
+        return {Op::detach, {begin(), inode, first, count, process, holder}};
+      case Model::What::pin:
+        return {Op::pin, {begin(), inode, first, count, process, 0, holder, below(2), 0}};
+      case Model::What::lease:
+        return {Op::lease, {begin(), inode, first, count, process, holder, 0, 0}};
     }
+    return {Op::news, {0}};
+  }
+
+  GateStep begin_detach(const Model& model) {
     std::int64_t inode = any_file();
     std::int64_t first = below(Model::kFileBlocks);
     const std::int64_t count = below(8) == 0 ? 0 : 1 + below(6);
@@ -216,6 +239,8 @@ TEST_CASE("gate: random histories do what the specification says") {
   int parked = 0;
   int ahead = 0;
   int waits_for_own_lease = 0;
+  int repeated = 0;
+  int behind_the_interrupted = 0;
   std::vector<std::uint64_t> events(GateEvent::kKinds);
   std::uint64_t steps = 0;
   for (std::uint64_t seed = first_seed; steps < all_steps; ++seed) {
@@ -228,6 +253,8 @@ TEST_CASE("gate: random histories do what the specification says") {
     parked += run.seen().parked;
     ahead += run.seen().ahead;
     waits_for_own_lease += run.seen().waits_for_own_lease;
+    repeated += run.seen().repeated;
+    behind_the_interrupted += run.seen().behind_the_interrupted;
     for (std::size_t i = 0; i < events.size(); ++i) events[i] += run.seen().events[i];
   }
   // The histories are worth something only if all kinds of things happen in them.
@@ -235,6 +262,8 @@ TEST_CASE("gate: random histories do what the specification says") {
   CHECK(parked > 500);
   CHECK(ahead > 2000);
   CHECK(waits_for_own_lease > 100);
+  CHECK(repeated > 300);
+  CHECK(behind_the_interrupted > 30);
   for (std::size_t i = 0; i < events.size(); ++i) {
     const auto kind = static_cast<GateEvent::Kind>(i);
     if (kind == GateEvent::Kind::quarantine) continue;

@@ -19,6 +19,9 @@ class Clocked {
   explicit Clocked(GateOptions options)
       : gate(options,
              {.free_blocks = [](std::span<const PoolRange>) {},
+              .has_ended = [this](
+                               pid_t process,
+                               std::chrono::system_clock::time_point) { return process == ended; },
               .now =
                   [this] {
                     return std::chrono::steady_clock::time_point(std::chrono::hours(1'000'000)) +
@@ -55,9 +58,47 @@ class Clocked {
     return verdict;
   }
 
+  // Asks for a pin of [15, 16), as a holder of its own.
+  TicketRef begin_pin(int number) {
+    return gate.begin([this, number] { woken.push(number); });
+  }
+  Result<std::optional<PinId>> pin(const TicketRef& ticket, pid_t process, bool nowait = false) {
+    const std::vector<PoolRange> wanted{blocks(15, 1)};
+    return gate.pin(ticket, {.holder = other,
+                             .inode = InodeNumber{1},
+                             .offset = offset_of(FileBlock(15)),
+                             .length = ByteCount(kBlockSize),
+                             .blocks = wanted,
+                             .requester = {process, 0},
+                             .nowait = nowait});
+  }
+  // EAGAIN: a fence stands there.
+  int error_of_pin(pid_t process = 3) {
+    const TicketRef ticket = gate.begin([] {});
+    const auto pin = this->pin(ticket, process, true);
+    gate.end(ticket);
+    if (!pin) return pin.error().code;
+    CHECK(gate.unpin(other, **pin));
+    return 0;
+  }
+  // Has the gate's thread look at the clock.
+  void let_pass(int ms) {
+    elapsed_ms += ms;
+    const std::vector<PoolRange> pinned{blocks(10, 1)};
+    REQUIRE(test::settle(gate, {.inode = InodeNumber{2},
+                                .range = in_file(0, 1),
+                                .blocks = pinned,
+                                .requester = {99, 0},
+                                .policy = PinPolicy::wait})
+                .in_time);
+  }
+
   const std::vector<PoolRange> all{blocks(0, 20)};
   std::atomic<int> elapsed_ms = 0;
+  std::atomic<pid_t> ended = -1;
+  Woken woken;
   HolderId holder;
+  HolderId other{12345};
   Gate gate;
 };
 
@@ -124,8 +165,90 @@ TEST_CASE("gate: only the same request is a repetition, and only soon") {
   CHECK(f.ask(f.request(0)) == Verdict::parked);
 }
 
+TEST_CASE("gate: the fence of an interrupted detach stands until it is repeated") {
+  Clocked f({.pin_policy = PinPolicy::wait});
+  f.interrupted(f.request(), 0);
+  CHECK(f.error_of_pin() == EAGAIN);
+  const TicketRef newer = f.begin_pin(1);
+  CHECK(parked(f.pin(newer, 3)));
+
+  // The repetition has its old place: it is older than the pin that has come since.
+  const TicketRef again = f.gate.begin([] {});
+  CHECK(f.gate.judge(again, f.request()) == Verdict::parked);
+  f.let_pass(Repeats::kKept / milliseconds(1));
+  CHECK(f.woken.none());
+  CHECK(f.gate.unpin(f.holder, PinId{1}));
+  CHECK(f.gate.judge(again, f.request()) == Verdict::proceed);
+  f.gate.end(again);
+  CHECK(f.woken.next() == 1);
+  CHECK(granted(f.pin(newer, 3)));
+  f.gate.end(newer);
+}
+
+TEST_CASE("gate: an interrupted detach that never comes back holds up nobody for long") {
+  Clocked f({.pin_policy = PinPolicy::wait});
+  const TicketRef pin = f.begin_pin(1);
+  f.interrupted(f.request(), 0);
+  const TicketRef late = f.begin_pin(2);
+  CHECK(parked(f.pin(late, 3)));
+  CHECK(granted(f.pin(pin, 3)));  // it is older
+  f.gate.end(pin);
+  SECTION("at most for as long as it is remembered") {
+    f.let_pass(9'999);
+    CHECK(f.woken.none());
+    CHECK(f.error_of_pin() == EAGAIN);
+    f.let_pass(1);
+  }
+  SECTION("not while its process has ended") {
+    f.ended = 1;
+    f.let_pass(99);
+    CHECK(f.woken.none());
+    f.let_pass(1);
+  }
+  SECTION("nor when somebody comes and finds that out") {
+    f.ended = 1;
+    CHECK(f.error_of_pin() == 0);
+  }
+  SECTION("nor when its process asks for something else there") { CHECK(f.error_of_pin(1) == 0); }
+  SECTION("nor when the file is no more") { f.gate.detached_unasked({}, InodeNumber{1}); }
+  CHECK(f.woken.next() == 2);
+  CHECK(f.error_of_pin() == 0);
+  f.gate.end(late);
+}
+
+TEST_CASE("gate: a process that has ended keeps no place") {
+  Clocked f({.pin_policy = PinPolicy::wait});
+  f.ended = 1;
+  f.interrupted(f.request(), 0);
+  CHECK(f.error_of_pin() == 0);
+  f.interrupted(f.request(0), 0);  // nor does one that is not known
+  CHECK(f.error_of_pin() == 0);
+}
+
+TEST_CASE("gate: an interrupted pin has its place when it is repeated") {
+  Clocked f({.pin_policy = PinPolicy::wait});
+  const TicketRef detach = f.gate.begin([] {});
+  CHECK(f.gate.judge(detach, f.request()) == Verdict::parked);
+  const TicketRef pin = f.begin_pin(1);
+  CHECK(parked(f.pin(pin, 3)));
+  const TicketRef newer = f.gate.begin([] {});
+  CHECK(f.gate.judge(newer, f.request(7)) == Verdict::parked);
+  f.gate.cancel(pin);
+  CHECK(f.woken.next() == 1);
+  CHECK(failed(f.pin(pin, 3), EINTR));
+  f.gate.end(pin);
+  f.gate.end(detach);
+
+  // Behind the newer detach, had it come only now.
+  CHECK(f.error_of_pin(8) == EAGAIN);
+  const TicketRef again = f.begin_pin(2);
+  CHECK(granted(f.pin(again, 3)));
+  f.gate.end(again);
+  f.gate.end(newer);
+}
+
 TEST_CASE("what is remembered of interrupted requests has an end") {
-  Repeats repeats;
+  Repeats repeats({}, {});
   const SteadyTime now{};
   const auto key = [](int process) {
     return Repeats::Key{

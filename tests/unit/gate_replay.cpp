@@ -45,6 +45,17 @@ GateReplay::Impl::Impl()
                       }
                     },
                 .tell_holder = [this](HolderId holder) { told.push_back(holder); },
+                .has_ended =
+                    [this](pid_t process, std::chrono::system_clock::time_point) {
+                      const std::lock_guard lock(mutex);
+                      return ended.contains(process);
+                    },
+                .latest =
+                    [](const DetachRequest& request, SteadyTime since) {
+                      const bool hurried = request.requester.process == Model::kHurried;
+                      return hurried ? since + std::chrono::milliseconds(Model::kHurry)
+                                     : SteadyTime::max();
+                    },
                 .events = &recorder,
                 .now = [this] { return start + std::chrono::milliseconds(elapsed_ms.load()); }}) {
   const HolderId ours = gate.new_holder();
@@ -98,6 +109,7 @@ void GateReplay::Impl::begin(Model::Request request) {
     const std::lock_guard lock(mutex);
     woken.push_back(n);
   });
+  request.place = n;
   model.requests.push_back(std::move(request));
   idle.push_back(n);
 }
@@ -117,8 +129,15 @@ void GateReplay::Impl::attempt(int request) {
     wrong = "answer to " + std::to_string(request) + ": " + in_words(actual) + ", expected " +
             in_words(expected);
   }
+  const Model::Request& after = *model.find_request(request);
+  if (r.place != after.place) ++seen.repeated;
   if (expected.parked) {
     ++seen.parked;
+    if (std::ranges::any_of(model.interrupted, [&](const Model::Remembered& left) {
+          return left.request.fence && left.request.place == after.behind;
+        })) {
+      ++seen.behind_the_interrupted;
+    }
     return;
   }
   if (expected.error == 0) ++seen.ahead;
@@ -358,6 +377,12 @@ void GateReplay::Impl::carry_out(const GateStep& step) {
     }
     case Op::last_close:
       return last_close(number(a[0]));
+    case Op::process: {
+      model.end_process(n);
+      const std::lock_guard lock(mutex);
+      ended = model.ended;
+      return;
+    }
     case Op::stop:
       model.stop();
       return gate.stop();
@@ -375,6 +400,11 @@ std::string GateReplay::apply(const GateStep& step) {
 
 const GateModel& GateReplay::model() const { return impl_->model; }
 const std::vector<int>& GateReplay::idle() const { return impl_->idle; }
+std::int64_t GateReplay::slot_of(int holder) const {
+  const auto& slots = impl_->holder_of;
+  const auto found = std::find(slots.begin(), slots.end(), holder);
+  return found == slots.end() ? -1 : found - slots.begin();
+}
 std::size_t GateReplay::in_grace() const { return impl_->in_grace.size(); }
 const GateReplay::Seen& GateReplay::seen() const { return impl_->seen; }
 

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <set>
 #include <span>
 #include <sstream>
 #include <string>
@@ -46,8 +47,9 @@ struct GateReplay::Impl {
   const SteadyTime start = std::chrono::steady_clock::now() + std::chrono::hours(1000);
   std::atomic<std::int64_t> elapsed_ms = 0;
 
-  std::mutex mutex;  // protects `woken`
+  std::mutex mutex;  // protects the next two
   std::vector<int> woken;
+  std::set<pid_t> ended;
   std::vector<Model::Block> freed;
   std::vector<HolderId> told;
 
