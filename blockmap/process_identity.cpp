@@ -255,6 +255,15 @@ bool is_ending(pid_t process, std::chrono::system_clock::time_point last) {
   return std::chrono::system_clock::now() - last > age + kTolerance;
 }
 
+bool is_kernel_thread(pid_t process) {
+  constexpr int kFlags = 9;
+  constexpr std::uint64_t kKernelThread = 0x200000;  // PF_KTHREAD in include/linux/sched.h
+  const auto text = read_small_file("/proc/" + std::to_string(process) + "/stat");
+  if (!text) return false;
+  const auto flags = to_number(StatFields(*text)[kFlags]);
+  return flags && (*flags & kKernelThread) != 0;
+}
+
 Judgement judge(const PinOwner& owner) {
   constexpr Judgement kDead{Life::dead, 0};
   const auto boot = boot_id();

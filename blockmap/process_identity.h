@@ -46,6 +46,9 @@ Judgement judge(const PinOwner& owner);
 // cannot be judged from here (0: a process of another pid namespace). False: it lives and goes on.
 bool is_ending(pid_t process, std::chrono::system_clock::time_point last);
 
+// A thread of the kernel's: nothing interrupts it, and nobody kills it.
+bool is_kernel_thread(pid_t process);
+
 // Whether it may still live. Where that cannot be told, it counts as alive: a block kept too long
 // is better than one given away too early.
 bool is_alive(const PinOwner& owner);

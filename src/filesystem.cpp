@@ -47,6 +47,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       pool_(pool),
       options_(options),
       mounter_(getuid()),
+      wait_bounds_([this](uid_t user) { return is_trusted({.uid = user}); }),
       events_([this](const EventLog::Event& event, std::uint64_t lost) {
         return event_line(event, lost);
       }),
@@ -59,6 +60,9 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                    if (KernelCache* const kernel = kernel_cache_) kernel->wake_poller(holder);
                  },
              .is_limited = [this](uid_t user) { return !is_trusted({.uid = user}); },
+             .has_ended = is_ending,
+             .latest = [this](const DetachRequest& request,
+                              SteadyTime since) { return wait_bounds_.latest(request, since); },
              .events = &events_,
              .last_pin = last_surviving_pin(volume)}),
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {

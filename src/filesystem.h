@@ -40,6 +40,7 @@
 #include "src/options.h"
 #include "src/process.h"
 #include "src/survivors.h"
+#include "src/wait_bounds.h"
 
 namespace daxfs {
 
@@ -467,6 +468,7 @@ class Filesystem {
   std::optional<std::chrono::seconds> request_limit_;  // of the kernel
   std::string mountpoint_;
   const uid_t mounter_;
+  WaitBounds wait_bounds_;  // the gate's lock protects it
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   std::atomic<KernelCache*> kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;

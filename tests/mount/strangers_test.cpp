@@ -202,3 +202,41 @@ TEST_CASE("pins of a file that a stranger may only read do not fill the pool") {
   CHECK(stranger.result() == ENOMEM);
   CHECK(mount.free() > free / 2);
 }
+
+TEST_CASE("a stranger's rename over a file that he has pinned hides nobody's directory for long") {
+  Mount mount({.options = "pin_policy=wait"});
+  const std::string shared = mount.path("shared");
+  REQUIRE(mkdir(shared.c_str(), 0777) == 0);
+  REQUIRE(chmod(shared.c_str(), 01777) == 0);
+  const std::string file = shared + "/f";
+  const std::string fresh = shared + "/fresh";
+  for (const std::string& one : {file, fresh}) {
+    write_file(one, pattern(4 * kBlock, 1));
+    give_to(one, kStranger, kStranger, 0644);
+  }
+  const auto replace = [&] { return error_of(rename(fresh.c_str(), file.c_str())); };
+  const auto look = [&] {
+    const std::string name = shared + "/" + std::to_string(getpid());
+    if (const int error = error_of(open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600))) {
+      return error;
+    }
+    return std::filesystem::directory_iterator(shared) != std::filesystem::directory_iterator()
+               ? 0
+               : ENOENT;
+  };
+  Holder holder([&] { return pin_and_keep(file, 0, kBlock); }, kStranger);
+  REQUIRE(holder.result() == 0);
+
+  // However many he sends.
+  std::vector<std::unique_ptr<Attempt>> renames;
+  for (int i = 0; i < 20; ++i) renames.push_back(std::make_unique<Attempt>(replace, kStranger));
+  REQUIRE(waiting_becomes(mount, 1));
+  CHECK(Attempt(look).finish(Seconds(20)) == 0);
+  for (const auto& one : renames) CHECK(one->finish(Seconds(20)) == ETXTBSY);
+
+  // Root waits for as long as the policy says.
+  Attempt by_root(replace);
+  REQUIRE(waiting_becomes(mount, 1));
+  holder.die();
+  CHECK(by_root.finish() == 0);
+}
