@@ -1,6 +1,7 @@
 // What happens to a request that waits when its process is stopped, traced or frozen, and to its
 // place when it is repeated.
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -51,14 +52,16 @@ void trace_shortly(pid_t process) {
 class Freezer {
  public:
   Freezer() {
-    if (mkdir(directory_.c_str(), 0700) != 0 || !std::ifstream(directory_ + "/cgroup.freeze")) {
-      rmdir(directory_.c_str());
+    REQUIRE(mkdir(root_.c_str(), 0700) == 0);
+    if (::mount("none", root_.c_str(), "cgroup2", 0, nullptr) != 0 ||
+        mkdir(directory_.c_str(), 0700) != 0 || !std::ifstream(directory_ + "/cgroup.freeze")) {
+      end();
       skip_here("no cgroup with a freezer can be made here");
     }
   }
   ~Freezer() {
     write("cgroup.freeze", "0");
-    eventually([this] { return rmdir(directory_.c_str()) == 0; });
+    end();
   }
   Freezer(const Freezer&) = delete;
   Freezer& operator=(const Freezer&) = delete;
@@ -77,7 +80,14 @@ class Freezer {
   }
 
  private:
-  const std::string directory_ = "/sys/fs/cgroup/daxfs-test-" + std::to_string(getpid());
+  void end() const {
+    eventually([this] { return rmdir(directory_.c_str()) == 0 || errno == ENOENT; });
+    umount2(root_.c_str(), 0);
+  }
+  const TempDir temporary_;
+  // Mounted here, since not every system has it where systemd has.
+  const std::string root_ = temporary_.path("cgroups");
+  const std::string directory_ = root_ + "/daxfs-test-" + std::to_string(getpid());
 };
 
 }  // namespace

@@ -155,7 +155,9 @@ TEST_CASE(
     return pin == ENOMEM && lease == ENOLCK ? 1 : 2;
   };
   CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);
-  CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);  // they went with their file
+  // They go with their file, soon after the grace has found that no device works for them.
+  CHECK(eventually([&] { return live_status(mount)["pins"]["long"] == 0; }));
+  CHECK(in_child([&] { return pins_and_leases(3); }, kStranger) == 1);
   CHECK(in_child([&] { return pins_and_leases(9); }) == 0);
 
   // A file each: the kernel lets one truncate of a file through at a time.
