@@ -58,13 +58,14 @@ PoolBlock PinRecords::region_block(std::uint64_t index) const {
 
 // --- records ---
 
-Result<PinSlot> PinRecords::add(const PinRecord& pin, std::span<const PoolRange> blocks) {
+Result<PinSlot> PinRecords::add(const PinRecord& pin, std::span<const PoolRange> blocks,
+                                PinRoom room) {
   if (read_only_) return fail(EROFS);
   Slots slots;
   std::uint64_t sequence = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto taken = take_slots(pin_slots_for(blocks.size()), slots); !taken) {
+    if (const auto taken = take_slots(pin_slots_for(blocks.size()), room, slots); !taken) {
       return std::unexpected(taken.error());
     }
     sequence = next_sequence_++;
@@ -187,9 +188,9 @@ void PinRecords::forget(PoolBlock place) {
   by_place_.erase(block);
 }
 
-Status PinRecords::take_slots(std::size_t count, Slots& slots) {
+Status PinRecords::take_slots(std::size_t count, PinRoom room, Slots& slots) {
   for (std::size_t i = 0; i < count; ++i) {
-    const auto slot = take_slot();
+    const auto slot = take_slot(room);
     if (!slot) {
       give_slots(slots);
       release_reserve();
@@ -200,9 +201,9 @@ Status PinRecords::take_slots(std::size_t count, Slots& slots) {
   return {};
 }
 
-Result<PinSlot> PinRecords::take_slot() {
+Result<PinSlot> PinRecords::take_slot(PinRoom room) {
   if (open_region_.empty() && open_spilled_.empty()) {
-    if (const auto grown = grow(); !grown) return std::unexpected(grown.error());
+    if (const auto grown = grow(room); !grown) return std::unexpected(grown.error());
   }
   Blocks& list = open_region_.empty() ? open_spilled_ : open_region_;
   const auto block = list.begin();
@@ -243,8 +244,11 @@ void PinRecords::give_slot(PinSlot slot) {
 
 // --- growing and shrinking ---
 
-Status PinRecords::grow() {
-  if (ready_ == super_.pin_region_blocks) return add_spill_block();
+Status PinRecords::grow(PinRoom room) {
+  if (ready_ == super_.pin_region_blocks) {
+    if (room == PinRoom::share && spilled_ >= super_.total_blocks / kShare) return fail(ENOMEM);
+    return add_spill_block();
+  }
   grow_region();
   return {};
 }

@@ -83,16 +83,25 @@ using OwnerAlive = std::function<bool(const PinOwner&)>;
 // whose owner is dead.
 using PinLocked = std::function<bool(std::uint64_t pin_id)>;
 
+// How much of the data area records may take: all that is free, or, for users who are not trusted,
+// a share that they have together.
+enum class PinRoom { all, share };
+
 // Thread-safe. Memory: about 3 bytes for each slot in use, nothing for one that was never used.
 class PinRecords {
  public:
   PinRecords(Medium& medium, Journal& journal, Allocator& allocator, const pmem::Superblock& super,
              bool read_only);
 
-  // Durable on return. ENOSPC when the region is full and the pool too; then nothing has changed.
-  // EROFS on a read-only volume, EIO when the medium has failed. `blocks` lie in the data area and
-  // none is empty. Costs one fence, whatever the number of pins held.
-  Result<PinSlot> add(const PinRecord& pin, std::span<const PoolRange> blocks);
+  // Durable on return. ENOSPC when the region is full and the pool too, ENOMEM when the region and
+  // the share are; then nothing has changed. EROFS on a read-only volume, EIO when the medium has
+  // failed. `blocks` lie in the data area and none is empty. Costs one fence, whatever the number
+  // of pins held.
+  Result<PinSlot> add(const PinRecord& pin, std::span<const PoolRange> blocks,
+                      PinRoom room = PinRoom::all);
+
+  // A 64th of the pool: what records of users who are not trusted may take of the data area.
+  static constexpr std::uint64_t kShare = 64;
 
   // Durable on return: only then may blocks that nobody else pins or owns go to the allocator. One
   // fence, however many slots. Each slot is one that add() returned or a survivor has, once. On a
@@ -148,11 +157,11 @@ class PinRecords {
   void stage_next(Transaction& tx, PoolBlock block, PoolBlock next) const;
 
   // These expect mutex_ to be held.
-  Status take_slots(std::size_t count, Slots& slots);
-  Result<PinSlot> take_slot();
+  Status take_slots(std::size_t count, PinRoom room, Slots& slots);
+  Result<PinSlot> take_slot(PinRoom room);
   void give_slots(const Slots& slots);
   void give_slot(PinSlot slot);
-  Status grow();
+  Status grow(PinRoom room);
   void grow_region();
   Status add_spill_block();
   void release_spill_block(Blocks::iterator block);

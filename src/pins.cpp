@@ -354,7 +354,7 @@ Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest&
        .write = request.write,
        .since_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count(),
        .pin_id = pin.value},
-      request.blocks);
+      request.blocks, is_trusted({.uid = request.requester.uid}) ? PinRoom::all : PinRoom::share);
   if (!slot) return std::unexpected(slot.error());
   gate_.record_pin(file.holder, pin, slot->position);
   return {};

@@ -187,22 +187,60 @@ TEST_CASE(
   CHECK(another.finish() == 0);
 }
 
+namespace {
+
+// As many pins of the file's first block as there are to be had.
+int take_pins(const std::string& file, int& error) {
+  const int fd = open(file.c_str(), O_RDONLY);
+  std::uint64_t id = 0;
+  int taken = 0;
+  while (taken < 20'000 && daxfs_pin(fd, 0, kBlock, 0, &id) == 0) ++taken;
+  error = errno;
+  return taken;
+}
+
+}  // namespace
+
 TEST_CASE("pins of a file that a stranger may only read do not fill the pool") {
-  Mount mount({.size = "8M+"});
+  Mount mount({.size = "64M+"});
   write_file(mount.path("f"), pattern(kBlock, 1));
   const std::uint64_t free = mount.free();
   const std::string file = mount.path("f");
-  const Holder stranger(
-      [&] {
-        const int fd = open(file.c_str(), O_RDONLY);
-        std::uint64_t id = 0;
-        int taken = 0;
-        while (taken < 20'000 && daxfs_pin(fd, 0, kBlock, 0, &id) == 0) ++taken;
-        return taken == 4096 ? errno : 255;
-      },
-      kStranger);
+  const auto until_refused = [&] {
+    int error = 0;
+    return take_pins(file, error) == 4096 ? error : 255;
+  };
+  const Holder stranger(until_refused, kStranger);
   CHECK(stranger.result() == ENOMEM);
-  CHECK(mount.free() > free / 2);
+  CHECK(mount.free() > free - free / 64);
+}
+
+TEST_CASE("strangers together, too, leave the pool to others' files and pins") {
+  // The records of one are more than a 64th of it.
+  Mount mount({.size = "16M"});
+  write_file(mount.path("f"), pattern(kBlock, 1));
+  const std::uint64_t free = mount.free();
+  const std::string file = mount.path("f");
+  const auto until_refused = [&] {
+    int error = 0;
+    return take_pins(file, error) > 0 ? error : 255;
+  };
+  const Holder first(until_refused, kStranger);
+  CHECK(first.result() == ENOMEM);
+  const Holder second(
+      [&] {
+        int error = 0;
+        take_pins(file, error);
+        return error;
+      },
+      kStranger + 1);
+  CHECK(second.result() == ENOMEM);
+  CHECK(mount.free() > free - free / 32);
+  const Holder trusted([&] {
+    int error = 0;
+    return take_pins(file, error) == 20'000 ? 0 : error;
+  });
+  CHECK(trusted.result() == 0);
 }
 
 TEST_CASE("a stranger's rename over a file that he has pinned hides nobody's directory for long") {

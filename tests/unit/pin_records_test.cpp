@@ -185,6 +185,25 @@ TEST_CASE("a region grows in steps, and shrinks at the next mount") {
   CHECK(open_with(*medium, everybody)->survivors().size() == kSlots + 1);
 }
 
+TEST_CASE("records of users who are not trusted take a share of the pool, and leave the rest") {
+  const auto medium = make_pool(ByteCount(8 << 20));
+  const auto volume = open_volume(*medium);
+  PinRecords& records = volume->pin_records();
+  const auto run = runs_of(*volume, 1);
+  const std::uint64_t share = (8 << 20) / kBlockSize / PinRecords::kShare;
+  Result<PinSlot> slot;
+  while ((slot = records.add(pin_of(1), run, PinRoom::share))) {
+  }
+  CHECK(slot.error().code == ENOMEM);
+  CHECK(records.spill_blocks() == BlockCount(share));
+  // A record of several slots, too, is there whole or not at all.
+  const std::uint64_t used = records.slots_used();
+  CHECK(records.add(pin_of(1), runs_of(*volume, 200), PinRoom::share).error().code == ENOMEM);
+  CHECK(records.slots_used() == used);
+  CHECK(records.add(pin_of(1), run));
+  CHECK(records.spill_blocks() == BlockCount(share + 1));
+}
+
 TEST_CASE("a full pool refuses what does not fit, and changes nothing") {
   const auto medium = make_pool(kSmall);
   const auto volume = open_volume(*medium);
