@@ -155,6 +155,7 @@ void answer_extents(fuse_req_t req, daxfs_extents_args args,
 }
 
 void pin_extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
+  fs(req).note_user(opened, caller(req));
   const auto found =
       fs(req).pin_extents(opened, PinId{args.pin_id}, args.cursor, DAXFS_EXTENTS_PER_CALL);
   answer_extents(req, args, found, true);

@@ -247,6 +247,8 @@ class Filesystem {
   // A long-term pin that the caller's process took under a former daemon (survivors.h) goes to this
   // file. ENOENT, EPERM, EBADF.
   Status adopt(OpenFile& file, PinId pin, const Caller& caller);
+  // The caller has asked where pins of this descriptor lie, and so may work there: a forked child.
+  void note_user(OpenFile& file, const Caller& caller);
   struct PinnedExtent {
     FileOffset file;
     PoolOffset pool;

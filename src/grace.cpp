@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "blockmap/pinned_pages.h"
-#include "blockmap/process_identity.h"
 #include "lease/background_thread.h"
 
 namespace daxfs {
@@ -16,13 +15,6 @@ using std::chrono::milliseconds;
 // How often it looks whether pages are pinned: soon at first, as most holders leave nothing behind.
 constexpr milliseconds kFirstLook{5};
 constexpr milliseconds kLongestSleep{500};
-
-// Only of a process that is seen to be gone is it known that it submits nothing any more.
-bool is_gone(pid_t process) {
-  if (process <= 0) return false;
-  const auto start = process_start_time(process);
-  return !start && start.error().code == ESRCH;
-}
 
 }  // namespace
 
@@ -40,24 +32,27 @@ void Grace::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool Grace::is_due(HolderId holder) const {
-  if (gate_.options().exit_grace_ms == 0) return false;
-  const auto processes = gate_.pin_processes(holder);
-  return std::ranges::any_of(processes,
-                             [](const auto& one) { return is_ending(one.first, one.second); });
+std::optional<Grace::Awaited> Grace::due(std::span<const ProcessMark> users) const {
+  if (gate_.options().exit_grace_ms == 0) return std::nullopt;
+  Awaited ending;
+  bool in_doubt = false;
+  for (const ProcessMark& user : users) {
+    const Ending how = how_ends(user);
+    if (how == Ending::ending) ending.push_back(user);
+    in_doubt = in_doubt || how == Ending::in_doubt;
+  }
+  if (ending.empty() && (!in_doubt || no_page_is_pinned())) return std::nullopt;
+  return ending;
 }
 
-void Grace::begin(HolderId holder, Ended ended) {
-  Leaver leaver{.holder = holder,
-                .processes = {},
-                .since = std::chrono::steady_clock::now(),
-                .ended = std::move(ended)};
-  for (const auto& [process, last] : gate_.pin_processes(holder))
-    leaver.processes.push_back(process);
+void Grace::begin(HolderId holder, Awaited awaited, Ended ended) {
   gate_.leave(holder);
   {
     const std::lock_guard guard(mutex_);
-    leavers_.push_back(std::move(leaver));
+    leavers_.push_back({.holder = holder,
+                        .awaited = std::move(awaited),
+                        .since = std::chrono::steady_clock::now(),
+                        .ended = std::move(ended)});
     news_ = true;
   }
   attention_.notify_one();
@@ -72,38 +67,46 @@ std::optional<milliseconds> Grace::left(HolderId holder) const {
   return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(grace - passed));
 }
 
-std::vector<Grace::Leaver> Grace::take_ended(SteadyTime now) {
+std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock) {
+  struct Look {
+    HolderId holder;
+    Awaited awaited;
+  };
+  std::vector<Look> looks;
+  for (const Leaver& leaver : leavers_) looks.push_back({leaver.holder, leaver.awaited});
+  lock.unlock();
+  // The pages after the processes: what they had submitted was pinned by then.
+  std::erase_if(looks,
+                [](const Look& look) { return !std::ranges::all_of(look.awaited, is_gone); });
+  if (!looks.empty() && !no_page_is_pinned()) looks.clear();
   const auto grace = milliseconds(gate_.options().exit_grace_ms);
-  // Asked after the processes were seen to be gone: what they had submitted was pinned by then.
-  std::vector<bool> gone;
-  for (const Leaver& leaver : leavers_) {
-    gone.push_back(std::ranges::all_of(leaver.processes, is_gone));
+  lock.lock();
+  const auto now = std::chrono::steady_clock::now();
+  const auto ended = std::ranges::stable_partition(leavers_, [&](const Leaver& leaver) {
+    return now - leaver.since < grace &&
+           std::ranges::find(looks, leaver.holder, &Look::holder) == looks.end();
+  });
+  std::vector<Leaver> out(std::make_move_iterator(ended.begin()),
+                          std::make_move_iterator(ended.end()));
+  leavers_.erase(ended.begin(), ended.end());
+  return out;
+}
+
+bool Grace::rest(std::unique_lock<std::mutex>& lock) {
+  const auto called = [this] { return stopping_ || news_; };
+  if (leavers_.empty()) {
+    attention_.wait(lock, called);
+  } else if (!attention_.wait_for(lock, sleep_, called)) {
+    sleep_ = std::min(sleep_ * 2, kLongestSleep);
   }
-  const bool idle = std::ranges::count(gone, true) > 0 && no_page_is_pinned();
-  std::vector<Leaver> ended;
-  std::vector<Leaver> staying;
-  for (std::size_t i = 0; i < leavers_.size(); ++i) {
-    const bool over = (idle && gone[i]) || now - leavers_[i].since >= grace;
-    (over ? ended : staying).push_back(std::move(leavers_[i]));
-  }
-  leavers_ = std::move(staying);
-  return ended;
+  if (std::exchange(news_, false)) sleep_ = kFirstLook;
+  return !stopping_;
 }
 
 void Grace::run() {
-  milliseconds sleep = kFirstLook;
   std::unique_lock lock(mutex_);
-  while (!stopping_) {
-    if (leavers_.empty()) {
-      attention_.wait(lock, [this] { return stopping_ || news_; });
-    } else if (attention_.wait_for(lock, sleep, [this] { return stopping_ || news_; })) {
-      // Somebody has come: look soon again.
-    } else {
-      sleep = std::min(sleep * 2, kLongestSleep);
-    }
-    if (stopping_) return;
-    if (std::exchange(news_, false)) sleep = kFirstLook;
-    std::vector<Leaver> ended = take_ended(std::chrono::steady_clock::now());
+  while (rest(lock)) {
+    std::vector<Leaver> ended = take_ended(lock);
     lock.unlock();
     for (const Leaver& leaver : ended) leaver.ended(gate_.drop(leaver.holder));
     ended.clear();

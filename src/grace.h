@@ -5,18 +5,21 @@
 // grace (exit_grace=), or until it is certain that no page of the machine is pinned any more
 // (blockmap/pinned_pages.h). In the kernel, DAX truncation waits for page references in the same
 // way (dax_break_layout() in fs/dax.c); user space sees no references, only their sum.
+//
+// By the time of that close the memory of who ended has gone (the kernel takes it down before the
+// descriptors, at an exec as well), so nothing but what is pinned already can be reached for it.
 #pragma once
-
-#include <sys/types.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
+#include "blockmap/process_end.h"
 #include "lease/gate.h"
 
 namespace daxfs {
@@ -32,11 +35,13 @@ class Grace {
   Grace(const Grace&) = delete;
   Grace& operator=(const Grace&) = delete;
 
-  // Whether pins of the holder may not end at its last close: one of the processes that took them
-  // is ending, gone, or not to be judged from here.
-  bool is_due(HolderId holder) const;
+  // For the last close of a descriptor that these have used. Nothing: its pins may end at once, as
+  // they go on, or no page is pinned. Else those whose end has begun: they are waited for. Reads
+  // /proc.
+  using Awaited = std::vector<ProcessMark>;
+  std::optional<Awaited> due(std::span<const ProcessMark> users) const;
   // The holder's leases end at once, its pins in time. No request of it may follow.
-  void begin(HolderId holder, Ended ended);
+  void begin(HolderId holder, Awaited awaited, Ended ended);
   // How long a holder's pins may still stay; nothing if it is not in grace.
   std::optional<std::chrono::milliseconds> left(HolderId holder) const;
 
@@ -46,18 +51,21 @@ class Grace {
  private:
   struct Leaver {
     HolderId holder;
-    std::vector<pid_t> processes;
+    Awaited awaited;
     SteadyTime since;
     Ended ended;
   };
   void run();
-  // Takes those out whose time has come. With the lock held.
-  std::vector<Leaver> take_ended(SteadyTime now);
+  // Until it is time to look again, or somebody has come. False: it is to stop.
+  bool rest(std::unique_lock<std::mutex>& lock);
+  // Takes those out whose time has come. The lock is let go of while /proc is read.
+  std::vector<Leaver> take_ended(std::unique_lock<std::mutex>& lock);
 
   Gate& gate_;
   mutable std::mutex mutex_;  // protects what follows; taken before the gate's
   std::condition_variable attention_;
-  std::vector<Leaver> leavers_;
+  std::vector<Leaver> leavers_;  // only the thread takes some out
+  std::chrono::milliseconds sleep_{};
   bool news_ = false;  // one has come since the thread last looked
   bool stopping_ = false;
   std::thread thread_;

@@ -1,14 +1,40 @@
 // An open file description: what one open(2) made, and so the holder of pins.
 #pragma once
 
+#include <absl/container/inlined_vector.h>
+
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <span>
 
+#include "blockmap/process_end.h"
 #include "lease/gate.h"
 #include "src/inode.h"
 
 namespace daxfs {
+
+// The processes that have used the pins of a descriptor. Thread-safe.
+class PinUsers {
+ public:
+  void add(const ProcessMark& user) {
+    const std::lock_guard guard(mutex_);
+    for (const ProcessMark& known : users_) {
+      if (known.same_process(user)) return;
+    }
+    // One who cannot be judged stands for all that are too many.
+    if (users_.size() <= kMost) users_.push_back(users_.size() < kMost ? user : ProcessMark());
+  }
+  // Nobody uses the descriptor any more.
+  std::span<const ProcessMark> all() const { return users_; }
+
+ private:
+  static constexpr std::size_t kMost = 32;
+  std::mutex mutex_;
+  absl::InlinedVector<ProcessMark, 1> users_;
+};
 
 // A request holds a reference until its handler returns, whatever it has answered before: RELEASE
 // can follow the answer at once, and takes the kernel's reference away.
@@ -20,6 +46,7 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   bool direct = false;                   // bypasses the kernel's page cache
   bool keep_cache = false;               // pages that the kernel has cached earlier are still good
   std::atomic<bool> ever_pinned{false};  // or had a lease
+  PinUsers users;
 };
 using OpenFileRef = std::shared_ptr<OpenFile>;
 

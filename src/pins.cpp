@@ -71,8 +71,9 @@ void Filesystem::release(OpenFileRef file) {
       if (written > 0) write_unpinned(*file->inode, static_cast<std::uint32_t>(written));
     };
     // No process, and so no device, works on a medium that is no file of the system (tests).
-    if (pool_ != nullptr && grace_->is_due(file->holder)) {
-      grace_->begin(file->holder, ended);
+    auto awaited = pool_ != nullptr ? grace_->due(file->users.all()) : std::nullopt;
+    if (awaited) {
+      grace_->begin(file->holder, *std::move(awaited), ended);
     } else {
       ended(gate_.drop(file->holder));
     }
@@ -282,6 +283,7 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
     return done(std::unexpected(loaded.error()));
 
   const Requester requester{processes_.process(caller.thread), caller.uid};
+  if (pool_ != nullptr) file.users.add(processes_.identity(requester.process).mark);
   ask_for_pin(std::make_shared<PinAsk>(PinAsk{.file = file.shared_from_this(),
                                               .range = range,
                                               .requester = requester,
@@ -363,8 +365,16 @@ Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest&
 Status Filesystem::adopt(OpenFile& file, PinId pin, const Caller& caller) {
   const pid_t process = processes_.process(caller.thread);
   const Status moved = survivors_->give(pin, processes_.owner(process, caller.uid), file);
-  if (moved) file.ever_pinned = true;
+  if (moved) {
+    file.users.add(processes_.identity(process).mark);
+    file.ever_pinned = true;
+  }
   return moved;
+}
+
+void Filesystem::note_user(OpenFile& file, const Caller& caller) {
+  if (pool_ == nullptr || !file.ever_pinned) return;
+  file.users.add(processes_.identity(processes_.process(caller.thread)).mark);
 }
 
 Status Filesystem::release_pin(std::string_view text, const Caller& caller) {

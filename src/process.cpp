@@ -1,6 +1,8 @@
 #include "src/process.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,8 +25,24 @@ std::string read_proc(const char* path) {
   return text;
 }
 
-constexpr std::uint64_t kIdMask = (1u << 22) - 1;  // the kernel's limit for process ids
-constexpr std::uint64_t kSecondMask = (1u << 20) - 1;
+// Each keeps a descriptor open.
+constexpr std::size_t kMostKnown = 256;
+
+// Whether it is one now. A thread that this user may not signal is there, too.
+bool is_thread_of(pid_t process, pid_t thread) {
+  return syscall(SYS_tgkill, process, thread, 0) == 0 || errno == EPERM;
+}
+
+bool has_ended(const UniqueFd& pidfd) {
+  pollfd end{pidfd.get(), POLLIN, 0};
+  return poll(&end, 1, 0) != 0;
+}
+
+std::int64_t this_second() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec;
+}
 
 }  // namespace
 
@@ -46,38 +64,41 @@ std::string command_of(pid_t process) {
 
 pid_t ProcessTable::process(pid_t thread) {
   if (thread <= 0) return thread;
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  const auto id = static_cast<std::uint64_t>(thread) & kIdMask;
-  const auto second = static_cast<std::uint64_t>(now.tv_sec) & kSecondMask;
+  const auto id = static_cast<std::uint32_t>(thread);
   std::atomic<std::uint64_t>& slot = slots_[id % slots_.size()];
   const std::uint64_t known = slot.load(std::memory_order_relaxed);
-  if (known >> 42 == id && (known & kSecondMask) == second) {
-    return static_cast<pid_t>((known >> 20) & kIdMask);
-  }
-  const pid_t process = process_of_thread(thread);
-  slot.store(id << 42 | (static_cast<std::uint64_t>(process) & kIdMask) << 20 | second,
+  const auto process = static_cast<pid_t>(known & UINT32_MAX);
+  if (known >> 32 == id && is_thread_of(process, thread)) return process;
+  const pid_t found = process_of_thread(thread);
+  slot.store(std::uint64_t{id} << 32 | static_cast<std::uint32_t>(found),
              std::memory_order_relaxed);
-  return process;
+  return found;
+}
+
+ProcessTable::Identity ProcessTable::identity(pid_t process) {
+  {
+    const std::lock_guard guard(mutex_);
+    const auto known = known_.find(process);
+    if (known != known_.end()) {
+      if (known->second.until > this_second() && !has_ended(known->second.pidfd))
+        return known->second.identity;
+      known_.erase(known);
+    }
+  }
+  // Opened first: if it has not ended afterwards, everything was said of the same process.
+  UniqueFd pidfd;
+  if (process > 0) pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
+  const Identity identity{describe_holder(process, 0), mark_process(process)};
+  if (!pidfd || has_ended(pidfd)) return identity;
+  const std::lock_guard guard(mutex_);
+  if (known_.size() >= kMostKnown) known_.clear();
+  known_.insert_or_assign(process, Known{identity, std::move(pidfd), this_second() + 1});
+  return identity;
 }
 
 PinOwner ProcessTable::owner(pid_t process, uid_t uid) {
-  constexpr std::size_t kMostKnown = 4096;
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  {
-    const std::lock_guard guard(mutex_);
-    const auto known = owners_.find(process);
-    if (known != owners_.end() && known->second.until > now.tv_sec) {
-      PinOwner owner = known->second.owner;
-      owner.uid = uid;
-      return owner;
-    }
-  }
-  const PinOwner owner = describe_holder(process, uid);
-  const std::lock_guard guard(mutex_);
-  if (owners_.size() >= kMostKnown) owners_.clear();
-  owners_[process] = {owner, now.tv_sec + 1};
+  PinOwner owner = identity(process).owner;
+  owner.uid = uid;
   return owner;
 }
 

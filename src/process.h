@@ -10,8 +10,9 @@
 #include <mutex>
 #include <string>
 
+#include "blockmap/process_end.h"
 #include "blockmap/process_identity.h"
-#include "blockmap/result.h"
+#include "blockmap/unique_fd.h"
 
 namespace daxfs {
 
@@ -20,25 +21,30 @@ pid_t process_of_thread(pid_t thread);
 // The command name of a process, "" if it is gone.
 std::string command_of(pid_t process);
 
-// Remembers who is who, because asking /proc costs microseconds a call. Entries are checked against
-// nothing: a number that was reused within the cache's life can give the former owner's answer, so
-// entries live one second at most. Thread-safe.
+// Remembers who is who, because asking /proc costs microseconds a call. What is remembered is
+// checked against the kernel at each use, so that a number that was reused is never its former
+// owner's. Thread-safe.
 class ProcessTable {
  public:
   // process_of_thread(). Lock-free.
   pid_t process(pid_t thread);
-  // Who it is, as far as that can be told, for what has to outlive the daemon (describe_holder()).
+  struct Identity {
+    PinOwner owner;    // who it is, as far as that can be told (describe_holder()); without a user
+    ProcessMark mark;  // how it is, for the end of its pins; at most a second old
+  };
+  Identity identity(pid_t process);
   PinOwner owner(pid_t process, uid_t uid);
 
  private:
   struct Known {
-    PinOwner owner;
+    Identity identity;
+    UniqueFd pidfd;          // says when it has ended
     std::int64_t until = 0;  // second
   };
-  std::mutex mutex_;  // protects owners_; a leaf lock
-  absl::flat_hash_map<pid_t, Known> owners_;
+  std::mutex mutex_;  // protects known_; a leaf lock
+  absl::flat_hash_map<pid_t, Known> known_;
 
-  // One word: thread id (22 bits), process id (22 bits), second (20 bits).
+  // One word: thread id, process id (32 bits each).
   std::array<std::atomic<std::uint64_t>, 256> slots_{};
 };
 

@@ -1,12 +1,18 @@
 // The grace: a holder that has died leaves its pins until no device can be at work for it any more.
 #include <fcntl.h>
 #include <liburing.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
+#include "blockmap/process_stat.h"
 #include "client/daxfs.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"
@@ -133,6 +139,88 @@ TEST_CASE("a living process gives its pins back at once, whatever is pinned else
   SECTION("by close") { fd = UniqueFd(); }
   CHECK(eventually([&] { return no_pins(mount); }));
   CHECK(truncate(file.c_str(), 0) == 0);
+}
+
+TEST_CASE("it is not always the process that took a pin whose end closes its last descriptor") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  auto at_work = std::make_unique<PinnedPage>();
+  mount.remount("pin_policy=refuse,exit_grace=15s");
+  const std::string file = mount.path("f");
+  const auto pin = [&] {
+    const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    std::uint64_t number = 0;
+    const int result = daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &number);
+    return result == 0 ? fd : -1;
+  };
+  SECTION("a forked child has the last one, and is killed; the parent goes on") {
+    const int fd = pin();
+    REQUIRE(fd >= 0);
+    const pid_t child = fork();
+    if (child == 0)
+      for (;;) pause();
+    close(fd);
+    CHECK(mount.ctl("pins").size() == 1);
+    kill(child, SIGKILL);
+    CHECK(eventually([&] { return in_grace(mount); }));
+    CHECK(error_of(truncate(file.c_str(), 0)) == ETXTBSY);
+    waitpid(child, nullptr, 0);
+  }
+  SECTION("it executes another program") {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);  // whatever becomes of the test
+      if (pin() >= 0) execl("/bin/sleep", "sleep", "60", nullptr);
+      _exit(1);
+    }
+    CHECK(eventually([&] { return in_grace(mount); }));
+    CHECK(error_of(truncate(file.c_str(), 0)) == ETXTBSY);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+  at_work.reset();
+  CHECK(eventually([&] { return no_pins(mount); }));
+  CHECK(truncate(file.c_str(), 0) == 0);
+}
+
+TEST_CASE("a process whose first thread has ended gives its pins back by a close") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  const PinnedPage at_work;
+  mount.remount("pin_policy=refuse,exit_grace=60s");
+  const std::string file = mount.path("f");
+  int told[2];
+  REQUIRE(pipe(told) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    static int fd, go;
+    fd = open(file.c_str(), O_RDWR | O_CREAT, 0600);
+    go = told[0];
+    std::uint64_t number = 0;
+    if (daxfs_pin(fd, 0, kLength, DAXFS_PIN_ALLOCATE, &number) != 0) _exit(1);
+    const auto body = [](void*) -> void* {
+      char byte;
+      if (read(go, &byte, 1) == 1) close(fd);
+      for (;;) pause();
+    };
+    pthread_t thread;
+    if (pthread_create(&thread, nullptr, body, nullptr) != 0) _exit(1);
+    syscall(SYS_exit, 0);
+  }
+  CHECK(eventually([&] { return mount.ctl("pins").size() == 1; }));
+  CHECK(eventually([&] {
+    const auto first = read_stat("/proc/" + std::to_string(child));
+    return first && first->is_zombie();
+  }));
+  CHECK(write(told[1], "x", 1) == 1);
+  CHECK(eventually([&] { return no_pins(mount); }));
+  for (const int end : told) close(end);
+  CHECK(kill(child, 0) == 0);
+  kill(child, SIGKILL);
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFSIGNALED(status));
 }
 
 }  // namespace daxfs::test

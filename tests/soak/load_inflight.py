@@ -174,7 +174,7 @@ class Inflight:
             return json.load(file)
 
     def start_holder(self):
-        self.form = self.dice.choice(["kill", "kill", "kill", "terminate", "exit", *FORMS])
+        self.form = self.dice.choice(["kill", "kill", "kill", "terminate", "exit", "exec", "child"])
         words = [held_path(self.place), self.slow.path, str(REQUESTS), "child" if self.form == "child" else "plain"]
         self.child = self.place.processes.start(
             [self.holder, *words, *(["lease"] if self.policy == "break" else [])],
@@ -245,9 +245,6 @@ class Inflight:
 
         wait_until(is_quiet, WAIT, lambda: f"no pins, nothing in limbo: {status}")
         victims.fill()
-
-
-FORMS = ()
 
 
 def soak(place, slow, holder, policy, rounds, dice):
