@@ -184,7 +184,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
             if (!is_shown(pin.requester)) return nullptr;
             return {{"id", pin.id.value},
                     {"inode", pin.inode.value},
-                    {"path", path_of(pin.inode)},
+                    {"path", survivors_->has_no_file(pin.id) ? "" : path_of(pin.inode)},
                     {"offset", pin.offset.value},
                     {"length", pin.length.value},
                     {"kind", pin.kind == PinKind::short_term ? "short" : "long"},

@@ -107,11 +107,12 @@ void Survivors::restore(const SurvivingPin& survivor, const FindInode& find_inod
                      .record = survivor.slot.position,
                      .lease = {}},
                     survivor.blocks);
-  Pin pin{.inode = record.inode, .generation = record.generation, .written = {}};
-  if (record.write) {
-    pin.written = find_inode(record.inode, record.generation);
-    if (pin.written) pin.written->write_pins += 1;
-  }
+  Pin pin{.inode = record.inode,
+          .generation = record.generation,
+          .file = find_inode(record.inode, record.generation),
+          .write = record.write};
+  if (pin.file && pin.write) pin.file->write_pins += 1;
+  if (!pin.file) without_file_.insert(PinId{record.pin_id});
   process.pins.insert({PinId{record.pin_id}, std::move(pin)});
 }
 
@@ -260,19 +261,25 @@ void Survivors::end(Process& process, std::span<const PinId> pins) {
   if (pins.empty()) return;
   // In a holder of their own: the others of the process stay.
   const HolderId leaver = gate_.new_holder();
-  auto written = std::make_shared<std::vector<InodeRef>>();
+  struct Ended {
+    InodeRef file;
+    bool write;
+  };
+  auto files = std::make_shared<std::vector<Ended>>();
   for (const PinId number : pins) {
     const auto found = process.pins.find(number);
     if (!gate_.move_pin(process.holder, number, leaver)) continue;
-    if (found->second.written) written->push_back(std::move(found->second.written));
+    if (found->second.file) files->push_back({std::move(found->second.file), found->second.write});
     process.pins.erase(found);
   }
-  const auto unpinned = [tell = write_unpinned_, written](const std::vector<PinInfo>&) {
-    for (const InodeRef& inode : *written) tell(*inode, 1);
-    written->clear();
+  const auto unpinned = [tell = write_unpinned_, files](const std::vector<PinInfo>&) {
+    for (const Ended& ended : *files) {
+      if (ended.write) tell(*ended.file, 1);
+    }
+    files->clear();
   };
   if (gate_.options().exit_grace_ms != 0) {
-    grace_.begin(leaver, unpinned);
+    grace_.begin(leaver, {}, unpinned);
   } else {
     unpinned(gate_.drop(leaver));
   }

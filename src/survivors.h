@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <span>
 #include <thread>
 #include <vector>
@@ -66,12 +67,15 @@ class Survivors {
     std::size_t pins = 0;
   };
   std::vector<Survivor> list() const;
+  // Whether the file of this pin had gone before the mount: its number may be another file's.
+  bool has_no_file(PinId pin) const { return without_file_.contains(pin); }
 
  private:
   struct Pin {
     InodeNumber inode;
     std::uint32_t generation = 0;
-    InodeRef written;     // of a write pin: keeps the inode's count of these
+    InodeRef file;  // keeps its number from being another file's, and its count of write pins
+    bool write = false;
     bool locked = false;  // when last looked at
   };
   struct Process {
@@ -101,7 +105,8 @@ class Survivors {
   Grace& grace_;
   const PinLocked locked_;
   const WriteUnpinned write_unpinned_;
-  mutable std::mutex mutex_;  // protects processes_; taken before the gate's
+  std::set<PinId> without_file_;  // does not change after the mount
+  mutable std::mutex mutex_;      // protects processes_; taken before the gate's
   std::vector<ProcessRef> processes_;
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
