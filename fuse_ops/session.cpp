@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -88,12 +89,25 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+bool others_write(const struct stat& status) {
+  return status.st_uid != 0 || (status.st_mode & (S_IWGRP | S_IWOTH)) != 0;
+}
+
+// What somebody else than root can write, and so decide what is in the pool; "" if there is none.
 // Who may write the pool may write any inode into it, also a set-user-id program of root's. (An
-// access control list shows in the bits of the group.)
-bool only_root_writes(Pool* pool) {
-  struct stat attributes {};
-  return pool != nullptr && fstat(pool->descriptor(), &attributes) == 0 && attributes.st_uid == 0 &&
-         (attributes.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+// access control list shows in the bits of the group.) Who may write a directory above it can put
+// another file of root's in its place, unless the directory is sticky.
+std::string written_by_others(Pool* pool) {
+  struct stat status {};
+  if (pool == nullptr || fstat(pool->descriptor(), &status) != 0 || others_write(status))
+    return pool == nullptr ? "(none)" : pool->path();
+  for (std::filesystem::path at = pool->path(); at.has_relative_path();) {
+    at = at.parent_path();
+    const bool known = stat(at.c_str(), &status) == 0;
+    const bool sticky = known && status.st_uid == 0 && (status.st_mode & S_ISVTX) != 0;
+    if (!known || (others_write(status) && !sticky)) return at;
+  }
+  return {};
 }
 
 // Which of `word` and its opposite the administrator has named last; nothing if neither.
@@ -107,24 +121,26 @@ std::optional<bool> asked_for(const std::vector<std::string>& words, const std::
 
 // What root's mount has, like a disk's, and what is said about it. Later words win.
 std::string privileges(Filesystem& filesystem, const SessionOptions& options) {
-  if (only_root_writes(filesystem.pool())) return ",dev,suid";
+  const std::string written = written_by_others(filesystem.pool());
+  if (written.empty()) return ",dev,suid";
   const auto suid = asked_for(filesystem.options().kernel, "suid");
   const auto dev = asked_for(filesystem.options().kernel, "dev");
   if (suid.value_or(false) || dev.value_or(false)) {
     spdlog::warn(
-        "{}: mounted with suid or dev, as asked for, though not only root can write the pool {}: "
-        "who writes it can become root",
-        options.mountpoint, options.source);
+        "{}: mounted with suid or dev, as asked for, though not only root can write {}: who writes "
+        "it can become root",
+        options.mountpoint, written);
   }
   if (!suid || !dev) {
     spdlog::info(
-        "{0}: mounted {1}, because not only root can write the pool {2}; chown root {2} and chmod "
-        "go-w {2}, or mount with -o suid,dev if all who can write it may become root",
+        "{0}: mounted {1}, because not only root can write {2}, and so decide what is in the pool; "
+        "chown root {2} and chmod go-w {2}, or mount with -o suid,dev if all who can write it may "
+        "become root",
         options.mountpoint,
         suid  ? "nodev"
         : dev ? "nosuid"
               : "nosuid,nodev",
-        options.source);
+        written);
   }
   return ",nodev,nosuid";
 }

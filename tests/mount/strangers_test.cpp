@@ -96,6 +96,32 @@ TEST_CASE("set-user-id and devices work only where nobody but root can write the
   CHECK(effective_user(mount) == "0\n");
 }
 
+TEST_CASE("set-user-id does not work where others than root can replace the pool") {
+  if (!pool_device().empty()) skip_here("does not change a device's owner");
+  const TempDir dir;
+  const std::string above = dir.path("above");
+  const std::string parent = above + "/parent";
+  REQUIRE(mkdir(above.c_str(), 0755) == 0);
+  REQUIRE(mkdir(parent.c_str(), 0755) == 0);
+  Mount mount({.pool = parent + "/pool"});
+  const auto works = [&] {
+    mount.remount();
+    return effective_user(mount) == "0\n";
+  };
+  CHECK(works());
+  for (const std::string& one : {parent, above}) {
+    INFO(one);
+    give_to(one, 0, kStranger, 0775);
+    CHECK_FALSE(works());
+    CHECK(contains(mount.log(), "can write " + one + ","));
+    give_to(one, kStranger, 0, 0755);
+    CHECK_FALSE(works());
+    give_to(one, 0, kStranger, 01777);  // as /tmp is
+    CHECK(works());
+    give_to(one, 0, 0, 0755);
+  }
+}
+
 TEST_CASE("by mount(8) nobody has asked for suid and dev") {
   if (!pool_device().empty()) skip_here("does not change a device's owner");
   if (access("/sbin/mount.fuse3", X_OK) != 0) skip_here("no mount.fuse3");
