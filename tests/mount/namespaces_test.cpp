@@ -1,6 +1,7 @@
 // Who lives is told in every pid namespace, and of forked children as well.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,14 +24,14 @@ constexpr std::uint64_t kLength = 4 << 20;
 void need_namespaces() {
   need_mounts();
   if (geteuid() != 0) skip_here("only root may make pid namespaces");
-  if (run({"unshare", "--pid", "--fork", "--mount-proc", "true"}).code != 0) {
+  if (run({"/usr/bin/unshare", "--pid", "--fork", "--mount-proc", "true"}).code != 0) {
     skip_here("pid namespaces cannot be made here");
   }
 }
 
 Finished fsck_elsewhere(const Mount& mount) {
-  return run(
-      {"unshare", "--pid", "--fork", "--mount-proc", tool("fsck.daxfs"), "-y", mount.pool()});
+  return run({"/usr/bin/unshare", "--pid", "--fork", "--mount-proc", tool("fsck.daxfs"), "-y",
+              mount.pool()});
 }
 
 // The file loses its blocks, and others take all the space that there is.
@@ -126,6 +127,41 @@ TEST_CASE("a pin without a mapping is kept elsewhere, and not released while its
   CHECK(eventually([&] { return mount.limbo() == 0; }));
 }
 
+TEST_CASE("a survivor's path is not that of another file that has got its number") {
+  need_mounts();
+  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  ReadyChild holder([&] {
+    const int fd = open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600);
+    std::uint64_t pin = 0;
+    return daxfs_pin(fd, 0, kLength, DAXFS_PIN_ALLOCATE, &pin) == 0 ? 0 : 1;
+  });
+  REQUIRE(holder.result() == 0);
+  const auto inode = mount.ctl("pins")[0]["inode"].get<std::uint64_t>();
+  const auto make_files = [&] {
+    bool reused = false;
+    for (int i = 0; i < 20; ++i) {
+      const std::string path = mount.path("other" + std::to_string(i));
+      const UniqueFd file = open_file(path, O_RDWR | O_CREAT);
+      reused = reused || status_of(path).st_ino == inode;
+    }
+    return reused;
+  };
+  mount.kill_daemon();
+  mount.mount("pin_policy=defer,exit_grace=0");
+  REQUIRE(unlink(mount.path("f").c_str()) == 0);
+  CHECK_FALSE(make_files());
+  CHECK(mount.ctl("pins")[0]["path"] == "");
+  for (int i = 0; i < 20; ++i) unlink(mount.path("other" + std::to_string(i)).c_str());
+  // The next mount finds no such file any more, and has its number to give away.
+  mount.kill_daemon();
+  mount.mount("pin_policy=defer,exit_grace=0");
+  CHECK(make_files());
+  const Json pins = mount.ctl("pins");
+  REQUIRE(pins.size() == 1);
+  CHECK(pins[0]["inode"] == inode);
+  CHECK(pins[0]["path"] == "");
+}
+
 TEST_CASE("DAXFS_POOL names the pool where the daemon's path leads elsewhere") {
   need_mounts();
   Mount mount({.size = "64M"});
@@ -149,6 +185,31 @@ TEST_CASE("DAXFS_POOL names the pool where the daemon's path leads elsewhere") {
   CHECK(with(moved) == 0);
   CHECK(with("/dev/null") == ESTALE);
   CHECK(with("/nowhere") == ENOENT);
+
+  // Or a descriptor of it, as somebody hands it on who may open it.
+  const auto by_descriptor = [&](const std::string& path, int mode, uid_t user) {
+    const UniqueFd pool(open(path.c_str(), mode));
+    const UniqueFd fd(open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600));
+    return in_child(
+        [&] {
+          std::uint64_t pin = 0;
+          if (daxfs_pin(fd.get(), 0, kBlock, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) != 0)
+            return 255;
+          std::size_t length = 0;
+          auto* const view = static_cast<char*>(daxfs_map_at(pool.get(), fd.get(), pin, &length));
+          if (view == nullptr) return errno;
+          view[7] = 'd';
+          iovec part{};
+          if (daxfs_map_iov_at(pool.get(), fd.get(), pin, &part, 1) != 1) return 254;
+          return static_cast<char*>(part.iov_base)[7] == 'd' ? 0 : 253;
+        },
+        user);
+  };
+  CHECK(by_descriptor(moved, O_RDWR, 0) == 0);
+  CHECK(by_descriptor(moved, O_RDWR, 65534) == 0);
+  CHECK(by_descriptor(moved, O_RDONLY, 65534) == EACCES);
+  CHECK(by_descriptor("/dev/null", O_RDWR, 0) == ESTALE);
+  CHECK(by_descriptor("/nowhere", O_RDWR, 0) == EBADF);
   std::filesystem::rename(moved, mount.pool());
 }
 
