@@ -69,10 +69,22 @@ struct daxfs_extent {
  * have stored to the same byte, either may win. */
 int daxfs_pin(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64_t* pin_id);
 
-/* Gives the pin back. ENOENT: no such pin of this open file description. Unpin, and close by a
- * process that goes on, free the blocks at once: end what a device does with them first. Pins of a
- * process that dies stay for exit_grace=, as what it has submitted cannot be recalled. A ring or a
- * memory region that another process shares is not seen. */
+/* Gives the pin back, and its blocks are free to go at once: end what a device does with them
+ * first. ENOENT: no such pin of this open file description.
+ *
+ * The last close of the descriptor does the same if the process that closes it goes on. If it dies
+ * or executes another program, what it has submitted to a device cannot be recalled: its pins stay
+ * for exit_grace=, or until no page of the machine is pinned. The kernel does not say who closes.
+ * It is seen of every process that took a pin through the descriptor or asked where it lies
+ * (daxfs_map()), and of a child of such a process that has just ended. It is not seen:
+ *   - of others that got the descriptor (by SCM_RIGHTS, or from a parent that has ended) and never
+ *     used it here; nor of a child if its parent ignores SIGCHLD: call daxfs_map() there;
+ *   - that a ring or a memory region lives on in another process, after the last descriptor was
+ *     closed: keep the descriptor open as long as any of these;
+ *   - of vmsplice() and MSG_ZEROCOPY, whose pages the kernel does not count: exit_grace= alone.
+ * Where none of this can be seen (a process of another pid namespace), a close ends its pins once
+ * no page of the machine is pinned, or after exit_grace=; daxfs_unpin() is at once there as well.
+ */
 int daxfs_unpin(int fd, uint64_t pin_id);
 
 /* The pinned extents in file order. Returns how many there are, and fills in at most `capacity`. */
@@ -107,6 +119,13 @@ int daxfs_unmap(void* address, size_t length);
  * daemon is gone. */
 ssize_t daxfs_map_iov(int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
 int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
+
+/* The same with a descriptor of the pool, for who has got one from somebody else, or finds the pool
+ * elsewhere: open for reading, and for writing if the pin is. EBADF; ESTALE: of another file;
+ * EACCES: not open for writing. The lock is on an open file of the library's own where this process
+ * may open the pool; else on that of `pool`, and then it stays until that is closed. */
+void* daxfs_map_at(int pool, int fd, uint64_t pin_id, size_t* length);
+ssize_t daxfs_map_iov_at(int pool, int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
 
 /* Takes over a long-term pin that this process took before the daemon died (the same process, not
  * a child of it): from now on it belongs to this descriptor, which must be open on the same file,

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -120,6 +121,8 @@ std::uint64_t mapping_step(int fd, daxfs_pool_args* pool) {
   return step;
 }
 
+constexpr int kByPath = -1;
+
 // The pool as this process may open it, and how to map it.
 class Pool {
  public:
@@ -131,17 +134,15 @@ class Pool {
     if (fd_ >= 0) close(fd_);
   }
 
-  bool open(int file, std::uint64_t pin_id, bool writable, std::uint64_t some_offset) {
+  // `given`: a descriptor of the pool, or kByPath.
+  bool open(int given, int file, std::uint64_t pin_id, bool writable, std::uint64_t some_offset) {
     daxfs_pool_args pool = {};
     step_ = mapping_step(file, &pool);
     if (step_ == 0) return false;
     struct stat status;
-    if (!open_at(pool.path, pool, writable, &status)) {
-      // In a container it may lie elsewhere.
-      const char* const elsewhere = secure_getenv("DAXFS_POOL");
-      if (elsewhere == nullptr || *elsewhere == 0) return false;
-      if (!open_at(elsewhere, pool, writable, &status)) return false;
-    }
+    const bool found =
+        given == kByPath ? find(pool, writable, &status) : take(given, pool, writable, &status);
+    if (!found) return false;
     // Touching a mapping beyond the end would be SIGBUS. A device has no size here; it refuses by
     // itself.
     size_ = S_ISREG(status.st_mode) ? static_cast<std::uint64_t>(status.st_size) : UINT64_MAX;
@@ -171,20 +172,42 @@ class Pool {
   }
 
  private:
-  // ESTALE if it is another file than the daemon's.
+  bool find(const daxfs_pool_args& pool, bool writable, struct stat* status) {
+    if (open_at(pool.path, pool, writable, status)) return true;
+    // In a container it may lie elsewhere.
+    const char* const elsewhere = secure_getenv("DAXFS_POOL");
+    return elsewhere != nullptr && *elsewhere != 0 && open_at(elsewhere, pool, writable, status);
+  }
+
+  // An open file of our own, whose lock goes with our mappings; else the given one itself.
+  bool take(int given, const daxfs_pool_args& pool, bool writable, struct stat* status) {
+    if (!is_pool(given, pool, status)) return false;
+    char path[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
+    static_cast<void>(std::snprintf(path, sizeof path, "/proc/self/fd/%d", given));
+    if (open_at(path, pool, writable, status)) return true;
+    fd_ = fcntl(given, F_DUPFD_CLOEXEC, 0);
+    return fd_ >= 0;
+  }
+
   bool open_at(const char* path, const daxfs_pool_args& pool, bool writable, struct stat* status) {
     // O_NONBLOCK: if something else is at that path by now, looking at it must not block.
     const int mode = writable ? O_RDWR : O_RDONLY;
     const int fd = ::open(path, mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) return false;
-    const bool known = fstat(fd, status) == 0;
-    if (known && status->st_dev == pool.device && status->st_ino == pool.inode) {
+    if (is_pool(fd, pool, status)) {
       fd_ = fd;
       return true;
     }
-    if (known) errno = ESTALE;
     const KeepErrno keep;
     close(fd);
+    return false;
+  }
+
+  // ESTALE if it is another file than the daemon's.
+  static bool is_pool(int fd, const daxfs_pool_args& pool, struct stat* status) {
+    if (fstat(fd, status) != 0) return false;
+    if (status->st_dev == pool.device && status->st_ino == pool.inode) return true;
+    errno = ESTALE;
     return false;
   }
 
@@ -308,9 +331,7 @@ int unmap_by_trial(const iovec& part) {
   return -1;
 }
 
-}  // namespace
-
-void* daxfs_map(int fd, std::uint64_t pin_id, std::size_t* length) {
+void* map(int given, int fd, std::uint64_t pin_id, std::size_t* length) {
   if (length == nullptr) {
     errno = EINVAL;
     return nullptr;
@@ -318,7 +339,7 @@ void* daxfs_map(int fd, std::uint64_t pin_id, std::size_t* length) {
   Pinned pinned;
   Pool pool;
   if (!pinned.load(fd, pin_id) ||
-      !pool.open(fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
+      !pool.open(given, fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
       !pool.contains(pinned)) {
     return nullptr;
   }
@@ -344,9 +365,7 @@ void* daxfs_map(int fd, std::uint64_t pin_id, std::size_t* length) {
   return view;
 }
 
-int daxfs_unmap(void* address, std::size_t length) { return munmap(address, length); }
-
-ssize_t daxfs_map_iov(int fd, std::uint64_t pin_id, iovec* out, std::size_t capacity) {
+ssize_t map_iov(int given, int fd, std::uint64_t pin_id, iovec* out, std::size_t capacity) {
   Pinned pinned;
   if (!pinned.load(fd, pin_id)) return -1;
   if (capacity == 0) return static_cast<ssize_t>(pinned.count);
@@ -355,7 +374,7 @@ ssize_t daxfs_map_iov(int fd, std::uint64_t pin_id, iovec* out, std::size_t capa
     return -1;
   }
   Pool pool;
-  if (!pool.open(fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
+  if (!pool.open(given, fd, pin_id, pinned.writable, pinned.extents[0].pool_offset) ||
       !pool.contains(pinned)) {
     return -1;
   }
@@ -370,6 +389,29 @@ ssize_t daxfs_map_iov(int fd, std::uint64_t pin_id, iovec* out, std::size_t capa
     out[i] = {address, static_cast<std::size_t>(extent.length)};
   }
   return static_cast<ssize_t>(pinned.count);
+}
+
+// No descriptor is no descriptor.
+int checked(int pool) { return pool == kByPath ? kByPath - 1 : pool; }
+
+}  // namespace
+
+void* daxfs_map(int fd, std::uint64_t pin_id, std::size_t* length) {
+  return map(kByPath, fd, pin_id, length);
+}
+
+void* daxfs_map_at(int pool, int fd, std::uint64_t pin_id, std::size_t* length) {
+  return map(checked(pool), fd, pin_id, length);
+}
+
+int daxfs_unmap(void* address, std::size_t length) { return munmap(address, length); }
+
+ssize_t daxfs_map_iov(int fd, std::uint64_t pin_id, iovec* out, std::size_t capacity) {
+  return map_iov(kByPath, fd, pin_id, out, capacity);
+}
+
+ssize_t daxfs_map_iov_at(int pool, int fd, std::uint64_t pin_id, iovec* out, std::size_t capacity) {
+  return map_iov(checked(pool), fd, pin_id, out, capacity);
 }
 
 int daxfs_unmap_iov(int fd, const iovec* iov, std::size_t count) {

@@ -44,7 +44,11 @@ int daxfs_abi_call_all_from_c(int fd) {
 int daxfs_abi_lease_from_c(int fd) {
   uint64_t lease = 0;
   struct daxfs_event event;
+  struct iovec part;
+  size_t length = 0;
   int failures = 0;
+  failures += daxfs_map_at(fd, fd, 1, &length) == NULL;
+  failures += daxfs_map_iov_at(fd, fd, 1, &part, 1) < 0;
   failures += daxfs_lease(fd, 0, 4096, DAXFS_LEASE_EXCLUSIVE | DAXFS_LEASE_NOWAIT, &lease) < 0;
   failures += daxfs_next_event(fd, &event) < 0;
   failures += daxfs_unlease(fd, lease) < 0;
