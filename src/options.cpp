@@ -166,8 +166,12 @@ std::vector<std::string_view> without_those_of_fuse(std::vector<std::string_view
 
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
-  for (const std::string_view option : without_those_of_fuse(split(text))) {
-    if (auto parsed = parse_one(option, out); !parsed) return std::unexpected(parsed.error());
+  const auto words = without_those_of_fuse(split(text));
+  // mount(8) adds what the kernel shows of the mount (user_id=0, ...); a remount is refused anyway.
+  const bool remount = std::ranges::find(words, "remount") != words.end();
+  for (const std::string_view option : words) {
+    if (auto parsed = parse_one(option, out); !parsed && !remount)
+      return std::unexpected(parsed.error());
   }
   if (auto allowed = check_policy_settings(out.gate, out.unsafe_demo); !allowed) {
     return problem(allowed.error().code, "mount option " + allowed.error().text);

@@ -123,6 +123,9 @@ TEST_CASE_METHOD(Bench, "mount -o remount says what to use instead") {
   remount("rw,remount,pin_policy=wait,wait_timeout=5s",
           "daxfsctl policy " + mnt + " set pin_policy=wait wait_timeout=5s");
   remount("remount,ro", "umount it, and mount it again");
+  // mount(8) adds what the kernel shows of the mount.
+  remount("rw,nosuid,nodev,remount,noatime,user_id=0,group_id=0,default_permissions,allow_other",
+          "umount it, and mount it again");
 }
 
 TEST_CASE_METHOD(Bench, "wrong usage is told in one line") {
