@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -83,6 +85,23 @@ std::optional<LostPages::First> LostPages::first() const {
   const std::uint64_t first = first_.load(std::memory_order_acquire);
   if (first == kNone) return std::nullopt;
   return First{PoolOffset(first >> 1), (first & 1) != 0};
+}
+
+std::string LostPages::failure(int fd) const {
+  const auto first = this->first();
+  if (!first) return {};
+  const std::string where = fmt::format("there is no storage at byte {}", first->at.value);
+  if (first->damaged) return fmt::format("memory is damaged at byte {}", first->at.value);
+  struct stat st {};
+  if (::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+      static_cast<std::uint64_t>(st.st_size) <= first->at.value) {
+    return fmt::format("{}: the file was cut to {} bytes under the mount", where, st.st_size);
+  }
+  struct statvfs space {};
+  if (::fstatvfs(fd, &space) == 0 && space.f_bavail == 0) {
+    return where + ": the file is sparse, and the filesystem that holds it is full";
+  }
+  return where;
 }
 
 bool LostPages::replace(const siginfo_t& info) {

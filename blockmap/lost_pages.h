@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "blockmap/result.h"
 #include "blockmap/units.h"
@@ -44,6 +45,9 @@ class LostPages {
     bool damaged;  // the kernel spoke of damaged memory, rather than of none
   };
   std::optional<First> first() const;
+  // For people: what is missing and why, as the end of a sentence that names the pool; "" if
+  // nothing is. `fd` is what is mapped.
+  std::string failure(int fd) const;
 
  private:
   LostPages(std::byte* base, ByteCount size, std::uint64_t unit, std::atomic<std::uint64_t>* bits);

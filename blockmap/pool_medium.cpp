@@ -57,7 +57,7 @@ class MappedMedium : public Medium {
   bool lost(PoolOffset start, ByteCount length) const override {
     return mapping_.lost->any_in(start, length);
   }
-  std::string failure() const override;
+  std::string failure() const override { return mapping_.lost->failure(mapping_.fd); }
 
  protected:
   std::byte* target(PoolOffset to, std::size_t length) const {
@@ -70,23 +70,6 @@ class MappedMedium : public Medium {
  private:
   const Mapping mapping_;
 };
-
-std::string MappedMedium::failure() const {
-  const auto first = mapping_.lost->first();
-  if (!first) return {};
-  const std::string where = fmt::format("there is no storage at byte {}", first->at.value);
-  if (first->damaged) return fmt::format("memory is damaged at byte {}", first->at.value);
-  struct stat st {};
-  if (::fstat(mapping_.fd, &st) == 0 && S_ISREG(st.st_mode) &&
-      static_cast<std::uint64_t>(st.st_size) <= first->at.value) {
-    return fmt::format("{}: the file was cut to {} bytes under the mount", where, st.st_size);
-  }
-  struct statvfs space {};
-  if (::fstatvfs(mapping_.fd, &space) == 0 && space.f_bavail == 0) {
-    return where + ": the file is sparse, and the filesystem that holds it is full";
-  }
-  return where;
-}
 
 // Granularity byte or cache line: everything happens in this thread's CPU.
 class FlushingMedium final : public MappedMedium {

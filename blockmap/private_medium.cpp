@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace daxfs {
 namespace {
@@ -20,13 +23,19 @@ constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) {
 }  // namespace
 
 PrivateMedium::PrivateMedium(void* reserved, std::size_t reserved_bytes, std::byte* base,
-                             ByteCount length)
-    : reserved_(reserved), reserved_bytes_(reserved_bytes), copied_(length.value / kChunk + 1) {
+                             ByteCount length, int fd)
+    : reserved_(reserved),
+      reserved_bytes_(reserved_bytes),
+      copied_(length.value / kChunk + 1),
+      fd_(fd) {
   base_ = base;
   size_ = length;
 }
 
-PrivateMedium::~PrivateMedium() { ::munmap(reserved_, reserved_bytes_); }
+PrivateMedium::~PrivateMedium() {
+  lost_.reset();
+  ::munmap(reserved_, reserved_bytes_);
+}
 
 Outcome<std::unique_ptr<PrivateMedium>> PrivateMedium::map(int fd, const std::string& path,
                                                            ByteCount length) {
@@ -41,10 +50,15 @@ Outcome<std::unique_ptr<PrivateMedium>> PrivateMedium::map(int fd, const std::st
   if (reserved == MAP_FAILED) return failed();
   const auto start = round_up(reinterpret_cast<std::uintptr_t>(reserved), kChunk);
   auto* const base = reinterpret_cast<std::byte*>(start);
-  std::unique_ptr<PrivateMedium> medium(new PrivateMedium(reserved, room, base, length));
+  std::unique_ptr<PrivateMedium> medium(new PrivateMedium(reserved, room, base, length, fd));
   if (::mmap(base, length.value, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
     return failed();
   }
+  struct stat st {};
+  const bool device = ::fstat(fd, &st) == 0 && S_ISCHR(st.st_mode);
+  auto lost = LostPages::watch(base, length, device ? kChunk : kBlockSize);
+  if (!lost) return problem(lost.error().code, fmt::format("pool {}: {}", path, lost.error().text));
+  medium->lost_ = std::move(*lost);
   return medium;
 }
 
@@ -58,7 +72,10 @@ std::byte* PrivateMedium::own(PoolOffset to, std::uint64_t length) {
     void* const copy =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED) throw std::bad_alloc();
-    std::memcpy(copy, here, bytes);
+    // Holes are read without storage for them, which the filesystem below may not have.
+    const ssize_t got = ::pread(fd_, copy, bytes, static_cast<off_t>(chunk * kChunk));
+    const std::uint64_t read = got > 0 ? static_cast<std::uint64_t>(got) : 0;
+    std::memcpy(static_cast<std::byte*>(copy) + read, here + read, bytes - read);
     if (::mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, here) == MAP_FAILED) {
       ::munmap(copy, bytes);
       throw std::bad_alloc();

@@ -30,11 +30,20 @@ class Run {
     }
     if (!stopped()) check_journal(context_);
     if (!stopped() && repair()) finish();
+    if (context_.medium.failed() && !context_.blocked()) {
+      const std::string why = context_.medium.failure();
+      context_.accept(Code::medium, Severity::fatal, "pool",
+                      (why.empty() ? "writing to it failed" : why) +
+                          "; put the storage right, and check again");
+    }
     return std::move(report_);
   }
 
  private:
-  bool stopped() const { return context_.blocked() || context_.cancelled(); }
+  // Where the storage is gone, zeroes are read: nothing may be concluded from them.
+  bool stopped() const {
+    return context_.blocked() || context_.cancelled() || context_.medium.failed();
+  }
 
   // Whether there is nothing left.
   bool repair() {
@@ -84,9 +93,6 @@ class Run {
     }
     const auto state = context_.medium.load<pmem::PoolState>(offset_of(kStateBlock));
     if (context_.repairs() != 0 || (state.flags & pmem::kStateClean) == 0) mount_once();
-    if (context_.medium.failed()) {
-      context_.accept(Code::medium, Severity::fatal, "pool", "writing to it failed");
-    }
     if (stopped()) return;
     const CheckReport verdict =
         check_volume(context_.medium, name_, may_be_in_use, context_.options.locked);

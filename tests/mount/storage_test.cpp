@@ -194,6 +194,37 @@ TEST_CASE("the filesystem below a sparse pool is full: what was acknowledged is 
   mount.mount();
 }
 
+TEST_CASE("fsck.daxfs checks a sparse pool on a full filesystem without asking it for room") {
+  SmallTmpfs below("size=20M");
+  Mount mount({.size = "64M", .pool = below.path("pool")});
+  const daxfs::UniqueFd file = open_file(mount.path("file"), O_WRONLY | O_CREAT);
+  const std::string piece(64 << 10, 'x');
+  while (write(file.get(), piece.data(), piece.size()) > 0) {
+  }
+  mount.kill_daemon();
+  const std::string& pool = mount.pool();
+  const std::string space = run({"/usr/bin/stat", "-c", "%b", pool}).out;
+  const Finished looked = run({tool("fsck.daxfs"), "-n", pool});
+  INFO(looked.out << looked.err);
+  CHECK(looked.code == 0);
+  CHECK(run({"/usr/bin/stat", "-c", "%b", pool}).out == space);
+
+  // Without what was there it tells why, and changes nothing.
+  REQUIRE(truncate(pool.c_str(), 1 << 20) == 0);
+  REQUIRE(truncate(pool.c_str(), 64 << 20) == 0);
+  const std::string full = below.path("full");
+  const daxfs::UniqueFd other = open_file(full, O_WRONLY | O_CREAT);
+  while (write(other.get(), piece.data(), piece.size()) > 0) {
+  }
+  for (const std::string how : {"-n", "-p", "-y"}) {
+    const Finished checked = run({tool("fsck.daxfs"), how, pool});
+    INFO(how << ": " << checked.out << checked.err);
+    CHECK(checked.code >= 4);
+    CHECK(checked.code <= 8);
+  }
+  REQUIRE(unlink(pool.c_str()) == 0);
+}
+
 TEST_CASE("names that were acknowledged survive a full filesystem below the pool") {
   const SmallTmpfs below("size=16M");
   Mount mount({.size = "256M", .pool = below.path("pool")});
