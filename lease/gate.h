@@ -178,9 +178,7 @@ class Gate {
   // once. Its pins stay until drop(), as obstacles like any other; they are no process's own, so
   // that a later process with the same number waits for them, too.
   void leave(HolderId holder);
-  // The processes that took the holder's pins, and when each took its last one.
-  std::vector<std::pair<pid_t, std::chrono::system_clock::time_point>> pin_processes(
-      HolderId holder) const;
+  std::vector<PinId> pins_of(HolderId holder) const;
   // A pin of a former daemon, as it was recorded. Asks nobody. Precondition: the number is not
   // above GateHooks::last_pin, and not taken.
   void restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks);

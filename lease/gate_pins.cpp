@@ -138,10 +138,9 @@ void Gate::leave(HolderId holder) {
   gate.notify();
 }
 
-std::vector<std::pair<pid_t, std::chrono::system_clock::time_point>> Gate::pin_processes(
-    HolderId holder) const {
+std::vector<PinId> Gate::pins_of(HolderId holder) const {
   const std::lock_guard lock(impl_->mutex);
-  return impl_->pins.processes_of(holder);
+  return impl_->pins.pins_of(holder);
 }
 
 Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {

@@ -112,15 +112,12 @@ bool PinTable::has_left(HolderId holder) const {
   return owner != holders_.end() && owner->second->left;
 }
 
-std::vector<std::pair<pid_t, PinTable::Time>> PinTable::processes_of(HolderId holder) const {
-  std::map<pid_t, Time> last;
+std::vector<PinId> PinTable::pins_of(HolderId holder) const {
+  std::vector<PinId> out;
   const auto owner = holders_.find(holder.value);
-  if (owner == holders_.end()) return {};
-  for (const auto& [id, pin] : owner->second->pins) {
-    Time& time = last[pin->source_->first.process];
-    time = std::max(time, info(holder, id, *pin).since);
-  }
-  return {last.begin(), last.end()};
+  if (owner == holders_.end()) return out;
+  for (const auto& [id, pin] : owner->second->pins) out.push_back(id);
+  return out;
 }
 
 PinInfo PinTable::info(HolderId holder, PinId id, const Pin& pin) {

@@ -80,8 +80,7 @@ class PinTable {
   // Its process has ended and the pins stay: see Gate::leave(). Visits each of them.
   void leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit);
   bool has_left(HolderId holder) const;
-  // The processes that took pins of this holder, and when each took its last one.
-  std::vector<std::pair<pid_t, Time>> processes_of(HolderId holder) const;
+  std::vector<PinId> pins_of(HolderId holder) const;
   // Precondition: the holder has no pins.
   void forget(HolderId holder) { holders_.erase(holder.value); }
 

@@ -68,7 +68,9 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
       cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
   // If it cannot be read, every operation will say so.
   if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
-  grace_ = std::make_unique<Grace>(gate_);
+  grace_ = std::make_unique<Grace>(gate_, pool != nullptr
+                                              ? [pool] { return pin_locks_of(pool->descriptor()); }
+                                              : Grace::Locks());
   survivors_ = std::make_unique<Survivors>(
       gate_, *grace_, volume_, pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
       [this](InodeNumber number, std::uint32_t generation) -> InodeRef {

@@ -18,8 +18,10 @@ constexpr milliseconds kLongestSleep{500};
 
 }  // namespace
 
-Grace::Grace(Gate& gate)
-    : gate_(gate), thread_(background_thread("daxfs-grace", [this] { run(); })) {}
+Grace::Grace(Gate& gate, Locks locks)
+    : gate_(gate),
+      locks_(std::move(locks)),
+      thread_(background_thread("daxfs-grace", [this] { run(); })) {}
 
 Grace::~Grace() { stop(); }
 
@@ -32,8 +34,14 @@ void Grace::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::optional<Grace::Awaited> Grace::due(std::span<const ProcessMark> users) const {
-  if (gate_.options().exit_grace_ms == 0) return std::nullopt;
+bool Grace::is_mapped(HolderId holder) const {
+  const PinLocked locked = locks_ ? locks_() : PinLocked();
+  return locked &&
+         std::ranges::any_of(gate_.pins_of(holder), [&](PinId pin) { return locked(pin.value); });
+}
+
+std::optional<Grace::Awaited> Grace::due(HolderId holder,
+                                         std::span<const ProcessMark> users) const {
   Awaited ending;
   bool in_doubt = false;
   for (const ProcessMark& user : users) {
@@ -41,7 +49,10 @@ std::optional<Grace::Awaited> Grace::due(std::span<const ProcessMark> users) con
     if (how == Ending::ending) ending.push_back(user);
     in_doubt = in_doubt || how == Ending::in_doubt;
   }
-  if (ending.empty() && (!in_doubt || no_page_is_pinned())) return std::nullopt;
+  if (ending.empty() && !in_doubt) return std::nullopt;
+  if (is_mapped(holder)) return ending;
+  if (gate_.options().exit_grace_ms == 0) return std::nullopt;
+  if (ending.empty() && no_page_is_pinned()) return std::nullopt;
   return ending;
 }
 
@@ -71,21 +82,28 @@ std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock)
   struct Look {
     HolderId holder;
     Awaited awaited;
+    bool over = false;
+    bool mapped = false;
   };
   std::vector<Look> looks;
   for (const Leaver& leaver : leavers_) looks.push_back({leaver.holder, leaver.awaited});
   lock.unlock();
   // The pages after the processes: what they had submitted was pinned by then.
-  std::erase_if(looks,
-                [](const Look& look) { return !std::ranges::all_of(look.awaited, is_gone); });
-  if (!looks.empty() && !no_page_is_pinned()) looks.clear();
+  for (Look& look : looks) look.over = std::ranges::all_of(look.awaited, is_gone);
+  const bool at_rest = std::ranges::any_of(looks, &Look::over) && no_page_is_pinned();
+  for (Look& look : looks) {
+    look.over = look.over && at_rest;
+    look.mapped = is_mapped(look.holder);
+  }
   const auto grace = milliseconds(gate_.options().exit_grace_ms);
   lock.lock();
   const auto now = std::chrono::steady_clock::now();
-  const auto ended = std::ranges::stable_partition(leavers_, [&](const Leaver& leaver) {
-    return now - leaver.since < grace &&
-           std::ranges::find(looks, leaver.holder, &Look::holder) == looks.end();
-  });
+  const auto stays = [&](const Leaver& leaver) {
+    const auto look = std::ranges::find(looks, leaver.holder, &Look::holder);
+    if (look == looks.end() || look->mapped) return true;  // it has come meanwhile, or is in use
+    return !look->over && now - leaver.since < grace;
+  };
+  const auto ended = std::ranges::stable_partition(leavers_, stays);
   std::vector<Leaver> out(std::make_move_iterator(ended.begin()),
                           std::make_move_iterator(ended.end()));
   leavers_.erase(ended.begin(), ended.end());

@@ -6,6 +6,10 @@
 // (blockmap/pinned_pages.h). In the kernel, DAX truncation waits for page references in the same
 // way (dax_break_layout() in fs/dax.c); user space sees no references, only their sum.
 //
+// What libdaxfs has mapped for a pin stays mapped in forked children, who may have no descriptor.
+// The lock of the pin tells (blockmap/pin_lock.h); then its holder's pins stay until that is gone,
+// too.
+//
 // By the time of that close the memory of who ended has gone (the kernel takes it down before the
 // descriptors, at an exec as well), so nothing but what is pinned already can be reached for it.
 #pragma once
@@ -19,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "blockmap/pin_records.h"
 #include "blockmap/process_end.h"
 #include "lease/gate.h"
 
@@ -30,16 +35,19 @@ class Grace {
   // With the holder's pins, when they have ended.
   using Ended = std::function<void(const std::vector<PinInfo>&)>;
 
-  explicit Grace(Gate& gate);  // which outlives it
-  ~Grace();                    // stop()
+  // Says which pins are mapped by anybody now. None: nobody can map any.
+  using Locks = std::function<PinLocked()>;
+
+  Grace(Gate& gate, Locks locks);  // the gate outlives it
+  ~Grace();                        // stop()
   Grace(const Grace&) = delete;
   Grace& operator=(const Grace&) = delete;
 
-  // For the last close of a descriptor that these have used. Nothing: its pins may end at once, as
-  // they go on, or no page is pinned. Else those whose end has begun: they are waited for. Reads
-  // /proc.
+  // For the last close of the holder's descriptor, which these have used. Nothing: its pins may end
+  // at once, as they go on, or no page is pinned and none of its pins mapped. Else those whose end
+  // has begun: they are waited for. Reads /proc.
   using Awaited = std::vector<ProcessMark>;
-  std::optional<Awaited> due(std::span<const ProcessMark> users) const;
+  std::optional<Awaited> due(HolderId holder, std::span<const ProcessMark> users) const;
   // The holder's leases end at once, its pins in time. No request of it may follow.
   void begin(HolderId holder, Awaited awaited, Ended ended);
   // How long a holder's pins may still stay; nothing if it is not in grace.
@@ -55,6 +63,7 @@ class Grace {
     SteadyTime since;
     Ended ended;
   };
+  bool is_mapped(HolderId holder) const;
   void run();
   // Until it is time to look again, or somebody has come. False: it is to stop.
   bool rest(std::unique_lock<std::mutex>& lock);
@@ -62,6 +71,7 @@ class Grace {
   std::vector<Leaver> take_ended(std::unique_lock<std::mutex>& lock);
 
   Gate& gate_;
+  const Locks locks_;
   mutable std::mutex mutex_;  // protects what follows; taken before the gate's
   std::condition_variable attention_;
   std::vector<Leaver> leavers_;  // only the thread takes some out

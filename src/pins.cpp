@@ -71,7 +71,7 @@ void Filesystem::release(OpenFileRef file) {
       if (written > 0) write_unpinned(*file->inode, static_cast<std::uint32_t>(written));
     };
     // No process, and so no device, works on a medium that is no file of the system (tests).
-    auto awaited = pool_ != nullptr ? grace_->due(file->users.all()) : std::nullopt;
+    auto awaited = pool_ != nullptr ? grace_->due(file->holder, file->users.all()) : std::nullopt;
     if (awaited) {
       grace_->begin(file->holder, *std::move(awaited), ended);
     } else {

@@ -60,7 +60,8 @@ std::optional<std::string> settings_of(const std::vector<std::string>& words) {
 
 void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
   CLI::App* const release = app.add_subcommand(
-      kRelease, "ends a pin of a former mount whose process cannot be seen and has gone");
+      kRelease,
+      "ends a pin of a former mount whose process cannot be seen: make sure that it has gone");
   release->add_option("PATH", path, kAnyPath)->required();
   release->add_option("--pin", pin, "its number, as `pins` shows it")->required();
 }

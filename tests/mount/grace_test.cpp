@@ -58,6 +58,23 @@ void pin_and_die(const std::string& path) {
   holder.kill();
 }
 
+// Seen by forked processes, too.
+template <class T>
+class SharedValue {
+ public:
+  SharedValue()
+      : value_(static_cast<T*>(
+            mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {}
+  ~SharedValue() { munmap(value_, sizeof(T)); }
+  SharedValue(const SharedValue&) = delete;
+  SharedValue& operator=(const SharedValue&) = delete;
+  void set(T value) const { *value_ = value; }
+  T get() const { return *value_; }
+
+ private:
+  T* const value_;
+};
+
 bool in_grace(const Mount& mount) {
   const Json pins = mount.ctl("pins");
   return pins.size() == 1 && pins[0]["grace"].is_number() && pins[0]["grace"] > 0;
@@ -181,6 +198,38 @@ TEST_CASE("it is not always the process that took a pin whose end closes its las
   at_work.reset();
   CHECK(eventually([&] { return no_pins(mount); }));
   CHECK(truncate(file.c_str(), 0) == 0);
+}
+
+TEST_CASE(
+    "a forked child that maps the blocks keeps the pins of a killed parent, without a descriptor") {
+  need_mounts();
+  Mount mount({.size = "64M"});
+  mount.remount(std::string("pin_policy=defer,exit_grace=") + GENERATE("0", "300ms"));
+  const std::string file = mount.path("f");
+  const SharedValue<pid_t> child;
+  ReadyChild parent([&] {
+    const int fd = open(file.c_str(), O_RDWR | O_CREAT, 0600);
+    std::uint64_t number = 0;
+    std::size_t length = 0;
+    if (daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &number) != 0) return 1;
+    if (daxfs_map(fd, number, &length) == nullptr) return 2;
+    const pid_t forked = fork();
+    if (forked == 0) {
+      alarm(120);  // whatever becomes of the test
+      closefrom(0);
+      for (;;) pause();
+    }
+    child.set(forked);
+    return forked > 0 ? 0 : 3;
+  });
+  REQUIRE(parent.result() == 0);
+  parent.kill();
+  REQUIRE(truncate(file.c_str(), 0) == 0);
+  // As long as it takes for all of the grace, and more.
+  CHECK_FALSE(eventually([&] { return mount.limbo() != kLength; }, Seconds(2)));
+  kill(child.get(), SIGKILL);
+  CHECK(eventually([&] { return mount.limbo() == 0; }));
+  CHECK(no_pins(mount));
 }
 
 TEST_CASE("a process whose first thread has ended gives its pins back by a close") {
