@@ -182,6 +182,8 @@ TEST_CASE_METHOD(Background, "a mount point whose daemon has died is named as th
   REQUIRE(stat(mnt.c_str(), &known) == 0);  // the kernel knows its attributes for a while
   REQUIRE(::kill(find_daemon(), SIGKILL) == 0);
   REQUIRE(eventually([&] { return find_daemon() == 0; }));
+  // The process loses its name before its descriptors.
+  REQUIRE(eventually([&] { return error_of(open((mnt + "/f").c_str(), O_RDONLY)) == ENOTCONN; }));
   const Finished refused = mount();
   INFO(refused.err);
   CHECK(refused.code == 1);
