@@ -15,6 +15,7 @@ namespace daxfs::test {
 inline PinOwner owner_of(pid_t process) {
   PinOwner owner{process, 1000 + static_cast<std::uint64_t>(process), {}, 77};
   owner.boot.fill(std::byte{0x5a});
+  owner.pid_namespace = 0xF0000000u + static_cast<std::uint32_t>(process % 3);  // some container's
   return owner;
 }
 
