@@ -34,8 +34,7 @@ void Grace::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool Grace::is_mapped(HolderId holder) const {
-  const PinLocked locked = locks_ ? locks_() : PinLocked();
+bool Grace::is_mapped(HolderId holder, const PinLocked& locked) const {
   return locked &&
          std::ranges::any_of(gate_.pins_of(holder), [&](PinId pin) { return locked(pin.value); });
 }
@@ -50,7 +49,7 @@ std::optional<Grace::Awaited> Grace::due(HolderId holder,
     in_doubt = in_doubt || how == Ending::in_doubt;
   }
   if (ending.empty() && !in_doubt) return std::nullopt;
-  if (is_mapped(holder)) return ending;
+  if (is_mapped(holder, locks())) return ending;
   if (gate_.options().exit_grace_ms == 0) return std::nullopt;
   if (ending.empty() && no_page_is_pinned()) return std::nullopt;
   return ending;
@@ -91,9 +90,10 @@ std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock)
   // The pages after the processes: what they had submitted was pinned by then.
   for (Look& look : looks) look.over = std::ranges::all_of(look.awaited, is_gone);
   const bool at_rest = std::ranges::any_of(looks, &Look::over) && no_page_is_pinned();
+  const PinLocked locked = looks.empty() ? PinLocked() : locks();
   for (Look& look : looks) {
     look.over = look.over && at_rest;
-    look.mapped = is_mapped(look.holder);
+    look.mapped = is_mapped(look.holder, locked);
   }
   const auto grace = milliseconds(gate_.options().exit_grace_ms);
   lock.lock();

@@ -63,7 +63,8 @@ class Grace {
     SteadyTime since;
     Ended ended;
   };
-  bool is_mapped(HolderId holder) const;
+  PinLocked locks() const { return locks_ ? locks_() : PinLocked(); }
+  bool is_mapped(HolderId holder, const PinLocked& locked) const;
   void run();
   // Until it is time to look again, or somebody has come. False: it is to stop.
   bool rest(std::unique_lock<std::mutex>& lock);
