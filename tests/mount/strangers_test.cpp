@@ -215,13 +215,18 @@ TEST_CASE(
 
 namespace {
 
+struct Taken {
+  int pins = 0;
+  int error = 0;  // of the one that was refused
+};
+
 // As many pins of the file's first block as there are to be had.
-int take_pins(const std::string& file, int& error) {
+Taken take_pins(const std::string& file) {
   const int fd = open(file.c_str(), O_RDONLY);
   std::uint64_t id = 0;
-  int taken = 0;
-  while (taken < 20'000 && daxfs_pin(fd, 0, kBlock, 0, &id) == 0) ++taken;
-  error = errno;
+  Taken taken;
+  while (taken.pins < 20'000 && daxfs_pin(fd, 0, kBlock, 0, &id) == 0) ++taken.pins;
+  taken.error = errno;
   return taken;
 }
 
@@ -233,8 +238,8 @@ TEST_CASE("pins of a file that a stranger may only read do not fill the pool") {
   const std::uint64_t free = mount.free();
   const std::string file = mount.path("f");
   const auto until_refused = [&] {
-    int error = 0;
-    return take_pins(file, error) == 4096 ? error : 255;
+    const Taken taken = take_pins(file);
+    return taken.pins == 4096 ? taken.error : 255;
   };
   const Holder stranger(until_refused, kStranger);
   CHECK(stranger.result() == ENOMEM);
@@ -248,23 +253,17 @@ TEST_CASE("strangers together, too, leave the pool to others' files and pins") {
   const std::uint64_t free = mount.free();
   const std::string file = mount.path("f");
   const auto until_refused = [&] {
-    int error = 0;
-    return take_pins(file, error) > 0 ? error : 255;
+    const Taken taken = take_pins(file);
+    return taken.pins > 0 ? taken.error : 255;
   };
   const Holder first(until_refused, kStranger);
   CHECK(first.result() == ENOMEM);
-  const Holder second(
-      [&] {
-        int error = 0;
-        take_pins(file, error);
-        return error;
-      },
-      kStranger + 1);
+  const Holder second([&] { return take_pins(file).error; }, kStranger + 1);
   CHECK(second.result() == ENOMEM);
   CHECK(mount.free() > free - free / 32);
   const Holder trusted([&] {
-    int error = 0;
-    return take_pins(file, error) == 20'000 ? 0 : error;
+    const Taken taken = take_pins(file);
+    return taken.pins == 20'000 ? 0 : taken.error;
   });
   CHECK(trusted.result() == 0);
 }
