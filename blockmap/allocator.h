@@ -16,10 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/block_bitmap.h"
-#include "blockmap/medium.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

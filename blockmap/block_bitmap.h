@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 
 namespace daxfs {
 

@@ -8,10 +8,10 @@
 #include <cstring>
 #include <string_view>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
+#include "base/units.h"
 #include "blockmap/format.h"
-#include "blockmap/medium.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

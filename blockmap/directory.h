@@ -13,12 +13,12 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/format.h"
 #include "blockmap/journal.h"
-#include "blockmap/medium.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

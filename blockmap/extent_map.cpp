@@ -6,7 +6,7 @@
 #include <iterator>
 #include <limits>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 
 namespace daxfs {
 namespace {

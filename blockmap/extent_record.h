@@ -4,10 +4,10 @@
 #include <array>
 #include <cstring>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
+#include "base/units.h"
 #include "blockmap/format.h"
 #include "blockmap/layout.h"
-#include "blockmap/units.h"
 
 namespace daxfs {
 

@@ -23,7 +23,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "blockmap/units.h"
+#include "base/units.h"
+#include "blockmap/medium/pool_size.h"
 
 namespace daxfs::pmem {
 
@@ -31,8 +32,6 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 
 inline constexpr std::array<char, 8> kMagic = {'D', 'A', 'X', 'F', 'S', 'P', 'M', '1'};
 inline constexpr std::uint32_t kVersion = 2;  // 1 had no pin region and was never released
-inline constexpr std::uint64_t kMinPoolBytes = 4ull << 20;
-inline constexpr std::uint64_t kMaxPoolBytes = 1ull << 60;
 
 inline constexpr std::uint64_t kInodeBytes = 256;
 inline constexpr std::uint64_t kChunkBlocks = 64;

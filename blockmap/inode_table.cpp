@@ -7,7 +7,7 @@
 #include <bit>
 #include <utility>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/layout.h"
 
 namespace daxfs {

@@ -9,12 +9,12 @@
 #include <mutex>
 #include <vector>
 
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/allocator.h"
 #include "blockmap/format.h"
 #include "blockmap/journal.h"
-#include "blockmap/medium.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <optional>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 
 namespace daxfs {
 namespace {

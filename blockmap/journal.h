@@ -31,9 +31,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "blockmap/medium.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

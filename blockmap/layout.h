@@ -2,10 +2,10 @@
 // a further region is added once.
 #pragma once
 
+#include "base/units.h"
 #include "blockmap/format.h"
 #include "blockmap/journal.h"
-#include "blockmap/medium.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
 

@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/format.h"
-#include "blockmap/medium.h"
+#include "blockmap/medium/medium.h"
 #include "blockmap/pin_records.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
 
 namespace daxfs {
 

@@ -8,9 +8,7 @@
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/inlined_vector.h>
 #include <absl/functional/function_ref.h>
-#include <sys/types.h>
 
-#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -20,28 +18,15 @@
 #include <span>
 #include <vector>
 
+#include "base/pin_owner.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/allocator.h"
 #include "blockmap/format.h"
 #include "blockmap/journal.h"
-#include "blockmap/medium.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs {
-
-// A process, told apart from all others of all boots (see process_identity.h).
-struct PinOwner {
-  pid_t process = 0;  // 0: the daemon could not name it, such as one outside its pid namespace
-  // Clock ticks since boot, as the initial time namespace shows them; 0: unknown.
-  std::uint64_t start_time = 0;
-  std::array<std::byte, 16> boot{};
-  uid_t uid = 0;
-  // The pid namespace in which `process` counts: its inode number, unique while it lives. 0: the
-  // reader's own.
-  std::uint32_t pid_namespace = 0;
-
-  auto operator<=>(const PinOwner&) const = default;
-};
 
 struct PinRecord {
   PinOwner owner;
@@ -77,8 +62,6 @@ struct SurvivingPin : RecordedPin {
   std::vector<PoolRange> unowned;
 };
 
-// Whether the owner of a record may still live. Asked once for each owner.
-using OwnerAlive = std::function<bool(const PinOwner&)>;
 // Whether somebody still maps what the pin with this number holds (pin_lock.h). Asked for pins
 // whose owner is dead.
 using PinLocked = std::function<bool(std::uint64_t pin_id)>;

@@ -4,7 +4,7 @@
 #include <limits>
 #include <string_view>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 
 namespace daxfs {
 namespace {

@@ -6,7 +6,7 @@
 #include <system_error>
 #include <utility>
 
-#include "lease/background_thread.h"
+#include "base/background_thread.h"
 
 namespace daxfs {
 namespace {

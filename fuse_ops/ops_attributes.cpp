@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <optional>
 
+#include "base/clock.h"
 #include "fuse_ops/ops_control.h"
-#include "src/clock.h"
 
 namespace daxfs::ops {
 namespace {

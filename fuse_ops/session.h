@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include "blockmap/result.h"
+#include "base/result.h"
 #include "src/filesystem.h"
 
 namespace daxfs {

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 
 namespace daxfs {
 

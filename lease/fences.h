@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 
 namespace daxfs {
 

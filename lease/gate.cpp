@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "lease/background_thread.h"
+#include "base/background_thread.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {

@@ -29,8 +29,8 @@
 #include <span>
 #include <vector>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "lease/gate_event.h"
 #include "lease/lease_table.h"
 #include "lease/limbo.h"

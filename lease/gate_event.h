@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/policy.h"
 
 namespace daxfs {

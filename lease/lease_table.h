@@ -23,8 +23,8 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "lease/fences.h"
 #include "lease/requests.h"
 

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <utility>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/pin_counts.h"
 #include "lease/ticket.h"
 

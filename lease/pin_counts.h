@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/counted_ranges.h"
 
 namespace daxfs {

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/gate.h"
 
 namespace daxfs {

@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 
 namespace daxfs {
 

@@ -8,7 +8,7 @@
 #include <optional>
 #include <span>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/pin_counts.h"
 #include "lease/policy.h"
 

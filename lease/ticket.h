@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/fences.h"
 #include "lease/gate.h"
 #include "lease/pin_counts.h"

@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/clock.h"
 #include "client/daxfs.h"
-#include "src/clock.h"
 #include "src/policy_settings.h"
 
 namespace daxfs {

@@ -22,8 +22,8 @@
 #include <string_view>
 #include <vector>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "src/event_log.h"
 #include "src/filesystem.h"
 #include "src/scrub.h"

@@ -22,7 +22,7 @@
 #include <thread>
 #include <vector>
 
-#include "blockmap/result.h"
+#include "base/result.h"
 #include "lease/gate_event.h"
 
 namespace daxfs {

@@ -5,8 +5,8 @@
 
 #include <utility>
 
+#include "base/memory_reserve.h"
 #include "blockmap/pin_lock.h"
-#include "src/memory_reserve.h"
 
 namespace daxfs {
 namespace {

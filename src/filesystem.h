@@ -24,11 +24,12 @@
 #include <string_view>
 #include <vector>
 
-#include "blockmap/detach.h"
-#include "blockmap/pool.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
-#include "blockmap/volume.h"
+#include "base/process_table.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "blockmap/medium/pool.h"
+#include "blockmap/volume/detach.h"
+#include "blockmap/volume/volume.h"
 #include "blockmap/xattr.h"
 #include "lease/gate.h"
 #include "src/event_log.h"
@@ -38,7 +39,6 @@
 #include "src/kernel_cache.h"
 #include "src/open_file.h"
 #include "src/options.h"
-#include "src/process.h"
 #include "src/survivors.h"
 #include "src/wait_bounds.h"
 
@@ -470,7 +470,7 @@ class Filesystem {
   std::optional<std::chrono::seconds> request_limit_;  // of the kernel
   std::string mountpoint_;
   const uid_t mounter_;
-  WaitBounds wait_bounds_;  // the gate's lock protects it
+  WaitBounds wait_bounds_;   // the gate's lock protects it
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
   std::atomic<KernelCache*> kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 
 namespace daxfs {
 

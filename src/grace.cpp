@@ -4,8 +4,8 @@
 #include <iterator>
 #include <utility>
 
-#include "blockmap/pinned_pages.h"
-#include "lease/background_thread.h"
+#include "base/background_thread.h"
+#include "base/pinned_pages.h"
 
 namespace daxfs {
 namespace {

@@ -3,7 +3,7 @@
 // The last close of a descriptor that an ending process brings about is not an unpin: requests that
 // it has submitted (io_uring, RDMA) can outlive it and cannot be recalled. So its pins stay for the
 // grace (exit_grace=), or until it is certain that no page of the machine is pinned any more
-// (blockmap/pinned_pages.h). In the kernel, DAX truncation waits for page references in the same
+// (base/pinned_pages.h). In the kernel, DAX truncation waits for page references in the same
 // way (dax_break_layout() in fs/dax.c); user space sees no references, only their sum.
 //
 // What libdaxfs has mapped for a pin stays mapped in forked children, who may have no descriptor.
@@ -23,8 +23,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/process_end.h"
 #include "blockmap/pin_records.h"
-#include "blockmap/process_end.h"
 #include "lease/gate.h"
 
 namespace daxfs {

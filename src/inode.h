@@ -18,14 +18,14 @@
 #include <optional>
 #include <string>
 
+#include "base/fair_shared_mutex.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/format.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
-#include "blockmap/volume.h"
+#include "blockmap/volume/volume.h"
 #include "lease/policy.h"
-#include "src/fair_shared_mutex.h"
 
 namespace daxfs {
 

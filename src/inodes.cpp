@@ -2,8 +2,8 @@
 #include <mutex>
 #include <shared_mutex>
 
-#include "blockmap/detach.h"
-#include "src/clock.h"
+#include "base/clock.h"
+#include "blockmap/volume/detach.h"
 #include "src/filesystem.h"
 
 namespace daxfs {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "lease/requests.h"
 
 namespace daxfs {

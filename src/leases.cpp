@@ -1,6 +1,6 @@
 // Layout leases, as programs ask for them. (lease/ has the rules.)
+#include "base/byte_range.h"
 #include "client/daxfs.h"
-#include "src/byte_range.h"
 #include "src/filesystem.h"
 
 namespace daxfs {

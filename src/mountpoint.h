@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "blockmap/result.h"
+#include "base/result.h"
 
 namespace daxfs {
 

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <span>
 
-#include "blockmap/process_end.h"
+#include "base/process_end.h"
 #include "lease/gate.h"
 #include "src/inode.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/nearest_word.h"
+#include "base/nearest_word.h"
 
 namespace daxfs {
 namespace {

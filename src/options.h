@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "blockmap/result.h"
+#include "base/result.h"
 #include "src/policy_settings.h"
 
 namespace daxfs {

@@ -8,9 +8,9 @@
 #include <shared_mutex>
 #include <utility>
 
+#include "base/byte_range.h"
+#include "base/clock.h"
 #include "client/daxfs.h"
-#include "src/byte_range.h"
-#include "src/clock.h"
 #include "src/commit_batch.h"
 #include "src/filesystem.h"
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/nearest_word.h"
-#include "blockmap/size_text.h"
+#include "base/nearest_word.h"
+#include "base/size_text.h"
 
 namespace daxfs {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "lease/policy.h"
 
 namespace daxfs {

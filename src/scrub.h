@@ -18,10 +18,10 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
+#include "base/units.h"
 #include "blockmap/block_bitmap.h"
 #include "blockmap/fsck/inspect_inode.h"
-#include "blockmap/result.h"
-#include "blockmap/units.h"
 #include "src/filesystem.h"
 
 namespace daxfs {

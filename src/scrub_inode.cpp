@@ -8,11 +8,11 @@
 #include <span>
 #include <utility>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/extent_record.h"
 #include "blockmap/fsck/inspect_directory.h"
-#include "blockmap/inode_walk.h"
+#include "blockmap/volume/inode_walk.h"
 #include "blockmap/xattr.h"
 #include "src/scrub.h"
 

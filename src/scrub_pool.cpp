@@ -6,7 +6,7 @@
 #include <optional>
 #include <shared_mutex>
 
-#include "blockmap/block_ranges.h"
+#include "base/block_ranges.h"
 #include "blockmap/fsck/passes.h"
 #include "blockmap/pin_record_scan.h"
 #include "src/scrub.h"

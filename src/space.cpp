@@ -5,8 +5,8 @@
 #include <shared_mutex>
 #include <utility>
 
-#include "blockmap/detach.h"
-#include "src/clock.h"
+#include "base/clock.h"
+#include "blockmap/volume/detach.h"
 #include "src/commit_batch.h"
 #include "src/filesystem.h"
 

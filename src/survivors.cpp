@@ -11,8 +11,8 @@
 #include <chrono>
 #include <cstring>
 
-#include "blockmap/process_identity.h"
-#include "lease/background_thread.h"
+#include "base/background_thread.h"
+#include "base/process_identity.h"
 
 namespace daxfs {
 namespace {

@@ -19,10 +19,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/result.h"
+#include "base/unique_fd.h"
 #include "blockmap/pin_records.h"
-#include "blockmap/result.h"
-#include "blockmap/unique_fd.h"
-#include "blockmap/volume.h"
+#include "blockmap/volume/volume.h"
 #include "lease/gate.h"
 #include "src/grace.h"
 #include "src/inode.h"

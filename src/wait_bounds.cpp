@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blockmap/process_identity.h"
+#include "base/process_identity.h"
 
 namespace daxfs {
 

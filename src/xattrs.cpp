@@ -4,7 +4,7 @@
 #include <mutex>
 #include <shared_mutex>
 
-#include "src/clock.h"
+#include "base/clock.h"
 #include "src/filesystem.h"
 
 namespace daxfs {

@@ -18,14 +18,14 @@
 #include <system_error>
 #include <thread>
 
+#include "base/memory_reserve.h"
+#include "base/pinned_pages.h"
+#include "base/size_text.h"
+#include "blockmap/medium/pool.h"
+#include "blockmap/medium/pool_lock.h"
 #include "blockmap/pin_lock.h"
-#include "blockmap/pinned_pages.h"
-#include "blockmap/pool.h"
-#include "blockmap/pool_lock.h"
-#include "blockmap/size_text.h"
-#include "blockmap/volume.h"
+#include "blockmap/volume/volume.h"
 #include "fuse_ops/session.h"
-#include "src/memory_reserve.h"
 #include "src/mountpoint.h"
 #include "src/options.h"
 #include "tools/standard_streams.h"

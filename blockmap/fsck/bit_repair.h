@@ -11,7 +11,7 @@
 #include <optional>
 #include <span>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 
 namespace daxfs::fsck {
 

@@ -11,8 +11,8 @@
 #include "blockmap/inode_table.h"
 #include "blockmap/journal.h"
 #include "blockmap/layout.h"
-#include "blockmap/medium.h"
-#include "blockmap/rebuild.h"
+#include "blockmap/medium/medium.h"
+#include "blockmap/volume/rebuild.h"
 
 namespace daxfs::fsck {
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <thread>
 
-#include "blockmap/check.h"
+#include "base/pinned_pages.h"
 #include "blockmap/fsck/passes.h"
-#include "blockmap/pinned_pages.h"
-#include "blockmap/volume.h"
+#include "blockmap/volume/check.h"
+#include "blockmap/volume/volume.h"
 
 namespace daxfs::fsck {
 namespace {

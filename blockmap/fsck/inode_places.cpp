@@ -6,13 +6,13 @@
 
 #include <algorithm>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/inspect_directory.h"
 #include "blockmap/fsck/inspect_inode.h"
 #include "blockmap/fsck/passes.h"
-#include "blockmap/inode_walk.h"
+#include "blockmap/volume/inode_walk.h"
 
 namespace daxfs::fsck {
 namespace {

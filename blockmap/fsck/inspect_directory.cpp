@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/fsck/bit_repair.h"
 

@@ -10,11 +10,11 @@
 #include <string_view>
 #include <utility>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/inspect_directory.h"
 #include "blockmap/fsck/inspect_extents.h"
-#include "blockmap/inode_walk.h"
+#include "blockmap/volume/inode_walk.h"
 #include "blockmap/xattr.h"
 
 namespace daxfs::fsck {

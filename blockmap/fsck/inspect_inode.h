@@ -7,12 +7,12 @@
 #include <optional>
 #include <vector>
 
+#include "base/units.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/format.h"
 #include "blockmap/fsck/context.h"
 #include "blockmap/fsck/finding.h"
-#include "blockmap/medium.h"
-#include "blockmap/units.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs::fsck {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"

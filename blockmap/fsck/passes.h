@@ -4,8 +4,8 @@
 
 #include <string>
 
+#include "base/result.h"
 #include "blockmap/fsck/context.h"
-#include "blockmap/result.h"
 
 namespace daxfs::fsck {
 

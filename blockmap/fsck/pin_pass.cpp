@@ -9,11 +9,11 @@
 #include <limits>
 #include <map>
 
-#include "blockmap/block_ranges.h"
+#include "base/block_ranges.h"
+#include "base/pinned_pages.h"
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/passes.h"
 #include "blockmap/pin_record_scan.h"
-#include "blockmap/pinned_pages.h"
 
 namespace daxfs::fsck {
 namespace {

@@ -16,8 +16,8 @@
 #include <compare>
 #include <vector>
 
+#include "base/crc32c.h"
 #include "blockmap/block_bitmap.h"
-#include "blockmap/crc32c.h"
 #include "blockmap/extent_record.h"
 #include "blockmap/fsck/claims.h"
 #include "blockmap/fsck/inspect_directory.h"

@@ -4,11 +4,11 @@
 #include <cstring>
 #include <optional>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/passes.h"
-#include "blockmap/mkfs.h"
-#include "blockmap/volume.h"
+#include "blockmap/volume/mkfs.h"
+#include "blockmap/volume/volume.h"
 
 namespace daxfs::fsck {
 namespace {

@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/units.h"
 #include "blockmap/format.h"
-#include "blockmap/units.h"
 
 namespace daxfs::fsck {
 

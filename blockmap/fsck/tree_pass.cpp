@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/fsck/passes.h"
 #include "blockmap/fsck/tree.h"
 

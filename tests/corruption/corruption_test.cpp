@@ -13,10 +13,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "blockmap/check.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"
+#include "blockmap/volume/check.h"
 #include "tests/corruption/damage.h"
 #include "tests/corruption/image.h"
 #include "tests/corruption/report_text.h"

@@ -7,7 +7,7 @@
 #include <array>
 #include <iterator>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"

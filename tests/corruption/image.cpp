@@ -8,11 +8,11 @@
 #include <random>
 #include <stdexcept>
 
-#include "blockmap/detach.h"
+#include "base/process_identity.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"
-#include "blockmap/process_identity.h"
+#include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
 #include "tests/model/mounted.h"
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "base/units.h"
 #include "blockmap/format.h"
 #include "blockmap/pin_records.h"
-#include "blockmap/units.h"
 #include "src/filesystem.h"
 #include "tests/crash/reversible_medium.h"
 

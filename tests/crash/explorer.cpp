@@ -7,7 +7,7 @@
 #include <functional>
 #include <utility>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/crash/objects.h"
 #include "tests/crash/virtual_clock.h"
 #include "tests/model/mounted.h"

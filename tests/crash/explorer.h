@@ -19,7 +19,7 @@
 #include <random>
 #include <string>
 
-#include "blockmap/volume.h"
+#include "blockmap/volume/volume.h"
 #include "tests/crash/crash_points.h"
 #include "tests/crash/cuts.h"
 #include "tests/crash/recording.h"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "blockmap/format.h"
-#include "blockmap/medium.h"
+#include "blockmap/medium/medium.h"
 
 namespace daxfs::testing {
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <map>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "tests/crash/objects.h"
 #include "tests/crash/trace_edit.h"
 

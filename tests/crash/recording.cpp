@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/crash/virtual_clock.h"
 #include "tests/model/mounted.h"
 

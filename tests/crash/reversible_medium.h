@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "blockmap/heap_medium.h"
+#include "blockmap/medium/heap_medium.h"
 #include "tests/crash/trace.h"
 
 namespace daxfs::testing {

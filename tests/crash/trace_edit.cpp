@@ -3,7 +3,7 @@
 #include <cstring>
 #include <utility>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "tests/crash/objects.h"
 #include "tests/crash/reversible_medium.h"
 

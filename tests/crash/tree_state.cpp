@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "src/clock.h"
+#include "base/clock.h"
 #include "tests/model/mounted.h"
 
 namespace daxfs::testing {

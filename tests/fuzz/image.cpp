@@ -14,10 +14,10 @@
 #include <array>
 #include <random>
 
-#include "blockmap/check.h"
+#include "base/unique_fd.h"
 #include "blockmap/fsck/fsck.h"
-#include "blockmap/private_medium.h"
-#include "blockmap/unique_fd.h"
+#include "blockmap/medium/private_medium.h"
+#include "blockmap/volume/check.h"
 #include "tests/corruption/damage.h"
 #include "tests/corruption/report_text.h"
 #include "tests/fuzz/operate.h"

@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
 #include "fuse_ops/wire_hooks.h"

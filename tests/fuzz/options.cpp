@@ -8,7 +8,7 @@
 
 #include <array>
 
-#include "blockmap/size_text.h"
+#include "base/size_text.h"
 #include "src/policy_settings.h"
 #include "tests/fuzz/policy_words.h"
 #include "tests/fuzz/target.h"

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "src/options.h"
 #include "tests/crash/reversible_medium.h"
 #include "tests/fuzz/target.h"

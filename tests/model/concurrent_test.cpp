@@ -21,7 +21,7 @@
 #include <thread>
 #include <vector>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "client/daxfs.h"
 #include "src/scrub.h"
 #include "tests/model/described_blocks.h"

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 
 namespace daxfs::testing {
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "blockmap/check.h"
-#include "src/clock.h"
+#include "base/clock.h"
+#include "blockmap/volume/check.h"
 #include "tests/model/model_run.h"
 
 namespace daxfs::testing {

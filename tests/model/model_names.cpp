@@ -7,7 +7,7 @@
 #include <array>
 #include <iterator>
 
-#include "src/clock.h"
+#include "base/clock.h"
 #include "tests/model/model_run.h"
 
 namespace daxfs::testing {

@@ -9,9 +9,9 @@
 #include <string>
 #include <utility>
 
-#include "blockmap/heap_medium.h"
-#include "blockmap/mkfs.h"
-#include "blockmap/volume.h"
+#include "blockmap/medium/heap_medium.h"
+#include "blockmap/volume/mkfs.h"
+#include "blockmap/volume/volume.h"
 #include "src/filesystem.h"
 
 namespace daxfs::testing {

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <thread>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <random>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "client/daxfs.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"

@@ -16,8 +16,8 @@
 #include <string_view>
 #include <vector>
 
-#include "blockmap/result.h"
-#include "blockmap/units.h"
+#include "base/result.h"
+#include "base/units.h"
 #include "lease/policy.h"
 #include "src/filesystem.h"
 

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
 

@@ -10,8 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "blockmap/format.h"
-#include "src/clock.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
 

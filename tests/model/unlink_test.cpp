@@ -2,7 +2,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/model/mounted.h"
 #include "tests/unit/catch.h"
 

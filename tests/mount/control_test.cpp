@@ -9,8 +9,8 @@
 #include <cstring>
 #include <thread>
 
-#include "blockmap/pool.h"
-#include "blockmap/volume.h"
+#include "blockmap/medium/pool.h"
+#include "blockmap/volume/volume.h"
 #include "src/filesystem.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"

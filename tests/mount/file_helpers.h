@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "client/daxfs.h"
 
 namespace daxfs::test {

@@ -7,7 +7,7 @@
 #include <functional>
 #include <optional>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/format.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"

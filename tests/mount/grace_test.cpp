@@ -12,7 +12,7 @@
 #include <memory>
 #include <string>
 
-#include "blockmap/process_stat.h"
+#include "base/process_stat.h"
 #include "client/daxfs.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"

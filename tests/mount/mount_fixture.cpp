@@ -13,8 +13,8 @@
 #include <filesystem>
 #include <vector>
 
-#include "blockmap/check.h"
-#include "blockmap/pool.h"
+#include "blockmap/medium/pool.h"
+#include "blockmap/volume/check.h"
 #include "client/daxfs.h"
 #include "tests/unit/catch.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxfs::test {
 

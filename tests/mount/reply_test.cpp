@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "client/daxfs.h"
 #include "tests/mount/mount_fixture.h"
 #include "tests/mount/process.h"

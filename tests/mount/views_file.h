@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "tests/mount/views_model.h"
 
 namespace daxfs::test {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "tests/mount/views_model.h"
 
 namespace daxfs::test {

@@ -10,7 +10,7 @@ LONG_FUNCTIONS = {
     ("src/rename.cpp", "Filesystem::commit_rename"): "to be divided into named steps",
     ("src/reports.cpp", "Filesystem::report"): "a switch with one case for each report",
     ("src/write.cpp", "Filesystem::write_allocating"): "to be divided: what pairs holes with blocks should exist once",
-    ("tools/daxfs_hold.cpp", "command"): "a list of options, one after the other",
+    ("tools/hold/daxfs_hold.cpp", "command"): "a list of options, one after the other",
 }
 
 # pattern: what to write instead

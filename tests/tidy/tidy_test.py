@@ -19,15 +19,17 @@ PLANTED = {
     "an upward include": (
         tidy.includes, "blockmap/journal.cpp", lambda t: '#include "lease/gate.h"\n' + t, "blockmap/journal.cpp"),
     "an include past the narrow door": (
-        tidy.includes, "lease/limbo.cpp", lambda t: t + '\n#include "blockmap/volume.h"\n', "lease/limbo.cpp"),
+        tidy.includes, "lease/limbo.cpp", lambda t: t + '\n#include "blockmap/volume/volume.h"\n', "lease/limbo.cpp"),
     "fsck from below": (
-        tidy.includes, "blockmap/volume.cpp", lambda t: '#include "blockmap/fsck/fsck.h"\n' + t, "blockmap/volume.cpp"),
+        tidy.includes, "blockmap/volume/volume.cpp", lambda t: '#include "blockmap/fsck/fsck.h"\n' + t, "blockmap/volume/volume.cpp"),
+    "a structure that knows the volume": (
+        tidy.includes, "blockmap/xattr.cpp", lambda t: '#include "blockmap/volume/volume.h"\n' + t, "blockmap/xattr.cpp"),
     "FUSE outside of its room": (tidy.includes, "src/read.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/read.cpp"),
-    "a file that is too long": (tidy.lengths, "src/clock.h", lambda t: t + "// more\n" * 500, "src/clock.h"),
+    "a file that is too long": (tidy.lengths, "base/clock.h", lambda t: t + "// more\n" * 500, "base/clock.h"),
     "a function that is too long": (
         tidy.lengths, "src/read.cpp", lambda t: t + f"\nvoid endless(int a,\n             int b) {{\n{MANY}\n}}\n", "src/read.cpp"),
     "a member function that is too long": (
-        tidy.lengths, "src/clock.h", lambda t: t + f"\nclass A {{\n  int endless() {{\n{MANY}\n  }}\n}};\n", "src/clock.h"),
+        tidy.lengths, "base/clock.h", lambda t: t + f"\nclass A {{\n  int endless() {{\n{MANY}\n  }}\n}};\n", "base/clock.h"),
     "an exception for what is short by now": (
         tidy.lengths, "src/write.cpp", lambda t: "", "tests/tidy/exceptions.py"),
     "a library that nothing includes": (

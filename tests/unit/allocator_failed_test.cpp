@@ -1,6 +1,6 @@
 // Free space once the storage below has failed.
 #include "blockmap/allocator.h"
-#include "blockmap/heap_medium.h"
+#include "blockmap/medium/heap_medium.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs;

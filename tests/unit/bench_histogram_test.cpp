@@ -1,4 +1,4 @@
-#include "tools/bench_histogram.h"
+#include "tools/benchmark/bench_histogram.h"
 
 #include <algorithm>
 #include <cmath>

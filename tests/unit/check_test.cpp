@@ -1,8 +1,8 @@
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 
 #include <dirent.h>
 
-#include "blockmap/detach.h"
+#include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"

@@ -1,4 +1,4 @@
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 
 #include <array>
 #include <random>

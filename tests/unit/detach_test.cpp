@@ -1,10 +1,10 @@
-#include "blockmap/detach.h"
+#include "blockmap/volume/detach.h"
 
 #include <algorithm>
 #include <random>
 #include <set>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"

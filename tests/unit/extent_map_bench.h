@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/extent_map.h"
-#include "blockmap/heap_medium.h"
+#include "blockmap/medium/heap_medium.h"
 #include "tests/unit/catch.h"
 
 namespace daxfs::extent_map_test {

@@ -2,10 +2,10 @@
 #include <cstring>
 #include <map>
 
-#include "blockmap/check.h"
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
+#include "blockmap/volume/check.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"
 

@@ -3,10 +3,10 @@
 
 #include <string>
 
-#include "blockmap/check.h"
-#include "blockmap/detach.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
+#include "blockmap/volume/check.h"
+#include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"

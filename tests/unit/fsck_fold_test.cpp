@@ -1,7 +1,6 @@
 // Findings that repeat are one line with ranges, and nothing that differs is lost in it.
-#include "tools/fsck_fold.h"
-
 #include "tests/unit/catch.h"
+#include "tools/fsck/fold.h"
 
 using daxfs::fold;
 using daxfs::fsck::Code;

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "base/process_identity.h"
 #include "blockmap/fsck/inspect_inode.h"
-#include "blockmap/process_identity.h"
 #include "tests/unit/fsck_fixture.h"
 #include "tests/unit/pin_record_helpers.h"
 

@@ -1,8 +1,8 @@
 // Damage to pin records: what can be believed is kept, what cannot is dropped and said so.
 #include <unistd.h>
 
-#include "blockmap/block_ranges.h"
-#include "blockmap/process_identity.h"
+#include "base/block_ranges.h"
+#include "base/process_identity.h"
 #include "tests/unit/fsck_fixture.h"
 #include "tests/unit/pin_record_helpers.h"
 

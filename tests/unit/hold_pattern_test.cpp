@@ -1,13 +1,12 @@
 // The pin holder's pattern: whatever is not its own bytes is seen, and named for what it is.
-#include "tools/hold_pattern.h"
-
 #include <cstddef>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "blockmap/units.h"
+#include "base/units.h"
 #include "tests/unit/catch.h"
+#include "tools/hold/pattern.h"
 
 namespace daxfs::hold {
 namespace {

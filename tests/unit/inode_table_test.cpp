@@ -3,7 +3,7 @@
 #include <set>
 #include <thread>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "blockmap/format.h"
 #include "blockmap/layout.h"
 #include "tests/unit/catch.h"

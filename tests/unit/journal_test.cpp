@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "blockmap/crc32c.h"
-#include "blockmap/heap_medium.h"
+#include "base/crc32c.h"
+#include "blockmap/medium/heap_medium.h"
 #include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
 

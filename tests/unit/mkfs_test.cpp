@@ -1,4 +1,4 @@
-#include "blockmap/mkfs.h"
+#include "blockmap/volume/mkfs.h"
 
 #include <sys/stat.h>
 
@@ -7,9 +7,9 @@
 #include <initializer_list>
 #include <vector>
 
-#include "blockmap/crc32c.h"
-#include "blockmap/heap_medium.h"
+#include "base/crc32c.h"
 #include "blockmap/journal.h"
+#include "blockmap/medium/heap_medium.h"
 #include "blockmap/pin_record_scan.h"
 #include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"

@@ -1,4 +1,4 @@
-#include "blockmap/nearest_word.h"
+#include "base/nearest_word.h"
 
 #include <string>
 #include <vector>

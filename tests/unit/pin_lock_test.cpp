@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "blockmap/unique_fd.h"
+#include "base/unique_fd.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs;

@@ -3,7 +3,7 @@
 #include <optional>
 #include <random>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/crash/recording_medium.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/pin_record_helpers.h"

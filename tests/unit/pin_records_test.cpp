@@ -4,7 +4,7 @@
 #include <random>
 #include <thread>
 
-#include "blockmap/check.h"
+#include "blockmap/volume/check.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/pin_record_helpers.h"
 

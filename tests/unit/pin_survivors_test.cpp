@@ -3,8 +3,8 @@
 #include <random>
 #include <set>
 
-#include "blockmap/check.h"
-#include "blockmap/detach.h"
+#include "blockmap/volume/check.h"
+#include "blockmap/volume/detach.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/pin_record_helpers.h"
 

@@ -1,4 +1,4 @@
-#include "blockmap/pool.h"
+#include "blockmap/medium/pool.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

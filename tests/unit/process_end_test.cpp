@@ -1,4 +1,4 @@
-#include "blockmap/process_end.h"
+#include "base/process_end.h"
 
 #include <linux/sched.h>
 #include <pthread.h>
@@ -8,8 +8,8 @@
 #include <string>
 #include <thread>
 
-#include "blockmap/process_stat.h"
-#include "src/process.h"
+#include "base/process_stat.h"
+#include "base/process_table.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/child_process.h"
 #include "tests/unit/skip.h"

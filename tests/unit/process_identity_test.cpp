@@ -1,4 +1,4 @@
-#include "blockmap/process_identity.h"
+#include "base/process_identity.h"
 
 #include <pthread.h>
 #include <sched.h>

@@ -1,4 +1,4 @@
-#include "blockmap/size_text.h"
+#include "base/size_text.h"
 
 #include "tests/unit/catch.h"
 

@@ -14,9 +14,9 @@
 #include "blockmap/dir_entry.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
-#include "blockmap/heap_medium.h"
-#include "blockmap/mkfs.h"
-#include "blockmap/volume.h"
+#include "blockmap/medium/heap_medium.h"
+#include "blockmap/volume/mkfs.h"
+#include "blockmap/volume/volume.h"
 #include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 

@@ -2,8 +2,8 @@
 #include <iterator>
 #include <random>
 
-#include "blockmap/check.h"
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
+#include "blockmap/volume/check.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"
 

@@ -1,12 +1,12 @@
-#include "blockmap/volume.h"
+#include "blockmap/volume/volume.h"
 
 #include <algorithm>
 #include <chrono>
 #include <random>
 
-#include "blockmap/check.h"
-#include "blockmap/crc32c.h"
-#include "blockmap/detach.h"
+#include "base/crc32c.h"
+#include "blockmap/volume/check.h"
+#include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"

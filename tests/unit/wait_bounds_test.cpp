@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "blockmap/process_identity.h"
+#include "base/process_identity.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs;

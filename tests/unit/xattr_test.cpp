@@ -2,7 +2,7 @@
 
 #include <random>
 
-#include "blockmap/crc32c.h"
+#include "base/crc32c.h"
 #include "tests/unit/catch.h"
 #include "tests/unit/test_volume.h"
 

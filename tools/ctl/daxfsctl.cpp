@@ -1,0 +1,159 @@
+// daxfsctl: shows what a mounted daxfs is doing, and switches its policies.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/ctl/events.h"
+#include "tools/ctl/scrub.h"
+#include "tools/ctl/views.h"
+#include "tools/standard_streams.h"
+#include "tools/usage.h"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+constexpr int kDamaged = 4;  // as fsck.daxfs
+
+struct Command {
+  const char* name;
+  const char* path_help;
+  const char* help;
+  daxfs::Outcome<void> (*show)(const std::string& path, bool json);
+};
+
+constexpr const char* kAnyPath = "the mount point, or any path in the mount";
+
+constexpr const char* kPolicy = "policy";
+constexpr const char* kScrub = "scrub";
+constexpr const char* kRelease = "release";
+
+constexpr Command kCommands[] = {
+    {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
+    {"pins", kAnyPath, "who has pinned which range of which file", daxfs::ctl::show_pins},
+    {"leases", kAnyPath, "which holders are told before which range of which file changes",
+     daxfs::ctl::show_leases},
+    {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
+     daxfs::ctl::show_limbo},
+    {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
+    {"extents", "a regular file in the mount",
+     "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
+    {"events", kAnyPath,
+     "each pin, lease, break and waiting request as it happens, until interrupted",
+     daxfs::ctl::show_events},
+};
+
+// `set SETTING...` as the settings; nothing if it is not that.
+std::optional<std::string> settings_of(const std::vector<std::string>& words) {
+  if (words.size() < 2 || words.front() != "set") return std::nullopt;
+  return fmt::format("{}", fmt::join(words.begin() + 1, words.end(), " "));
+}
+
+void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
+  CLI::App* const release = app.add_subcommand(
+      kRelease,
+      "ends a pin of a former mount whose process cannot be seen: make sure that it has gone");
+  release->add_option("PATH", path, kAnyPath)->required();
+  release->add_option("--pin", pin, "its number, as `pins` shows it")->required();
+}
+
+int command(int argc, char** argv) {
+  CLI::App app("Shows what a mounted daxfs is doing, and switches its policies.", "daxfsctl");
+  app.failure_message(daxfs::usage_message);
+  app.footer(
+      "Root and the user who mounted see all pins and leases; other users see their own. Only "
+      "root\n"
+      "and that user may switch policies, see events and scrub.\n"
+      "`policy PATH set defer` is short for pin_policy=defer. The settings are the mount options "
+      "of\n"
+      "the same names: daxfs --help explains them. PATH/.daxfs/ has all of this as files.\n"
+      "A scrub finds the damage that fsck.daxfs finds, and differences between memory and pool. "
+      "It\n"
+      "repairs nothing. If a difference could destroy data, it stops all changes; status says so.\n"
+      "Exit status: 0 done, 1 failed (for example: not on a daxfs mount), 2 usage, 4 a scrub has\n"
+      "found damage.");
+  app.set_version_flag("-V,--version", "daxfsctl " DAXFS_VERSION);
+  app.require_subcommand(0, 1);  // none: see below; a wrong one is to be named
+  std::string path;
+  std::vector<std::string> change;
+  bool json = false;
+  for (const Command& command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->add_option("PATH", path, command.path_help)->required();
+    if (command.name == kPolicy) {
+      sub->add_option(
+          "CHANGE", change,
+          "set SETTING...: such as `set defer`, or `set pin_policy=wait "
+          "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
+    }
+    sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
+  }
+  CLI::App* scrub = app.add_subcommand(kScrub, "checks the filesystem while it is in use");
+  scrub->add_option("PATH", path, kAnyPath)->required();
+  scrub->add_flag("--json", json, "print JSON (sizes in bytes)");
+  std::uint64_t pin = 0;
+  add_release(app, path, pin);
+  app.add_flag("--json", json, "the same, before the command");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  if (app.get_subcommands().empty()) {
+    fmt::print(stderr, "daxfsctl: a command is missing, such as status; see daxfsctl --help\n");
+    return kUsage;
+  }
+
+  const auto settings = settings_of(change);
+  if (!change.empty() && !settings) {
+    fmt::print(stderr, "daxfsctl: policy PATH set SETTING...; see daxfsctl policy --help\n");
+    return kUsage;
+  }
+
+  daxfs::Outcome<void> shown;
+  bool clean = true;
+  if (app.got_subcommand(kRelease)) shown = daxfs::ctl::release(path, pin);
+  if (app.got_subcommand(kScrub)) {
+    const auto scrubbed = daxfs::ctl::scrub(path, json);
+    if (scrubbed) {
+      clean = *scrubbed;
+    } else {
+      shown = std::unexpected(scrubbed.error());
+    }
+  }
+  for (const Command& command : kCommands) {
+    if (!app.got_subcommand(command.name)) continue;
+    shown = settings ? daxfs::ctl::set_policy(path, *settings, json) : command.show(path, json);
+  }
+  if (!shown) {
+    std::fflush(stdout);
+    fmt::print(stderr, "daxfsctl: {}\n", shown.error().text);
+    return kFailed;
+  }
+  if (std::fflush(stdout) != 0) {
+    fmt::print(stderr, "daxfsctl: standard output: {}\n", std::strerror(errno));
+    return kFailed;
+  }
+  return clean ? 0 : kDamaged;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  daxfs::occupy_standard_streams();
+  try {
+    return command(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "daxfsctl: %s\n", error.what());
+    return kFailed;
+  }
+}

@@ -1,0 +1,126 @@
+#include "tools/ctl/print.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+#include "base/size_text.h"
+
+namespace daxfs::ctl {
+namespace {
+
+constexpr std::string_view kNothing = "-";
+
+const Json* find(const Json& object, std::string_view key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+void write(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+std::string dump(const Json& object, int indent) {
+  return object.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+// Columns on the terminal: UTF-8 continuation bytes take none.
+std::size_t width_of(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+}  // namespace
+
+Table::Table(std::vector<Column> columns) : columns_(std::move(columns)) {
+  for (const Column& column : columns_) widths_.push_back(column.title.size());
+}
+
+void Table::add(std::vector<std::string> cells) {
+  cells.resize(columns_.size());
+  for (std::size_t i = 0; i < cells.size(); ++i)
+    widths_[i] = std::max(widths_[i], width_of(cells[i]));
+  rows_.push_back(std::move(cells));
+}
+
+std::string Table::text() const {
+  std::string text;
+  const auto line = [&](const auto& cell) {
+    std::string row;
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      const std::string_view content = cell(i);
+      const std::string padding(widths_[i] - width_of(content), ' ');
+      if (i > 0) row += "  ";
+      row += columns_[i].right ? padding + std::string(content) : std::string(content) + padding;
+    }
+    row.erase(row.find_last_not_of(' ') + 1);
+    text += row + '\n';
+  };
+  line([&](std::size_t i) { return columns_[i].title; });
+  for (const auto& row : rows_) {
+    line([&](std::size_t i) { return std::string_view(row[i]); });
+  }
+  return text;
+}
+
+void JsonArray::add(const Json& element) {
+  write(begun_ ? ",\n" : "[\n");
+  begun_ = true;
+  write("  " + dump(element, -1));
+}
+
+void JsonArray::finish() {
+  if (!finished_) write(begun_ ? "\n]\n" : "[]\n");
+  finished_ = true;
+}
+
+JsonArray::~JsonArray() {
+  if (begun_) finish();
+}
+
+std::string text_of(const Json& object, std::string_view key) {
+  const Json* value = find(object, key);
+  if (value == nullptr) return std::string(kNothing);
+  if (value->is_boolean()) return value->get<bool>() ? "yes" : "no";
+  return printable(value->is_string() ? value->get<std::string>() : dump(*value, -1));
+}
+
+std::string size_of(const Json& object, std::string_view key) {
+  const Json* value = find(object, key);
+  if (value == nullptr || !value->is_number_unsigned()) return text_of(object, key);
+  const std::uint64_t size = value->get<std::uint64_t>();
+  return size == 0 ? "0 B" : format_size(ByteCount(size));
+}
+
+std::string time_of(const Json& object, std::string_view key) {
+  const Json* value = find(object, key);
+  if (value == nullptr || !value->is_number()) return text_of(object, key);
+  const double seconds = value->get<double>();
+  constexpr double kYear9999 = 253402300799.0;
+  if (!std::isfinite(seconds) || seconds < 0 || seconds > kYear9999) return text_of(object, key);
+  std::tm local = {};
+  const std::time_t time = static_cast<std::time_t>(seconds);
+  if (localtime_r(&time, &local) == nullptr) return text_of(object, key);
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}", local);
+}
+
+std::string printable(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return result;
+}
+
+void print_json(const Json& object) {
+  write(dump(object, 2));
+  write("\n");
+}
+
+void print(std::string_view text) { write(text); }
+
+}  // namespace daxfs::ctl
