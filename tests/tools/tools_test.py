@@ -230,6 +230,10 @@ class Tree(unittest.TestCase):
         done = self.run_here("cmake", "--build", "build", "--target", "uninstall")
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("nothing is installed from this build", done.stdout + done.stderr)
+        # What is installed before the directories are noted would leave them behind.
+        with open(os.path.join(ROOT, "CMakeLists.txt"), encoding="utf-8") as file:
+            whole = file.read()
+        self.assertLess(whole.index("include(cmake/uninstall.cmake)"), whole.index("add_subdirectory("))
 
     def test_the_unit_tests_of_the_client_leave_no_file(self):
         scratch = os.path.join(self.root, "tmp")
