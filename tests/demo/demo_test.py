@@ -172,6 +172,26 @@ class Demo(unittest.TestCase):
         self.assertIn("--svg FILE draws the timelines as a picture.", said)
         self.assertEqual(files_of(tree), before)
 
+    def test_fio_beside_a_holder_is_as_promised(self):
+        results = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, results)
+        svg, table = os.path.join(results, "fio.svg"), os.path.join(results, "fio.json")
+        status, said = self.run_demo("fio", "--seconds", "4", "--svg", svg, "--json", table)
+        self.assertEqual(status, 0, said)
+        self.assertLessEqual(max(len(line) for line in said[said.index("pin_policy=    ") :].splitlines()), 100)
+        self.assertEqual(xml.etree.ElementTree.parse(svg).getroot().tag, "{http://www.w3.org/2000/svg}svg")
+        with open(table, encoding="utf-8") as file:
+            policies = {result["policy"]: result for result in json.load(file)["policies"]}
+        self.assertEqual(list(policies), ["refuse", "defer", "wait", "break", "ignore"])
+        for name, result in policies.items():
+            self.assertEqual(result["foreign"] > 0, name == "ignore", result)
+            self.assertEqual(result["refused"] > 0, name == "refuse", result)
+
+    def test_a_broken_promise_of_fios_is_told(self):
+        status, said = self.run_demo("fio", "--seconds", "4", "--policies", "defer", build=self.build_with(FALSE_DAEMON))
+        self.assertEqual(status, 1, said)
+        self.assertIn("pin_policy=defer: NOT as promised: a holder never sees somebody else's bytes", said)
+
     def test_a_broken_promise_is_told(self):
         status, said = self.run_demo("--policies", "defer", build=self.build_with(FALSE_DAEMON))
         self.assertEqual(status, 1, said)
@@ -210,6 +230,9 @@ class Demo(unittest.TestCase):
             (["--size", "1K"], "'1K' is not a size"),
             (["--svg", "picture.svg"], "--svg does not go with policies"),
             (["thread", "--policies", "wait"], "--policies does not go with thread"),
+            (["thread", "--seconds", "3"], "--seconds does not go with thread"),
+            (["fio", "--seconds", "0"], "'0' is not a number of seconds"),
+            (["fio", "--size", "1G"], "--size does not go with fio"),
         ):
             with self.subTest(wrong):
                 status, said = self.run_demo(*wrong)

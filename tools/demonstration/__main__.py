@@ -1,4 +1,5 @@
-"""tools/demo: what each policy does when held memory is taken away; tools/demo thread: the same for each position of the 2017 discussion."""
+"""tools/demo: what each policy does when held memory is taken away; tools/demo thread: the same for each position of the 2017
+discussion; tools/demo fio: fio's punches beside a holder."""
 
 import json
 import os
@@ -9,6 +10,7 @@ import tempfile
 import time
 
 import arguments
+import beside
 import drawing
 import leftovers
 import outcomes
@@ -31,6 +33,11 @@ mount options of daxfs, under the same load.
 """
 
 
+FIO_INTRODUCTION = """\
+fio punches random 64 KiB out of a file that a holder has pinned, half a second at a time; others take what
+becomes free, and every byte of one more file is verified: the jobs of tools/fio, under each pin_policy."""
+
+
 def check(options):
     missing = what_is_missing(options.pool, options.mountpoint, options.size)
     if not options.check_only:
@@ -39,7 +46,7 @@ def check(options):
             for name in COMMANDS
             if not os.access(os.path.join(options.build, name), os.X_OK)
         ]
-        if options.what == "policies" and not shutil.which("fio"):
+        if options.what != "thread" and not shutil.which("fio"):
             missing.append("fio: apt-get install fio")
     for option, path in (("--svg", options.svg), ("--json", options.json)):
         directory = os.path.dirname(os.path.abspath(path)) if path else None
@@ -75,6 +82,23 @@ def tell_thread(options, work, record):
     return outcomes.broken(all_played), outcomes.as_json(all_played)
 
 
+def tell_fio(options, work, record):
+    say(FIO_INTRODUCTION)
+    results = []
+    for name in options.policies:
+        say(f"\npin_policy={name}")
+        results.append(beside.tell(name, options, work, record))
+    say(f"\n{beside.table(results)}\n")
+    if options.svg:
+        with open(options.svg, "w", encoding="utf-8") as out:
+            out.write(beside.draw(results))
+        say(f"The punches as a picture: {options.svg}")
+    return beside.broken(results), {"policies": [result.as_json() for result in results]}
+
+
+STORIES = {"policies": tell_policies, "thread": tell_thread, "fio": tell_fio}
+
+
 def run(options):
     if os.geteuid() == 0:
         leftovers.clear(say)
@@ -90,7 +114,7 @@ def run(options):
             record.note(work=work)
             os.mkdir(work, mode=0o700)
             cleanup.callback(shutil.rmtree, work, ignore_errors=True)
-        broken, results = (tell_thread if options.what == "thread" else tell_policies)(options, work, record)
+        broken, results = STORIES[options.what](options, work, record)
     left = [path for path in (options.pool,) if os.path.lexists(path)]
     left += [options.mountpoint] if mounted(options.mountpoint) else []
     say(f"({time.monotonic() - begin:.0f} s; left behind: {', '.join(left) or 'no mount, no process, no file'})")

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 
+import beside
 import played
 import story
 from system import MIB
@@ -33,6 +34,12 @@ def policies(text):
     return list(dict.fromkeys(names))
 
 
+def seconds(text):
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 1 to 9999")
+    return int(text)
+
+
 def parser():
     result = Parser(
         prog="tools/demo",
@@ -43,10 +50,11 @@ def parser():
     result.add_argument(
         "what",
         nargs="?",
-        choices=("policies", "thread"),
+        choices=("policies", "thread", "fio"),
         default="policies",
         help="policies (default): one holder under each pin_policy. thread: five holders under each position of the kernel "
-        "developers' discussion, with a table, timelines, and (--svg) a picture",
+        "developers' discussion, with a table, timelines, and (--svg) a picture. fio: the jobs of tools/fio beside a holder, with "
+        "a table and (--svg) a picture",
     )
     result.add_argument("--mountpoint", default="/mnt/daxfs", metavar="DIR", help="where to mount (default /mnt/daxfs)")
     result.add_argument(
@@ -54,9 +62,10 @@ def parser():
     )
     result.add_argument("--size", type=size, metavar="SIZE", help="policies: of the pool (default 256M)")
     result.add_argument(
-        "--policies", type=policies, metavar="LIST", help="policies: of " + ",".join(story.POLICIES) + " (default: all)"
+        "--policies", type=policies, metavar="LIST", help="policies, fio: of " + ",".join(story.POLICIES) + " (default: all)"
     )
-    result.add_argument("--svg", metavar="FILE", help="thread: also draw the timelines as a picture there")
+    result.add_argument("--svg", metavar="FILE", help="thread, fio: also draw a picture there")
+    result.add_argument("--seconds", type=seconds, metavar="N", help="fio: for each policy (default 10)")
     result.add_argument("--json", metavar="FILE", help="also write the results there")
     result.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
     result.values = story.POLICIES
@@ -69,10 +78,12 @@ def parse():
     command_line = parser()
     options = command_line.parse_args()
     thread = options.what == "thread"
-    for name, belongs in (("size", not thread), ("policies", not thread), ("svg", thread)):
+    policies_alone, fio = options.what == "policies", options.what == "fio"
+    for name, belongs in (("size", policies_alone), ("policies", not thread), ("svg", not policies_alone), ("seconds", fio)):
         if getattr(options, name) is not None and not belongs:
             command_line.error(f"--{name} does not go with {options.what}")
-    options.size = played.POOL if thread else options.size or 256 * MIB
+    options.size = {"thread": played.POOL, "fio": beside.POOL}.get(options.what, options.size or 256 * MIB)
+    options.seconds = options.seconds or 10
     options.policies = options.policies or list(story.POLICIES)
     options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")
     options.mountpoint = os.path.realpath(options.mountpoint)

@@ -1,5 +1,6 @@
 """The timelines of all positions as one SVG file that needs nothing else."""
 
+import math
 from xml.sax.saxutils import escape
 
 import outcomes
@@ -23,7 +24,8 @@ MARGIN, TOP = 16, 108
 
 
 class Drawing:
-    def __init__(self):
+    def __init__(self, title):
+        self.title = title
         self.parts = []
 
     def text(self, x, y, words, size=12, **style):
@@ -54,7 +56,7 @@ class Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
             f'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif" fill="{INK}" role="img">'
         )
-        title = "<title>daxfs: what each position does with a truncate that meets pins</title>"
+        title = f"<title>{escape(self.title)}</title>"
         ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
         return "\n".join([head, title, ground, *self.parts, "</svg>"]) + "\n"
 
@@ -63,8 +65,13 @@ def attributes(style):
     return "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
 
 
+def share(value, first, last):
+    """Where a value lies between two others on a logarithmic scale: 0 to 1."""
+    return math.log(value / first) / math.log(last / first)
+
+
 def draw(all_played):
-    drawing = Drawing()
+    drawing = Drawing("daxfs: what each position does with a truncate that meets pins")
     rows = -(-len(all_played) // COLUMNS)
     lanes = max(len(played.outcomes) for played in all_played)
     panel_height = LANES_TOP + lanes * LANE + AXIS

@@ -173,7 +173,10 @@ class Mount:
         self.answered = False
 
     def run(self, *words):
-        command = [os.path.join(self.binaries, words[0]), *words[1:]]
+        return self.run_anywhere(os.path.join(self.binaries, words[0]), *words[1:])
+
+    def run_anywhere(self, *command):
+        words = [os.path.basename(command[0]), *command[1:]]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS
@@ -262,6 +265,17 @@ class Mount:
 
     def path(self, name):
         return os.path.join(self.mountpoint, name)
+
+    def unmount(self):
+        """As its user would: what is in the pool then is all that there is."""
+        self.run_anywhere("umount", self.mountpoint)
+        stop(self.daemon, (None, STOP_SECONDS))
+
+    def is_clean(self):
+        done = subprocess.run(
+            [os.path.join(self.binaries, "fsck.daxfs"), "-n", self.pool], stdin=subprocess.DEVNULL, capture_output=True,
+            check=False, timeout=COMMAND_SECONDS)
+        return done.returncode == 0
 
     def stop(self):
         """Takes everything away that start() made, whatever state it is in."""
