@@ -5,12 +5,13 @@
 // twice.
 #pragma once
 
+#include <absl/base/thread_annotations.h>
 #include <pthread.h>
 
 namespace daxfs {
 
-// Meets the standard's SharedLockable, for std::unique_lock and std::shared_lock.
-class FairSharedMutex {
+// As base/mutex.h, checked by clang. Meets the standard's SharedLockable, too.
+class ABSL_LOCKABLE FairSharedMutex {
  public:
   FairSharedMutex() {
     pthread_rwlockattr_t attributes;
@@ -23,15 +24,51 @@ class FairSharedMutex {
   FairSharedMutex(const FairSharedMutex&) = delete;
   FairSharedMutex& operator=(const FairSharedMutex&) = delete;
 
-  void lock() { pthread_rwlock_wrlock(&lock_); }
-  bool try_lock() { return pthread_rwlock_trywrlock(&lock_) == 0; }
-  void unlock() { pthread_rwlock_unlock(&lock_); }
-  void lock_shared() { pthread_rwlock_rdlock(&lock_); }
-  bool try_lock_shared() { return pthread_rwlock_tryrdlock(&lock_) == 0; }
-  void unlock_shared() { pthread_rwlock_unlock(&lock_); }
+  void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { pthread_rwlock_wrlock(&lock_); }
+  bool try_lock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) {
+    return pthread_rwlock_trywrlock(&lock_) == 0;
+  }
+  void unlock() ABSL_UNLOCK_FUNCTION() { pthread_rwlock_unlock(&lock_); }
+  void lock_shared() ABSL_SHARED_LOCK_FUNCTION() { pthread_rwlock_rdlock(&lock_); }
+  bool try_lock_shared() ABSL_SHARED_TRYLOCK_FUNCTION(true) {
+    return pthread_rwlock_tryrdlock(&lock_) == 0;
+  }
+  void unlock_shared() ABSL_UNLOCK_FUNCTION() { pthread_rwlock_unlock(&lock_); }
+
+  // For the compiler, where it cannot see that it is held.
+  void assert_held() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
+  void assert_held_shared() const ABSL_ASSERT_SHARED_LOCK() {}
 
  private:
   pthread_rwlock_t lock_;
+};
+
+// Holds it exclusively for the rest of its scope.
+class ABSL_SCOPED_LOCKABLE WriterLock {
+ public:
+  explicit WriterLock(FairSharedMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
+    mutex_.lock();
+  }
+  ~WriterLock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  WriterLock(const WriterLock&) = delete;
+  WriterLock& operator=(const WriterLock&) = delete;
+
+ private:
+  FairSharedMutex& mutex_;
+};
+
+// Holds it shared for the rest of its scope.
+class ABSL_SCOPED_LOCKABLE ReaderLock {
+ public:
+  explicit ReaderLock(FairSharedMutex& mutex) ABSL_SHARED_LOCK_FUNCTION(mutex) : mutex_(mutex) {
+    mutex_.lock_shared();
+  }
+  ~ReaderLock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock_shared(); }
+  ReaderLock(const ReaderLock&) = delete;
+  ReaderLock& operator=(const ReaderLock&) = delete;
+
+ private:
+  FairSharedMutex& mutex_;
 };
 
 }  // namespace daxfs

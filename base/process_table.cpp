@@ -77,7 +77,7 @@ pid_t ProcessTable::process(pid_t thread) {
 
 ProcessTable::Identity ProcessTable::identity(pid_t process) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     const auto known = known_.find(process);
     if (known != known_.end()) {
       if (known->second.until > this_second() && !has_ended(known->second.pidfd))
@@ -90,7 +90,7 @@ ProcessTable::Identity ProcessTable::identity(pid_t process) {
   if (process > 0) pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
   const Identity identity{describe_holder(process, 0), mark_process(process)};
   if (!pidfd || has_ended(pidfd)) return identity;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (known_.size() >= kMostKnown) known_.clear();
   known_.insert_or_assign(process, Known{identity, std::move(pidfd), this_second() + 1});
   return identity;

@@ -7,9 +7,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 
+#include "base/mutex.h"
 #include "base/process_end.h"
 #include "base/process_identity.h"
 #include "base/unique_fd.h"
@@ -41,8 +41,8 @@ class ProcessTable {
     UniqueFd pidfd;          // says when it has ended
     std::int64_t until = 0;  // second
   };
-  std::mutex mutex_;  // protects known_; a leaf lock
-  absl::flat_hash_map<pid_t, Known> known_;
+  Mutex mutex_;  // a leaf lock
+  absl::flat_hash_map<pid_t, Known> known_ GUARDED_BY(mutex_);
 
   // One word: thread id, process id (32 bits each).
   std::array<std::atomic<std::uint64_t>, 256> slots_{};

@@ -93,7 +93,7 @@ Status Allocator::free(PoolRange range) {
   if (wraps(range)) return fail(EUCLEAN);
   // A commit that was lost has returned all the same, and its caller goes on to here.
   if (medium_ != nullptr && medium_->failed()) return {};
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   if (overlaps_free(range)) return fail(EUCLEAN);
   put(range);
   return {};
@@ -162,7 +162,7 @@ Status Allocator::rebuild(std::span<const PoolRange> free_runs) {
     end = run.end();
   }
 
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   fragments_.clear();
   fragments_by_length_.clear();
   huge_.clear();
@@ -175,6 +175,7 @@ Status Allocator::rebuild(std::span<const PoolRange> free_runs) {
   // sorted by counting.
   std::array<std::vector<PoolBlock>, pmem::kHugeBlocks> by_length;
   const auto append_fragment = [&](PoolRange fragment) {
+    mutex_.assert_held();
     if (fragment.empty()) return;
     fragments_.emplace_hint(fragments_.end(), fragment.start, fragment.count);
     by_length[fragment.count.value].push_back(fragment.start);
@@ -278,12 +279,13 @@ PoolBlock Allocator::chunk_to_break(PoolBlock near) const {
 }
 
 Status Allocator::allocate(BlockCount want, PoolBlock goal, std::vector<PoolRange>& out) {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   if (want > free_) return fail(ENOSPC);
 
   const std::size_t before = out.size();
   PoolBlock last_end(0);
   const auto give = [&](PoolRange range) {
+    mutex_.assert_held();
     take(range);
     want -= range.count;
     last_end = range.end();
@@ -355,7 +357,7 @@ std::optional<PoolRange> Allocator::find_across(BlockCount want, PoolBlock from,
 }
 
 Result<PoolRange> Allocator::allocate_run(BlockCount want) {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   if (want.value == 0 || want > free_) return fail(ENOSPC);
 
   if (const auto fit = fragments_by_length_.lower_bound({want, PoolBlock(0)});
@@ -394,17 +396,17 @@ Result<PoolRange> Allocator::allocate_run(BlockCount want) {
 // --- questions ---
 
 BlockCount Allocator::free_blocks() const {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   return free_;
 }
 
 Allocator::Shape Allocator::shape() const {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   return {.fragments = fragments_.size(), .huge_chunks = huge_chunks_};
 }
 
 std::vector<PoolRange> Allocator::snapshot() const {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   return runs();
 }
 

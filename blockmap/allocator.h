@@ -10,12 +10,12 @@
 #include <absl/container/btree_set.h>
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "blockmap/block_bitmap.h"
@@ -71,35 +71,37 @@ class Allocator {
   std::vector<PoolRange> in_use_since_watch(PoolRange area) const;
 
  private:
-  // All of these expect mutex_ to be held.
-  bool overlaps_free(PoolRange range) const;
-  PoolRange piece_from(PoolBlock at, BlockCount limit) const;
-  PoolRange run_from(PoolBlock at, BlockCount limit) const;
-  PoolBlock next_free(PoolBlock at, PoolBlock end) const;
-  bool goal_is_good(PoolBlock goal, BlockCount want) const;
-  PoolBlock chunk_to_break(PoolBlock near) const;
-  std::optional<PoolRange> find_across(BlockCount want, PoolBlock from, PoolBlock end) const;
-  std::vector<PoolRange> runs() const;
-  void put(PoolRange range);
-  void put_fragment(PoolRange range);
-  void put_chunks(std::uint64_t first, std::uint64_t count);
-  void take(PoolRange range);
-  void take_across(PoolRange range);
-  void link_fragment(PoolRange range);
-  void unlink_fragment(PoolRange range);
-  void link_chunks(std::uint64_t first, std::uint64_t count);
-  void unlink_chunks(std::uint64_t first, std::uint64_t count);
+  bool overlaps_free(PoolRange range) const REQUIRES(mutex_);
+  PoolRange piece_from(PoolBlock at, BlockCount limit) const REQUIRES(mutex_);
+  PoolRange run_from(PoolBlock at, BlockCount limit) const REQUIRES(mutex_);
+  PoolBlock next_free(PoolBlock at, PoolBlock end) const REQUIRES(mutex_);
+  bool goal_is_good(PoolBlock goal, BlockCount want) const REQUIRES(mutex_);
+  PoolBlock chunk_to_break(PoolBlock near) const REQUIRES(mutex_);
+  std::optional<PoolRange> find_across(BlockCount want, PoolBlock from, PoolBlock end) const
+      REQUIRES(mutex_);
+  std::vector<PoolRange> runs() const REQUIRES(mutex_);
+  void put(PoolRange range) REQUIRES(mutex_);
+  void put_fragment(PoolRange range) REQUIRES(mutex_);
+  void put_chunks(std::uint64_t first, std::uint64_t count) REQUIRES(mutex_);
+  void take(PoolRange range) REQUIRES(mutex_);
+  void take_across(PoolRange range) REQUIRES(mutex_);
+  void link_fragment(PoolRange range) REQUIRES(mutex_);
+  void unlink_fragment(PoolRange range) REQUIRES(mutex_);
+  void link_chunks(std::uint64_t first, std::uint64_t count) REQUIRES(mutex_);
+  void unlink_chunks(std::uint64_t first, std::uint64_t count) REQUIRES(mutex_);
 
   const Medium* const medium_ = nullptr;
-  mutable std::mutex mutex_;  // protects everything below; innermost lock
+  mutable Mutex mutex_;  // an innermost lock
   // A fragment lies within one chunk and is never all of it; fragments of one chunk do not touch.
-  absl::btree_map<PoolBlock, BlockCount> fragments_;                       // by place
-  absl::btree_set<std::pair<BlockCount, PoolBlock>> fragments_by_length_;  // best fit
+  absl::btree_map<PoolBlock, BlockCount> fragments_ GUARDED_BY(mutex_);  // by place
+  absl::btree_set<std::pair<BlockCount, PoolBlock>> fragments_by_length_
+      GUARDED_BY(mutex_);  // best fit
   // Runs of wholly free chunks (chunk number = block / 512); runs do not touch.
-  absl::btree_map<std::uint64_t, std::uint64_t> huge_;  // first chunk -> number of chunks
-  absl::btree_set<std::pair<std::uint64_t, std::uint64_t>> huge_by_length_;
-  std::uint64_t huge_chunks_ = 0;
-  BlockCount free_;
+  absl::btree_map<std::uint64_t, std::uint64_t> huge_
+      GUARDED_BY(mutex_);  // first chunk -> number of chunks
+  absl::btree_set<std::pair<std::uint64_t, std::uint64_t>> huge_by_length_ GUARDED_BY(mutex_);
+  std::uint64_t huge_chunks_ GUARDED_BY(mutex_) = 0;
+  BlockCount free_ GUARDED_BY(mutex_);
   // Runs across borders: where the last one was found, and a length that none has (as far as
   // known).
   static constexpr BlockCount kNoLength{~0ull};

@@ -7,7 +7,7 @@
 namespace daxfs {
 
 bool Allocator::watch(BlockBitmap* moved) {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   if (moved != nullptr && moved_ != nullptr) return false;
   moved_ = moved;
   return true;
@@ -26,7 +26,7 @@ PoolBlock Allocator::next_free(PoolBlock at, PoolBlock end) const {
 }
 
 std::optional<PoolRange> Allocator::find_free(std::span<const PoolRange> runs) const {
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const PoolRange& run : runs) {
     if (run.empty() || !overlaps_free(run)) continue;
     const PoolBlock at = next_free(run.start, run.end());
@@ -37,8 +37,9 @@ std::optional<PoolRange> Allocator::find_free(std::span<const PoolRange> runs) c
 
 std::vector<PoolRange> Allocator::in_use_since_watch(PoolRange area) const {
   std::vector<PoolRange> out;
-  const std::scoped_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   moved_->for_each_clear(area, [&](PoolRange still) {
+    mutex_.assert_held();
     for (PoolBlock at = still.start; at < still.end();) {
       const PoolBlock free = next_free(at, still.end());
       if (free > at) out.push_back({at, free - at});

@@ -42,7 +42,7 @@ InodeTable::InodeTable(Medium& medium, Journal& journal, Allocator& allocator,
     : medium_(medium), journal_(journal), allocator_(allocator), super_(super), state_(state) {}
 
 Outcome<void> InodeTable::open(std::vector<PoolRange>& used) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const PoolRange area = data_area(super_);
   const std::uint64_t in_region = std::min(state_.inode_chunks, super_.inode_region_chunks);
   std::uint64_t rest = state_.inode_chunks - in_region;
@@ -97,7 +97,7 @@ PoolOffset InodeTable::slot(InodeNumber inode) const {
   if (chunk < super_.inode_region_chunks) {
     return offset_of(PoolBlock(super_.inode_region_start + chunk * kChunkBlocks)) + within;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return offset_of(index_chunks_[chunk - super_.inode_region_chunks]) + within;
 }
 
@@ -115,10 +115,10 @@ void InodeTable::stage(Transaction& tx, InodeNumber inode, pmem::InodeRecord& re
 }
 
 Result<InodeNumber> InodeTable::allocate() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (hint_ < free_bits_.size() && free_bits_[hint_] == 0) ++hint_;
   if (hint_ == free_bits_.size()) {
-    if (const auto grown = grow_locked(); !grown) return std::unexpected(grown.error());
+    if (const auto grown = grow(); !grown) return std::unexpected(grown.error());
   }
   std::uint64_t& word = free_bits_[hint_];
   const auto bit = static_cast<std::uint64_t>(std::countr_zero(word));
@@ -134,7 +134,7 @@ std::uint32_t InodeTable::next_generation(InodeNumber inode) const {
   // pool, nor in this one after a check has had to begin a chunk anew.
   std::uint64_t mounts = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     mounts = state_.mounts;
   }
   const std::array<std::uint64_t, 2> where{inode.value, mounts};
@@ -149,7 +149,7 @@ void InodeTable::stage_free(Transaction& tx, InodeNumber inode,
 }
 
 void InodeTable::release(InodeNumber inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   const std::uint64_t bit = 1ull << (index % 64);
   if ((free_bits_[index / 64] & bit) == 0) --used_;
@@ -158,7 +158,7 @@ void InodeTable::release(InodeNumber inode) {
 }
 
 void InodeTable::mark_used(InodeNumber inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   const std::uint64_t bit = 1ull << (index % 64);
   if ((free_bits_[index / 64] & bit) != 0) ++used_;
@@ -166,13 +166,13 @@ void InodeTable::mark_used(InodeNumber inode) {
 }
 
 bool InodeTable::taken(InodeNumber inode) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   return (free_bits_[index / 64] >> (index % 64) & 1) == 0;
 }
 
 Outcome<void> InodeTable::verify(std::vector<PoolRange>& used) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
   if (!is_sealed(state)) return problem(EUCLEAN, "pool state: checksum does not match");
   if (state.inode_chunks != state_.inode_chunks || state.inode_index != state_.inode_index ||
@@ -182,6 +182,7 @@ Outcome<void> InodeTable::verify(std::vector<PoolRange>& used) const {
   InodeTable again(medium_, journal_, allocator_, super_, state);
   std::vector<PoolRange> found;
   if (auto opened = again.open(found); !opened) return opened;
+  const MutexLock again_lock(again.mutex_);
   if (again.index_chunks_ != index_chunks_) {
     return problem(EUCLEAN, "inode chunk index: lists other chunks than this mount uses");
   }
@@ -190,13 +191,13 @@ Outcome<void> InodeTable::verify(std::vector<PoolRange>& used) const {
 }
 
 std::uint64_t InodeTable::used() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return used_;
 }
 
 void InodeTable::set_state_flags(std::uint32_t flags, bool count_mount) {
   // Committed under the lock: growing rewrites the same record.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   state_.flags = flags;
   if (count_mount) ++state_.mounts;
   Transaction tx;
@@ -204,7 +205,7 @@ void InodeTable::set_state_flags(std::uint32_t flags, bool count_mount) {
   journal_.commit(tx);
 }
 
-Result<void> InodeTable::grow_locked() {
+Result<void> InodeTable::grow() {
   Transaction tx;
   pmem::PoolState grown = state_;
   ++grown.inode_chunks;
@@ -212,7 +213,7 @@ Result<void> InodeTable::grow_locked() {
     const PoolBlock chunk(super_.inode_region_start + state_.inode_chunks * kChunkBlocks);
     medium_.zero(offset_of(chunk), bytes(BlockCount(kChunkBlocks)));
     medium_.fence();
-  } else if (const auto added = add_index_chunk_locked(tx, grown); !added) {
+  } else if (const auto added = add_index_chunk(tx, grown); !added) {
     return added;
   }
   stage_state(tx, grown);
@@ -223,7 +224,7 @@ Result<void> InodeTable::grow_locked() {
   return {};
 }
 
-Result<void> InodeTable::add_index_chunk_locked(Transaction& tx, pmem::PoolState& grown) {
+Result<void> InodeTable::add_index_chunk(Transaction& tx, pmem::PoolState& grown) {
   const auto chunk = allocator_.allocate_run(BlockCount(kChunkBlocks));
   if (!chunk) return std::unexpected(chunk.error());
 

@@ -6,9 +6,9 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "blockmap/allocator.h"
@@ -68,9 +68,9 @@ class InodeTable {
   void set_state_flags(std::uint32_t flags, bool count_mount);
 
  private:
-  Result<void> grow_locked();
+  Result<void> grow() REQUIRES(mutex_);
   // Allocates a chunk in the data area and stages its place in the chunk index.
-  Result<void> add_index_chunk_locked(Transaction& tx, pmem::PoolState& grown);
+  Result<void> add_index_chunk(Transaction& tx, pmem::PoolState& grown) REQUIRES(mutex_);
 
   Medium& medium_;
   Journal& journal_;
@@ -78,14 +78,14 @@ class InodeTable {
   const pmem::Superblock super_;
   // Inodes that chunks exist for. Only grows; published after everything that slot() needs.
   std::atomic<std::uint64_t> capacity_{0};
-  mutable std::mutex
-      mutex_;  // protects everything below; taken before the allocator's and journal's
-  pmem::PoolState state_;
-  std::vector<PoolBlock> index_chunks_;   // first block of each chunk past the region
-  PoolBlock index_tail_;                  // the last block of the chunk index; 0: none
-  std::vector<std::uint64_t> free_bits_;  // one bit an inode, 1 = free
-  std::uint64_t hint_ = 0;                // no free bit below this word
-  std::uint64_t used_ = 0;
+  mutable Mutex mutex_;  // taken before the allocator's and the journal's
+  pmem::PoolState state_ GUARDED_BY(mutex_);
+  std::vector<PoolBlock> index_chunks_
+      GUARDED_BY(mutex_);                    // first block of each chunk past the region
+  PoolBlock index_tail_ GUARDED_BY(mutex_);  // the last block of the chunk index; 0: none
+  std::vector<std::uint64_t> free_bits_ GUARDED_BY(mutex_);  // one bit an inode, 1 = free
+  std::uint64_t hint_ GUARDED_BY(mutex_) = 0;                // no free bit below this word
+  std::uint64_t used_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace daxfs

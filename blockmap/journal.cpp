@@ -167,8 +167,8 @@ void Transaction::write(PoolOffset to, std::span<const std::byte> data) {
 class Journal::LaneGuard {
  public:
   explicit LaneGuard(Journal& journal) : journal_(journal) {
-    std::unique_lock lock(journal_.mutex_);
-    journal_.lane_freed_.wait(lock, [&] { return !journal_.free_lanes_.empty(); });
+    const MutexLock lock(journal_.mutex_);
+    while (journal_.free_lanes_.empty()) journal_.lane_freed_.wait(journal_.mutex_);
     // The lane used last is the one that is still in the caches.
     lane_ = journal_.free_lanes_.back();
     journal_.free_lanes_.pop_back();
@@ -176,7 +176,7 @@ class Journal::LaneGuard {
   }
   ~LaneGuard() {
     {
-      const std::lock_guard lock(journal_.mutex_);
+      const MutexLock lock(journal_.mutex_);
       journal_.free_lanes_.push_back(lane_);
     }
     journal_.lane_freed_.notify_one();
@@ -272,7 +272,7 @@ std::vector<std::uint32_t> Journal::unplayable(const Medium& medium, Geometry ge
 
 std::vector<std::uint32_t> Journal::left_over() const {
   std::vector<std::uint32_t> lanes;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const std::uint32_t lane : free_lanes_) {
     if (!is_empty(medium_, geometry_, lane) &&
         !read_lane(medium_, geometry_, lane).records.empty()) {

@@ -23,14 +23,13 @@
 // replaying (and replaying again, after a crash during recovery) only repeats what was to happen.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <span>
 #include <type_traits>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "blockmap/medium/medium.h"
@@ -103,10 +102,11 @@ class Journal {
   Medium& medium_;
   const Geometry geometry_;
   std::vector<std::vector<std::byte>> images_;  // one per lane; whoever has the lane has its image
-  mutable std::mutex mutex_;  // protects free_lanes_ and next_sequence_; innermost lock
-  std::condition_variable lane_freed_;
-  std::vector<std::uint32_t> free_lanes_;
-  std::uint64_t next_sequence_ = 1;  // orders the lanes of one mount, for people who read a dump
+  mutable Mutex mutex_;                         // an innermost lock
+  Condition lane_freed_;
+  std::vector<std::uint32_t> free_lanes_ GUARDED_BY(mutex_);
+  std::uint64_t next_sequence_ GUARDED_BY(mutex_) =
+      1;  // orders the lanes of one mount, for people who read a dump
 };
 
 }  // namespace daxfs

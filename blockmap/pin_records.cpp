@@ -64,7 +64,7 @@ Result<PinSlot> PinRecords::add(const PinRecord& pin, std::span<const PoolRange>
   Slots slots;
   std::uint64_t sequence = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto taken = take_slots(pin_slots_for(blocks.size()), room, slots); !taken) {
       return std::unexpected(taken.error());
     }
@@ -73,7 +73,7 @@ Result<PinSlot> PinRecords::add(const PinRecord& pin, std::span<const PoolRange>
   write_records(pin, blocks, slots, sequence);
   medium_.fence();
   if (medium_.failed()) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     give_slots(slots);
     return fail(EIO);
   }
@@ -119,7 +119,7 @@ void PinRecords::remove_many(std::span<const PinSlot> slots) {
     medium_.store_u64(offset_of(slot), 0);
   }
   medium_.fence();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   give_slots(freed);
 }
 
@@ -131,7 +131,7 @@ void PinRecords::append_continuations(PinSlot slot, Slots& slots) const {
   PinSlot next{head.next};
   for (std::size_t i = 0; i < expected; ++i) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto block = by_place_.find(block_of(next).value);
       const bool taken = block != by_place_.end() && index_of(next) != 0 &&
                          (block->second->used >> index_of(next) & 1) != 0;
@@ -145,21 +145,24 @@ void PinRecords::append_continuations(PinSlot slot, Slots& slots) const {
 }
 
 std::uint64_t PinRecords::slots_used() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return used_;
 }
 
 BlockCount PinRecords::spill_blocks() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return BlockCount(spilled_);
 }
 
 Outcome<void> PinRecords::verify(
     absl::FunctionRef<void(const std::vector<PoolRange>&)> visit) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   PinRecordScan scan(medium_, super_);
   if (auto read = scan.read_headers(); !read) return read;
-  const auto same = [&](PoolBlock place) { return by_place_.contains(place.value); };
+  const auto same = [&](PoolBlock place) {
+    mutex_.assert_held();
+    return by_place_.contains(place.value);
+  };
   if (scan.ready_blocks() != ready_ || scan.chain().size() != spilled_ ||
       !std::ranges::all_of(scan.chain(), same)) {
     return problem(EUCLEAN, "pin records: the chain is not what this mount has written there");

@@ -14,10 +14,10 @@
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/pin_owner.h"
 #include "base/result.h"
 #include "base/units.h"
@@ -139,20 +139,19 @@ class PinRecords {
   void clear_unused_slots(const Block& block);
   void stage_next(Transaction& tx, PoolBlock block, PoolBlock next) const;
 
-  // These expect mutex_ to be held.
-  Status take_slots(std::size_t count, PinRoom room, Slots& slots);
-  Result<PinSlot> take_slot(PinRoom room);
-  void give_slots(const Slots& slots);
-  void give_slot(PinSlot slot);
-  Status grow(PinRoom room);
-  void grow_region();
-  Status add_spill_block();
-  void release_spill_block(Blocks::iterator block);
-  void release_reserve();
-  Blocks& list_of(const Block& block);
-  void insert(const Block& block);
-  void forget(PoolBlock place);
-  void stage_region_header(Transaction& tx) const;
+  Status take_slots(std::size_t count, PinRoom room, Slots& slots) REQUIRES(mutex_);
+  Result<PinSlot> take_slot(PinRoom room) REQUIRES(mutex_);
+  void give_slots(const Slots& slots) REQUIRES(mutex_);
+  void give_slot(PinSlot slot) REQUIRES(mutex_);
+  Status grow(PinRoom room) REQUIRES(mutex_);
+  void grow_region() REQUIRES(mutex_);
+  Status add_spill_block() REQUIRES(mutex_);
+  void release_spill_block(Blocks::iterator block) REQUIRES(mutex_);
+  void release_reserve() REQUIRES(mutex_);
+  Blocks& list_of(const Block& block) REQUIRES(mutex_);
+  void insert(const Block& block) REQUIRES(mutex_);
+  void forget(PoolBlock place) REQUIRES(mutex_);
+  void stage_region_header(Transaction& tx) const REQUIRES(mutex_);
 
   Medium& medium_;
   Journal& journal_;
@@ -161,19 +160,20 @@ class PinRecords {
   const bool read_only_;
   Found found_;
 
-  // Protects everything below; taken before the allocator's and the journal's. Not held while
-  // records are written: their slots belong to whoever took them.
-  mutable std::mutex mutex_;
-  Blocks open_region_;   // with a free slot, in the region
-  Blocks open_spilled_;  // with a free slot, in the data area; an empty one is at the end
-  Blocks full_;
-  absl::flat_hash_map<std::uint64_t, Blocks::iterator> by_place_;
-  std::uint64_t ready_ = 0;    // blocks of the region that are initialised
-  PoolBlock chain_;            // the first spilled block; 0: none
-  std::uint64_t spilled_ = 0;  // how many
-  std::uint64_t used_ = 0;     // slots
-  bool reserve_ = false;       // whether a spilled block is empty
-  std::uint64_t next_sequence_ = 1;
+  // Taken before the allocator's and the journal's. Not held while records are written: their slots
+  // belong to whoever took them.
+  mutable Mutex mutex_;
+  Blocks open_region_ GUARDED_BY(mutex_);  // with a free slot, in the region
+  Blocks open_spilled_
+      GUARDED_BY(mutex_);  // with a free slot, in the data area; an empty one is at the end
+  Blocks full_ GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::uint64_t, Blocks::iterator> by_place_ GUARDED_BY(mutex_);
+  std::uint64_t ready_ GUARDED_BY(mutex_) = 0;    // blocks of the region that are initialised
+  PoolBlock chain_ GUARDED_BY(mutex_);            // the first spilled block; 0: none
+  std::uint64_t spilled_ GUARDED_BY(mutex_) = 0;  // how many
+  std::uint64_t used_ GUARDED_BY(mutex_) = 0;     // slots
+  bool reserve_ GUARDED_BY(mutex_) = false;       // whether a spilled block is empty
+  std::uint64_t next_sequence_ GUARDED_BY(mutex_) = 1;
 };
 
 }  // namespace daxfs

@@ -30,10 +30,11 @@ Outcome<std::vector<SurvivingPin>> PinRecords::open(const OwnerAlive& alive,
   found_.survivors = survivors.size();
   found_.torn = scan.torn();
 
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   next_sequence_ = scan.last_sequence() + 1;
   ready_ = scan.ready_blocks();
   const auto adopt = [&](Block block) {
+    mutex_.assert_held();
     if (const auto slots = used_slots.find(block.place.value); slots != used_slots.end()) {
       block.used |= slots->second;
       used_ += static_cast<std::uint64_t>(std::popcount(slots->second));
@@ -56,7 +57,7 @@ Outcome<std::vector<SurvivingPin>> PinRecords::open(const OwnerAlive& alive,
 
 void PinRecords::settle() {
   if (read_only_) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t ready_before = ready_;
   while (ready_ > 1 && by_place_.at(region_block(ready_ - 1).value)->used == 1) {
     forget(region_block(--ready_));

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <span>
 #include <system_error>
 #include <utility>
 
@@ -22,20 +23,21 @@ constexpr std::size_t kMostWrites = 32;
 Notifier::Notifier(fuse_session* session, ops::Pollers& pollers)
     : session_(session), pollers_(pollers) {
   threads_.reserve(kMostThreads);
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   start_thread();
 }
 
 Notifier::~Notifier() { finish(); }
 
 void Notifier::finish() {
+  std::span<std::thread> all;
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     stopping_ = true;
+    all = threads_;  // nobody adds one from now on
   }
   wake_.notify_all();
-  // Nobody adds one from now on.
-  for (std::thread& thread : threads_) {
+  for (std::thread& thread : all) {
     if (thread.joinable()) thread.join();
   }
 }
@@ -45,7 +47,10 @@ void Notifier::start_thread() {
 }
 
 bool Notifier::all_stuck() const {
-  const auto is_stuck = [this](const Job* job) { return waiting_.contains(job->inode); };
+  const auto is_stuck = [this](const Job* job) {
+    mutex_.assert_held();
+    return waiting_.contains(job->inode);
+  };
   return active_.size() == threads_.size() && std::ranges::all_of(active_, is_stuck);
 }
 
@@ -63,7 +68,7 @@ void Notifier::give_up(Job& job, std::vector<Dropped>& told) {
 
 void Notifier::invalidate_data(InodeNumber inode, Dropped done, Asker asker) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (const auto waiting = waiting_.find(inode); waiting != waiting_.end()) {
       waiting->second.stale = true;
     } else if (!stopping_) {
@@ -80,10 +85,11 @@ void Notifier::invalidate_data(InodeNumber inode, Dropped done, Asker asker) {
 void Notifier::truncate_waits(InodeNumber inode) {
   std::vector<Dropped> told;
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     Waiting& waiting = waiting_[inode];
     ++waiting.truncates;
     std::erase_if(jobs_, [&](Job& job) {
+      mutex_.assert_held();
       if (job.inode != inode) return false;
       waiting.stale = true;
       give_up(job, told);
@@ -112,7 +118,7 @@ void Notifier::truncate_waits(InodeNumber inode) {
 
 void Notifier::truncate_ends(InodeNumber inode) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     const auto waiting = waiting_.find(inode);
     if (--waiting->second.truncates > 0) return;
     if (waiting->second.stale && !stopping_) jobs_.push_back({inode, nullptr, Asker::other});
@@ -122,23 +128,23 @@ void Notifier::truncate_ends(InodeNumber inode) {
 }
 
 void Notifier::run() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+    while (!stopping_ && jobs_.empty()) wake_.wait(mutex_);
     if (jobs_.empty()) return;
     Job job = std::move(jobs_.front());
     jobs_.pop_front();
     active_.push_back(&job);
-    lock.unlock();
-    fuse_lowlevel_notify_inval_inode(session_, job.inode.value, 0, 0);
-    lock.lock();
+    {
+      const MutexUnlock unlocked(mutex_);
+      fuse_lowlevel_notify_inval_inode(session_, job.inode.value, 0, 0);
+    }
     std::erase(active_, &job);
     if (!job.done) continue;
     if (job.asker == Asker::write) --writes_;
-    lock.unlock();
+    const MutexUnlock unlocked(mutex_);
     job.done(true);
     job.done = nullptr;  // it may hold the last reference to a file
-    lock.lock();
   }
 }
 

@@ -3,14 +3,13 @@
 
 #include <fuse_lowlevel.h>
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "fuse_ops/ops.h"
 #include "src/kernel_cache.h"
 
@@ -51,22 +50,21 @@ class Notifier : public KernelCache {
     bool stale = false;  // to be invalidated when they have ended
   };
   void run();
-  // With the lock held.
-  void start_thread();
-  bool all_stuck() const;
+  void start_thread() REQUIRES(mutex_);
+  bool all_stuck() const REQUIRES(mutex_);
   // Whoever waits for the job does not any more: it is to be told so, without the lock.
-  void give_up(Job& job, std::vector<Dropped>& told);
+  void give_up(Job& job, std::vector<Dropped>& told) REQUIRES(mutex_);
 
   fuse_session* session_;
   ops::Pollers& pollers_;
-  std::mutex mutex_;  // protects what follows; a leaf lock
-  std::condition_variable wake_;
-  std::deque<Job> jobs_;
-  std::vector<Job*> active_;  // what the threads are at
-  std::map<InodeNumber, Waiting> waiting_;
-  std::size_t writes_ = 0;  // that wait for a job
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  Mutex mutex_;  // a leaf lock
+  Condition wake_;
+  std::deque<Job> jobs_ GUARDED_BY(mutex_);
+  std::vector<Job*> active_ GUARDED_BY(mutex_);  // what the threads are at
+  std::map<InodeNumber, Waiting> waiting_ GUARDED_BY(mutex_);
+  std::size_t writes_ GUARDED_BY(mutex_) = 0;  // that wait for a job
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_ GUARDED_BY(mutex_);
 };
 
 }  // namespace daxfs

@@ -46,18 +46,18 @@ void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, dou
 
 OpenFile* OpenFiles::keep(OpenFileRef file) {
   OpenFile* const address = file.get();
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   files_.insert({address, std::move(file)});
   return address;
 }
 
 OpenFileRef OpenFiles::take(OpenFile* file) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   return std::move(files_.extract(file).mapped());
 }
 
 OpenFileRef OpenFiles::take_any() {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (files_.empty()) return nullptr;
   return std::move(files_.extract(files_.begin()).mapped());
 }
@@ -68,14 +68,14 @@ Pollers::~Pollers() {
 
 void Pollers::keep(HolderId holder, fuse_pollhandle* handle) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     std::swap(handles_[holder.value], handle);
   }
   if (handle != nullptr) fuse_pollhandle_destroy(handle);
 }
 
 fuse_pollhandle* Pollers::take(HolderId holder) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   auto node = handles_.extract(holder.value);
   return node.empty() ? nullptr : node.mapped();
 }

@@ -6,8 +6,8 @@
 #include <fuse_lowlevel.h>
 
 #include <memory>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "src/control_directory.h"
 #include "src/filesystem.h"
 
@@ -27,8 +27,8 @@ class OpenFiles {
   OpenFileRef take_any();
 
  private:
-  std::mutex mutex_;  // protects files_; nothing else is locked while it is held
-  absl::flat_hash_map<OpenFile*, OpenFileRef> files_;
+  Mutex mutex_;  // nothing else is locked while it is held
+  absl::flat_hash_map<OpenFile*, OpenFileRef> files_ GUARDED_BY(mutex_);
 };
 
 // Who polls an open file, to be woken when it has news of its leases. Thread-safe.
@@ -42,8 +42,8 @@ class Pollers {
 
  private:
   fuse_pollhandle* take(HolderId holder);
-  std::mutex mutex_;  // protects handles_; nothing else is locked while it is held
-  absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> handles_;
+  Mutex mutex_;  // nothing else is locked while it is held
+  absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> handles_ GUARDED_BY(mutex_);
 };
 
 // What the session gives libfuse to hand back with every request.

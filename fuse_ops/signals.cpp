@@ -30,7 +30,7 @@ SignalsEndSession::~SignalsEndSession() {
 }
 
 void SignalsEndSession::ended() {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   ended_ = true;
   over_.notify_one();
 }
@@ -38,12 +38,12 @@ void SignalsEndSession::ended() {
 void SignalsEndSession::run() {
   int signal = 0;
   sigwait(&signals_, &signal);
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!ended_) before_exit_();
   while (!ended_) {
     fuse_session_exit(session_);
     pthread_kill(main_, kInterrupt);
-    over_.wait_for(lock, std::chrono::milliseconds(20));
+    over_.wait_for(mutex_, std::chrono::milliseconds(20));
   }
 }
 

@@ -4,11 +4,11 @@
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 
-#include <condition_variable>
 #include <csignal>
 #include <functional>
-#include <mutex>
 #include <thread>
+
+#include "base/mutex.h"
 
 namespace daxfs {
 
@@ -36,9 +36,9 @@ class SignalsEndSession {
   const std::function<void()> before_exit_;
   const pthread_t main_;
   sigset_t signals_{};
-  std::mutex mutex_;  // protects ended_, and is held during before_exit_
-  std::condition_variable over_;
-  bool ended_ = false;
+  Mutex mutex_;  // is held during before_exit_
+  Condition over_;
+  bool ended_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -20,7 +20,7 @@ Gate::~Gate() { stop(); }
 void Gate::stop() {
   std::call_once(impl_->stopped, [this] {
     {
-      const std::lock_guard lock(impl_->mutex);
+      const MutexLock lock(impl_->mutex);
       impl_->stopping = true;
       impl_->parked.wake_all();
       impl_->attention.notify_one();
@@ -30,12 +30,12 @@ void Gate::stop() {
 }
 
 GateOptions Gate::options() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->options;
 }
 
 void Gate::set_options(const GateOptions& options, pid_t process) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->options = options;
   GateEvent about;
   about.policy = options.pin_policy;
@@ -46,13 +46,13 @@ void Gate::set_options(const GateOptions& options, pid_t process) {
 }
 
 void Gate::rejudge(InodeNumber inode) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->wake_all_of(impl_->fences.in(inode));
   impl_->notify();
 }
 
 void Gate::limit_waits(std::chrono::milliseconds longest) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->longest_wait = longest;
 }
 
@@ -62,7 +62,7 @@ TicketRef Gate::begin(Continuation retry) {
 
 void Gate::end(const TicketRef& ticket) {
   Continuation retry;  // destroyed without the lock: who knows what it holds
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->parked.forget(*ticket);
   impl_->lift_fence(*ticket);
   impl_->end_breaks(*ticket);
@@ -73,7 +73,7 @@ void Gate::end(const TicketRef& ticket) {
 }
 
 void Gate::cancel(const TicketRef& ticket) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   ticket->cancelled = true;
   impl_->parked.wake(*ticket);
   impl_->notify();
@@ -90,7 +90,7 @@ void Gate::Impl::notify() {
 void Gate::Impl::finish(const Aftermath& aftermath) {
   if (!aftermath.freed.empty()) {
     hooks.free_blocks(aftermath.freed);
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     std::erase(leaving, &aftermath.freed);
   }
   if (!hooks.tell_holder) return;
@@ -172,38 +172,38 @@ void Gate::Impl::lift_fence(Arrival arrival, const Fences::Fence& fence) {
 }
 
 void Gate::Impl::run() {
-  std::unique_lock lock(mutex);
+  const MutexLock lock(mutex);
   while (true) {
     sleeps_until = SteadyTime::min();  // awake: nobody needs to notify
     parked.wake_due(hooks.now());
     repeats.look(hooks.now());
     if (const TicketRef ticket = parked.take_ready()) {
-      retry(lock, ticket);
+      retry(ticket);
       continue;
     }
     if (stopping) return;
     sleeps_until = next_deadline();
     if (sleeps_until == kNever) {
-      attention.wait(lock);
+      attention.wait(mutex);
     } else {
-      attention.wait_until(lock, sleeps_until);
+      attention.wait_until(mutex, sleeps_until);
     }
   }
 }
 
-void Gate::Impl::retry(std::unique_lock<std::mutex>& lock, const TicketRef& ticket) {
+void Gate::Impl::retry(const TicketRef& ticket) {
   // The continuation usually ends its own request, which would destroy it while it runs.
   Continuation continuation = std::move(ticket->retry);
-  lock.unlock();
-  continuation();
-  lock.lock();
+  {
+    const MutexUnlock unlocked(mutex);
+    continuation();
+  }
   if (ticket->state != Ticket::State::ended) {
     ticket->retry = std::move(continuation);
     return;
   }
-  lock.unlock();
+  const MutexUnlock unlocked(mutex);
   continuation = nullptr;
-  lock.lock();
 }
 
 }  // namespace daxfs

@@ -27,7 +27,7 @@ void for_each_piece(const PinCountMap& counts, PoolRange range,
 }  // namespace
 
 std::optional<PoolRange> Gate::find_limbo(std::span<const PoolRange> runs) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   if (impl_->limbo.total().value == 0) return std::nullopt;
   for (const PoolRange& run : runs) {
     Limbo::Piece piece;
@@ -40,7 +40,7 @@ std::optional<PoolRange> Gate::find_limbo(std::span<const PoolRange> runs) const
 std::vector<PoolRange> Gate::limbo_within(
     PoolRange area, absl::FunctionRef<void(PoolRange, PinCounts)> visit) const {
   std::vector<PoolRange> found;
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   Limbo::Piece piece;
   for (PoolBlock at = area.start; impl_->limbo.next(at, piece); at = piece.range.end()) {
     const PoolRange part = common(piece.range, area);
@@ -60,7 +60,7 @@ std::optional<PinId> Gate::audit_pins(
     PinId after, std::size_t limit,
     absl::FunctionRef<void(const PinInfo&, std::span<const PoolRange>, std::optional<PoolRange>)>
         visit) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const std::vector<PinInfo> some = impl_->pins.after(after, limit);
   for (const PinInfo& info : some) {
     // One that is about to go may have no record any more.

@@ -53,7 +53,7 @@ InTheWay in_the_way(const PinCountMap& counts, const DetachRequest& request, Awa
 Result<Verdict> Gate::judge(const TicketRef& ticket, const DetachRequest& request) {
   Impl::Aftermath aftermath;
   const Result<Verdict> verdict = [&] {
-    const std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     const Result<Verdict> judged = impl_->judge(ticket, request, aftermath);
     impl_->notify();
     return judged;
@@ -198,6 +198,7 @@ BlockCount Gate::Impl::sort_out(std::span<const PoolRange> blocks, std::vector<P
   for (const PoolRange& range : blocks) {
     PoolBlock at = range.start;
     counts.for_each(range, [&](PoolRange piece, PinCounts) {
+      mutex.assert_held();
       if (piece.start > at) freed.push_back({at, piece.start - at});
       limbo.add(piece, now);
       kept += piece.count;
@@ -211,7 +212,7 @@ BlockCount Gate::Impl::sort_out(std::span<const PoolRange> blocks, std::vector<P
 void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) {
   std::vector<PoolRange> freed;
   {
-    const std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     BlockCount kept;
     if (ticket->free_all) {
       freed.assign(blocks.begin(), blocks.end());
@@ -233,7 +234,7 @@ void Gate::detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode
                             std::optional<PinPolicy> policy) {
   std::vector<PoolRange> freed;
   {
-    const std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     impl_->repeats.forget(inode);
     if (blocks.empty()) return;
     const PinPolicy word = policy.value_or(impl_->options.pin_policy);

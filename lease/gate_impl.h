@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -15,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "lease/fences.h"
 #include "lease/gate.h"
 #include "lease/lease_table.h"
@@ -42,42 +42,47 @@ struct Gate::Impl {
       : hooks(std::move(gate_hooks)),
         options(gate_options),
         pins(hooks.last_pin),
-        repeats([this](Arrival arrival, const Fences::Fence& fence) { lift_fence(arrival, fence); },
-                hooks.has_ended) {}
+        repeats(
+            [this](Arrival arrival, const Fences::Fence& fence) {
+              mutex.assert_held();
+              lift_fence(arrival, fence);
+            },
+            hooks.has_ended) {}
 
   const GateHooks hooks;
   std::atomic<Arrival> last_arrival = 0;
   std::atomic<std::uint64_t> last_holder = 0;
 
-  mutable std::mutex mutex;  // protects everything below, and every Ticket
-  GateOptions options;
-  PinTable pins;
-  PinCountMap counts;
-  Limbo limbo;
+  mutable Mutex mutex;  // protects every Ticket, too
+  GateOptions options GUARDED_BY(mutex);
+  PinTable pins GUARDED_BY(mutex);
+  PinCountMap counts GUARDED_BY(mutex);
+  Limbo limbo GUARDED_BY(mutex);
   // Blocks that were taken out of limbo and are not in the free space yet: whoever takes them there
   // has them in an Aftermath.
-  std::vector<const std::vector<PoolRange>*> leaving;
-  LeaseTable leases;
-  Fences fences;
-  ParkedRequests parked;
-  Repeats repeats;
-  std::optional<std::chrono::milliseconds> longest_wait;
-  BlockCount limbo_reserved;  // for detaches that may go ahead and have not done so yet
-  std::uint64_t long_pins = 0;
-  std::uint64_t short_pins = 0;
-  BlockCount pinned;
+  std::vector<const std::vector<PoolRange>*> leaving GUARDED_BY(mutex);
+  LeaseTable leases GUARDED_BY(mutex);
+  Fences fences GUARDED_BY(mutex);
+  ParkedRequests parked GUARDED_BY(mutex);
+  Repeats repeats GUARDED_BY(mutex);
+  std::optional<std::chrono::milliseconds> longest_wait GUARDED_BY(mutex);
+  BlockCount limbo_reserved
+      GUARDED_BY(mutex);  // for detaches that may go ahead and have not done so yet
+  std::uint64_t long_pins GUARDED_BY(mutex) = 0;
+  std::uint64_t short_pins GUARDED_BY(mutex) = 0;
+  BlockCount pinned GUARDED_BY(mutex);
   struct Pinned {
     BlockCount blocks;
     std::uint64_t pins = 0;
   };
-  absl::flat_hash_map<uid_t, Pinned> pinned_by;  // only users who have pins
-  mutable GateEventCounts happened{};
-  bool stopping = false;
-  std::vector<PoolRange> unpinned;  // scratch of release()
+  absl::flat_hash_map<uid_t, Pinned> pinned_by GUARDED_BY(mutex);  // only users who have pins
+  mutable GateEventCounts happened GUARDED_BY(mutex){};
+  bool stopping GUARDED_BY(mutex) = false;
+  std::vector<PoolRange> unpinned GUARDED_BY(mutex);  // scratch of release()
 
   // The thread that runs continuations, and until when it means to sleep.
-  std::condition_variable attention;
-  SteadyTime sleeps_until = kNever;
+  Condition attention;
+  SteadyTime sleeps_until GUARDED_BY(mutex) = kNever;
   std::once_flag stopped;
   std::thread thread;
 
@@ -86,84 +91,91 @@ struct Gate::Impl {
     std::vector<PoolRange> freed;
     std::vector<HolderId> told;
   };
-  void finish(const Aftermath& aftermath);
-  // With the lock held, in the hold in which they left limbo.
-  void note_leaving(const Aftermath& aftermath);
+  void finish(const Aftermath& aftermath) EXCLUDES(mutex);
+  // In the hold of the lock in which they left limbo.
+  void note_leaving(const Aftermath& aftermath) REQUIRES(mutex);
 
-  // --- gate.cpp; all but run() with the lock held ---
-  void run();
-  void retry(std::unique_lock<std::mutex>& lock, const TicketRef& ticket);
+  // --- gate.cpp ---
+  void run() EXCLUDES(mutex);
+  // Lets go of the lock meanwhile.
+  void retry(const TicketRef& ticket) REQUIRES(mutex);
   // When the thread has something to do, if nothing happens before.
-  SteadyTime next_deadline() const;
+  SteadyTime next_deadline() const REQUIRES(mutex);
   // Wakes the thread if there is something to do earlier than it believes.
-  void notify();
-  void lift_fence(Ticket& ticket);
-  void lift_fence(Arrival arrival, const Fences::Fence& fence);
-  void post(GateEvent::Kind kind, GateEvent about) const;
+  void notify() REQUIRES(mutex);
+  void lift_fence(Ticket& ticket) REQUIRES(mutex);
+  void lift_fence(Arrival arrival, const Fences::Fence& fence) REQUIRES(mutex);
+  void post(GateEvent::Kind kind, GateEvent about) const REQUIRES(mutex);
   // Whether one more than `count` would be too many for this user.
-  bool at_limit(uid_t user, std::uint64_t count) const;
+  bool at_limit(uid_t user, std::uint64_t count) const REQUIRES(mutex);
   // Whether a request that would have to wait may. EINTR: it has been interrupted, or has waited
   // for as long as the kernel lets it; EAGAIN: its user has as many as may be (one that has waited
   // goes on).
-  Status may_wait(const Ticket& ticket) const;
-  void note_waiting(Ticket& ticket) const;
-  void note_resumed(Ticket& ticket) const;
+  Status may_wait(const Ticket& ticket) const REQUIRES(mutex);
+  void note_waiting(Ticket& ticket) const REQUIRES(mutex);
+  void note_resumed(Ticket& ticket) const REQUIRES(mutex);
   // Before a request is judged for the first time: one that repeats another takes its place.
-  void take_place(Ticket& ticket, const Repeats::Key& key);
+  void take_place(Ticket& ticket, const Repeats::Key& key) REQUIRES(mutex);
   // Of a request that is about to be answered.
-  std::unexpected<Errno> refuse(Ticket& ticket, int error) const;
+  std::unexpected<Errno> refuse(Ticket& ticket, int error) const REQUIRES(mutex);
   // With EINTR, of one that would have had to wait: it may be repeated, and its place is kept.
-  std::unexpected<Errno> interrupt(Ticket& ticket, const Repeats::Key& key);
+  std::unexpected<Errno> interrupt(Ticket& ticket, const Repeats::Key& key) REQUIRES(mutex);
 
-  // --- gate_detach.cpp; with the lock held ---
-  Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request,
-                        Aftermath& aftermath);
+  // --- gate_detach.cpp ---
+  Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request, Aftermath& aftermath)
+      REQUIRES(mutex);
   Result<Verdict> wait(const TicketRef& ticket, const DetachRequest& request, Obstacles obstacles,
-                       SteadyTime deadline);
-  Ruling on_timeout(const Conflict& conflict) const;
-  Verdict reserve_limbo(Ticket& ticket, BlockCount count);
-  void release_reservation(Ticket& ticket, BlockCount at_most);
+                       SteadyTime deadline) REQUIRES(mutex);
+  Ruling on_timeout(const Conflict& conflict) const REQUIRES(mutex);
+  Verdict reserve_limbo(Ticket& ticket, BlockCount count) REQUIRES(mutex);
+  void release_reservation(Ticket& ticket, BlockCount at_most) REQUIRES(mutex);
   // Puts what is pinned into limbo (returning how much that is), the rest into `freed`.
-  BlockCount sort_out(std::span<const PoolRange> blocks, std::vector<PoolRange>& freed);
+  BlockCount sort_out(std::span<const PoolRange> blocks, std::vector<PoolRange>& freed)
+      REQUIRES(mutex);
 
-  // --- gate_pins.cpp; with the lock held ---
-  Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request);
+  // --- gate_pins.cpp ---
+  Result<Verdict> admit(const TicketRef& ticket, const PinRequest& request) REQUIRES(mutex);
   // Parks what came later than a fence over the range behind it; EAGAIN if it does not want to
   // wait.
-  Result<Verdict> pass_fences(const TicketRef& ticket, const Repeats::Key& asked, bool nowait);
-  void count_in(const PinInfo& pin, std::span<const PoolRange> blocks);
+  Result<Verdict> pass_fences(const TicketRef& ticket, const Repeats::Key& asked, bool nowait)
+      REQUIRES(mutex);
+  void count_in(const PinInfo& pin, std::span<const PoolRange> blocks) REQUIRES(mutex);
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
-                  std::vector<PoolRange>& freed);
+                  std::vector<PoolRange>& freed) REQUIRES(mutex);
   // Whose pin counts as, for who would wait for pins of its own alone.
-  pid_t counted_process(HolderId holder, const PinTable::Pin& pin) const {
+  pid_t counted_process(HolderId holder, const PinTable::Pin& pin) const REQUIRES(mutex) {
     return pins.has_left(holder) ? 0 : pin.process();
   }
   // The holder has no lease any more, and no news of any.
-  void give_up_all(HolderId holder);
-  // The last step of a pin; the lock is let go.
-  PinInfo end_pin(std::unique_lock<std::mutex>& lock, HolderId holder, PinId pin);
+  void give_up_all(HolderId holder) REQUIRES(mutex);
+  // The last step of a pin.
+  PinInfo end_pin(HolderId holder, PinId pin, Aftermath& aftermath) REQUIRES(mutex);
+  // Some of the holder's pins, at most kDropAtOnce; lets go of the lock meanwhile. Whether there
+  // are more.
+  bool drop_some(HolderId holder, std::vector<PinInfo>& dropped, Aftermath& aftermath)
+      REQUIRES(mutex);
 
-  // --- gate_looking.cpp; with the lock held ---
-  PinInfo leased(PinInfo pin) const;
+  // --- gate_looking.cpp ---
+  PinInfo leased(PinInfo pin) const REQUIRES(mutex);
 
-  // --- gate_leases.cpp; with the lock held ---
+  // --- gate_leases.cpp ---
   // Breaks the leases for a request that waits until `deadline`, each once.
   void break_leases(Ticket& ticket, const DetachRequest& request,
-                    const std::vector<LeaseInfo>& broken, SteadyTime deadline,
-                    Aftermath& aftermath);
+                    const std::vector<LeaseInfo>& broken, SteadyTime deadline, Aftermath& aftermath)
+      REQUIRES(mutex);
   // Tells the holders what has been decided.
   void tell_leases(const Ticket& ticket, const DetachRequest& request,
-                   const std::vector<LeaseInfo>& told, Aftermath& aftermath);
+                   const std::vector<LeaseInfo>& told, Aftermath& aftermath) REQUIRES(mutex);
   void revoke_leases(const DetachRequest& request, const std::vector<LeaseInfo>& revoked,
-                     Aftermath& aftermath);
-  void give_up(const LeaseInfo& lease);
+                     Aftermath& aftermath) REQUIRES(mutex);
+  void give_up(const LeaseInfo& lease) REQUIRES(mutex);
   // The request waits for no lease any more.
-  void end_breaks(Ticket& ticket);
-  void wake_all_of(const std::vector<Arrival>& requests);
+  void end_breaks(Ticket& ticket) REQUIRES(mutex);
+  void wake_all_of(const std::vector<Arrival>& requests) REQUIRES(mutex);
   // EBUSY if one of the holder's long-term pins needs this lease, or what of it lies outside
   // `keep`.
-  Status may_give_up(const LeaseInfo& lease, FileRange keep) const;
+  Status may_give_up(const LeaseInfo& lease, FileRange keep) const REQUIRES(mutex);
 };
 
 }  // namespace daxfs

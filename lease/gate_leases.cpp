@@ -20,7 +20,7 @@ LeaseNews news_of(const DetachRequest& request) {
 
 Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseRequest& request) {
   Impl& gate = *impl_;
-  const std::lock_guard lock(gate.mutex);
+  const MutexLock lock(gate.mutex);
   ticket->about = about(request, gate.options.pin_policy);
   gate.parked.forget(*ticket);
   ticket->user = request.requester.uid;
@@ -47,6 +47,7 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
 Status Gate::Impl::may_give_up(const LeaseInfo& lease, FileRange keep) const {
   if (options.longterm != LongTerm::lease) return {};
   const auto needs = [&](FileRange range) {
+    mutex.assert_held();
     return overlap(range, lease.range()) &&
            !leases.covered_with(lease.holder, lease.inode, range, lease.id, keep);
   };
@@ -54,7 +55,7 @@ Status Gate::Impl::may_give_up(const LeaseInfo& lease, FileRange keep) const {
 }
 
 Status Gate::shrink_lease(HolderId holder, LeaseId id, FileOffset offset, ByteCount length) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const LeaseInfo* lease = impl_->leases.find(holder, id);
   if (lease == nullptr) return fail(ENOENT);
   const FileRange range = covering(offset, length);
@@ -69,7 +70,7 @@ Status Gate::shrink_lease(HolderId holder, LeaseId id, FileOffset offset, ByteCo
 }
 
 Status Gate::unlease(HolderId holder, LeaseId id) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const LeaseInfo* lease = impl_->leases.find(holder, id);
   if (lease == nullptr) return fail(ENOENT);
   if (const Status may = impl_->may_give_up(*lease, FileRange()); !may) return may;
@@ -89,14 +90,14 @@ void Gate::Impl::give_up_all(HolderId holder) {
 }
 
 Result<LeaseNews> Gate::next_news(HolderId holder) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const auto news = impl_->leases.next_news(holder);
   if (!news) return fail(EAGAIN);
   return *news;
 }
 
 bool Gate::has_news(HolderId holder) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->leases.has_news(holder);
 }
 

@@ -6,21 +6,21 @@
 namespace daxfs {
 
 Result<std::vector<PoolRange>> Gate::pin_blocks(HolderId holder, PinId pin) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const PinTable::Pin* found = impl_->pins.find(holder, pin);
   if (found == nullptr) return fail(ENOENT);
   return std::vector<PoolRange>(found->blocks().begin(), found->blocks().end());
 }
 
 std::optional<PinInfo> Gate::find_pin(HolderId holder, PinId pin) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const PinTable::Pin* found = impl_->pins.find(holder, pin);
   if (found == nullptr) return std::nullopt;
   return impl_->leased(PinTable::info(holder, pin, *found));
 }
 
 std::vector<PinInfo> Gate::pins_after(PinId after, std::size_t limit) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   std::vector<PinInfo> pins = impl_->pins.after(after, limit);
   for (PinInfo& pin : pins) pin = impl_->leased(pin);
   return pins;
@@ -34,7 +34,7 @@ PinInfo Gate::Impl::leased(PinInfo pin) const {
 
 std::vector<Gate::LeaseState> Gate::leases_after(LeaseId after, std::size_t limit) const {
   std::vector<LeaseState> result;
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   for (const LeaseInfo& lease : impl_->leases.after(after, limit)) {
     result.push_back({lease, impl_->leases.breaking(lease.id)});
   }
@@ -43,7 +43,7 @@ std::vector<Gate::LeaseState> Gate::leases_after(LeaseId after, std::size_t limi
 
 std::vector<Gate::LimboInfo> Gate::limbo_from(PoolBlock from, std::size_t limit) const {
   std::vector<LimboInfo> result;
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   Limbo::Piece piece;
   for (PoolBlock at = from; result.size() < limit && impl_->limbo.next(at, piece);
        at = piece.range.end()) {
@@ -55,12 +55,12 @@ std::vector<Gate::LimboInfo> Gate::limbo_from(PoolBlock from, std::size_t limit)
 }
 
 void Gate::counts(PoolRange range, const std::function<void(PoolRange, PinCounts)>& visit) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->counts.for_each(range, visit);
 }
 
 GateCounts Gate::totals() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return {.long_pins = impl_->long_pins,
           .short_pins = impl_->short_pins,
           .pinned_bytes = bytes(impl_->pinned),
@@ -70,7 +70,7 @@ GateCounts Gate::totals() const {
 }
 
 GateEventCounts Gate::event_counts() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->happened;
 }
 

@@ -65,7 +65,7 @@ Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& req
 }
 
 Result<Verdict> Gate::admit(const TicketRef& ticket, const PinRequest& request) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->admit(ticket, request);
 }
 
@@ -85,7 +85,7 @@ void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks)
 
 Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest& request) {
   Impl& gate = *impl_;
-  const std::lock_guard lock(gate.mutex);
+  const MutexLock lock(gate.mutex);
   const Result<Verdict> admitted = gate.admit(ticket, request);
   if (!admitted) return std::unexpected(admitted.error());
   if (*admitted == Verdict::parked) return std::nullopt;
@@ -108,26 +108,31 @@ Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest
 }
 
 void Gate::restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->pins.add(pin, blocks);
   impl_->count_in(pin, blocks);
 }
 
 void Gate::record_pin(HolderId holder, PinId pin, std::uint64_t record) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->pins.show(holder, pin, record);
 }
 
 void Gate::undo_pin(HolderId holder, PinId pin) {
-  std::unique_lock lock(impl_->mutex);
-  impl_->end_pin(lock, holder, pin);
+  Impl::Aftermath aftermath;
+  {
+    const MutexLock lock(impl_->mutex);
+    impl_->end_pin(holder, pin, aftermath);
+  }
+  impl_->finish(aftermath);
 }
 
 void Gate::leave(HolderId holder) {
-  const std::lock_guard lock(impl_->mutex);
   Impl& gate = *impl_;
+  const MutexLock lock(gate.mutex);
   std::vector<PoolRange> none;
   gate.pins.leave(holder, [&](const PinTable::Pin& pin) {
+    gate.mutex.assert_held();
     for (const PoolRange& range : pin.blocks()) {
       gate.counts.add(range, pin.kind(), 0);
       gate.counts.remove(range, pin.kind(), pin.process(), none);
@@ -139,12 +144,12 @@ void Gate::leave(HolderId holder) {
 }
 
 std::vector<PinId> Gate::pins_of(HolderId holder) const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->pins.pins_of(holder);
 }
 
 Status Gate::move_pin(HolderId from, PinId pin, HolderId to) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   if (impl_->pins.has_left(from)) return fail(ENOENT);
   return impl_->pins.move(from, pin, to) ? Status() : fail(ENOENT);
 }
@@ -181,64 +186,67 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
   return info;
 }
 
-PinInfo Gate::Impl::end_pin(std::unique_lock<std::mutex>& lock, HolderId holder, PinId pin) {
-  Aftermath aftermath;
+PinInfo Gate::Impl::end_pin(HolderId holder, PinId pin, Aftermath& aftermath) {
   const PinInfo info = release(holder, pin, *pins.find_hidden(holder, pin), aftermath.freed);
   note_leaving(aftermath);
   notify();
-  lock.unlock();
-  finish(aftermath);
   return info;
 }
 
 // In two holds of the lock where the pin has a record: the record goes first, and only then can its
 // blocks become somebody else's. In between the pin is hidden: nobody can give it back twice.
 Result<PinInfo> Gate::unpin(HolderId holder, PinId pin) {
-  std::unique_lock lock(impl_->mutex);
-  const PinTable::Pin* found = impl_->pins.find(holder, pin);
-  if (found == nullptr) return fail(ENOENT);
-  if (const std::uint64_t record = found->record(); record != 0) {
-    impl_->pins.hide(holder, pin);
-    lock.unlock();
-    impl_->hooks.forget_records({&record, 1});
-    lock.lock();
+  Impl::Aftermath aftermath;
+  const Result<PinInfo> ended = [&]() -> Result<PinInfo> {
+    const MutexLock lock(impl_->mutex);
+    const PinTable::Pin* found = impl_->pins.find(holder, pin);
+    if (found == nullptr) return fail(ENOENT);
+    if (const std::uint64_t record = found->record(); record != 0) {
+      impl_->pins.hide(holder, pin);
+      const MutexUnlock unlocked(impl_->mutex);
+      impl_->hooks.forget_records({&record, 1});
+    }
+    return impl_->end_pin(holder, pin, aftermath);
+  }();
+  impl_->finish(aftermath);
+  return ended;
+}
+
+bool Gate::Impl::drop_some(HolderId holder, std::vector<PinInfo>& dropped, Aftermath& aftermath) {
+  const std::vector<PinId> some = pins.some_of(holder, kDropAtOnce);
+  std::vector<std::uint64_t> records;
+  for (const PinId id : some) {
+    const std::uint64_t record = pins.hide(holder, id);
+    if (record != 0) records.push_back(record);
   }
-  return impl_->end_pin(lock, holder, pin);
+  if (!records.empty()) {
+    const MutexUnlock unlocked(mutex);
+    hooks.forget_records(records);
+  }
+  for (const PinId id : some) {
+    const PinTable::Pin* pin = pins.find_hidden(holder, id);
+    dropped.push_back(release(holder, id, *pin, aftermath.freed));
+  }
+  note_leaving(aftermath);
+  if (some.size() == kDropAtOnce) return true;
+  pins.forget(holder);
+  give_up_all(holder);
+  return false;
 }
 
 std::vector<PinInfo> Gate::drop(HolderId holder) {
-  std::vector<PinInfo> result;
-  std::vector<std::uint64_t> records;
+  std::vector<PinInfo> dropped;
   bool more = true;
   while (more) {
     Impl::Aftermath aftermath;
-    std::unique_lock lock(impl_->mutex);
-    const std::vector<PinId> some = impl_->pins.some_of(holder, kDropAtOnce);
-    records.clear();
-    for (const PinId id : some) {
-      const std::uint64_t record = impl_->pins.hide(holder, id);
-      if (record != 0) records.push_back(record);
+    {
+      const MutexLock lock(impl_->mutex);
+      more = impl_->drop_some(holder, dropped, aftermath);
+      impl_->notify();
     }
-    if (!records.empty()) {
-      lock.unlock();
-      impl_->hooks.forget_records(records);
-      lock.lock();
-    }
-    for (const PinId id : some) {
-      const PinTable::Pin* pin = impl_->pins.find_hidden(holder, id);
-      result.push_back(impl_->release(holder, id, *pin, aftermath.freed));
-    }
-    impl_->note_leaving(aftermath);
-    more = some.size() == kDropAtOnce;
-    if (!more) {
-      impl_->pins.forget(holder);
-      impl_->give_up_all(holder);
-    }
-    impl_->notify();
-    lock.unlock();
     impl_->finish(aftermath);
   }
-  return result;
+  return dropped;
 }
 
 }  // namespace daxfs

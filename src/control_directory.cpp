@@ -145,7 +145,7 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
     if (!reader) return std::unexpected(reader.error());
     file->events_ = std::move(*reader);
   }
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   files_.push_back(std::move(file));
   return files_.back().get();
 }
@@ -153,13 +153,13 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
 void ControlDirectory::close(ControlFile* file) {
   if (file->events_) filesystem_.events().leave(file->events_);
   file->scrub_.reset();
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   std::erase_if(files_, [&](const auto& open) { return open.get() == file; });
 }
 
 Result<std::string> ControlDirectory::read(ControlFile& file, std::uint64_t offset,
                                            std::size_t length) {
-  const std::lock_guard guard(file.mutex_);
+  const MutexLock guard(file.mutex_);
   if (file.scrub_) return read_scrub(file, length);
   if (offset == 0 || offset < file.start_) file.begin_anew();
   for (;;) {

@@ -17,11 +17,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "src/event_log.h"
@@ -56,7 +56,7 @@ class ControlFile {
 
  private:
   friend class ControlDirectory;
-  void begin_anew();
+  void begin_anew() REQUIRES(mutex_);
 
   const Kind kind_;
   const Caller caller_;  // who opened it
@@ -64,12 +64,12 @@ class ControlFile {
   EventLog::ReaderRef events_;
   std::unique_ptr<Scrub> scrub_;
 
-  std::mutex mutex_;         // protects what follows; taken before every other lock
-  std::uint64_t start_ = 0;  // where in the file `text_` begins
-  std::string text_;
-  bool ended_ = false;        // nothing comes behind `text_`
-  std::uint64_t cursor_ = 0;  // of a list's report
-  bool any_ = false;          // the list has had an element
+  Mutex mutex_;                                 // taken before every other lock
+  std::uint64_t start_ GUARDED_BY(mutex_) = 0;  // where in the file `text_` begins
+  std::string text_ GUARDED_BY(mutex_);
+  bool ended_ GUARDED_BY(mutex_) = false;        // nothing comes behind `text_`
+  std::uint64_t cursor_ GUARDED_BY(mutex_) = 0;  // of a list's report
+  bool any_ GUARDED_BY(mutex_) = false;          // the list has had an element
 };
 
 // Thread-safe.
@@ -107,15 +107,16 @@ class ControlDirectory {
   Status write(ControlFile& file, std::string_view text, const Caller& caller);
 
  private:
-  Status read_on(ControlFile& file);
+  Status read_on(ControlFile& file) REQUIRES(file.mutex_);
   // A step of the work for each read.
-  static Result<std::string> read_scrub(ControlFile& file, std::size_t length);
+  static Result<std::string> read_scrub(ControlFile& file, std::size_t length)
+      REQUIRES(file.mutex_);
 
   Filesystem& filesystem_;
   const gid_t group_;
   const std::int64_t made_;
-  std::mutex mutex_;  // protects files_; a leaf lock
-  std::vector<std::unique_ptr<ControlFile>> files_;
+  Mutex mutex_;  // a leaf lock
+  std::vector<std::unique_ptr<ControlFile>> files_ GUARDED_BY(mutex_);
 };
 
 }  // namespace daxfs

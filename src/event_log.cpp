@@ -23,7 +23,7 @@ EventLog::~EventLog() { stop(); }
 
 void EventLog::post(const GateEvent& event) noexcept {
   const auto now = std::chrono::system_clock::now();
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (ring_.empty()) return;
   ring_[next_ % capacity_] = {event, now};
   ++next_;
@@ -37,7 +37,7 @@ Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Eve
   auto reader = std::make_shared<Reader>();
   reader->has_news_ = std::move(has_news);
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (!thread_.joinable() && !stopping_) {
       try {
         thread_ = background_thread("daxfs-events", [this] { run(); });
@@ -52,13 +52,13 @@ Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Eve
     listening_.fetch_add(1, std::memory_order_relaxed);
   }
   const std::vector<Event> told = first();
-  const std::lock_guard guard(reader->mutex_);
+  const MutexLock guard(reader->mutex_);
   reader->first_.assign(told.begin(), told.end());
   return reader;
 }
 
 void EventLog::leave(const ReaderRef& reader) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (std::erase(readers_, reader) == 0) return;
   if (reader->polled_) --waiting_;
   if (listening_.fetch_sub(1, std::memory_order_relaxed) == 1) ring_ = {};
@@ -73,11 +73,11 @@ void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
   std::string text;
   int error = 0;
   {
-    std::unique_lock reading(reader->mutex_);
+    const MutexLock reading(reader->mutex_);
     for (;;) {
       fetch(*reader, read.room);
       if (!reader->text_.empty() || read.room == 0) break;
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       if (reader->next_ != next_) continue;
       if (read.wait->cancelled_) {
         error = EINTR;
@@ -108,6 +108,7 @@ void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
 }
 
 void EventLog::fetch(Reader& reader, std::size_t room) {
+  reader.mutex_.assert_held();
   while (reader.text_.size() < room) {
     if (!reader.first_.empty()) {
       reader.text_ += format_(reader.first_.front(), 0);
@@ -117,7 +118,7 @@ void EventLog::fetch(Reader& reader, std::size_t room) {
     std::vector<Event> events;
     Sequence lost = 0;
     {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       if (next_ - reader.next_ > capacity_) {
         lost = next_ - capacity_ - reader.next_;
         reader.next_ += lost;
@@ -132,20 +133,20 @@ void EventLog::fetch(Reader& reader, std::size_t room) {
 }
 
 void EventLog::limit_waits(std::chrono::milliseconds longest) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   longest_wait_ = longest;
 }
 
 void EventLog::cancel(const WaitRef& wait) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   wait->cancelled_ = true;
   due_ = true;
   attention_.notify_one();
 }
 
 bool EventLog::poll(const ReaderRef& reader) {
-  const std::lock_guard reading(reader->mutex_);
-  const std::lock_guard guard(mutex_);
+  const MutexLock reading(reader->mutex_);
+  const MutexLock guard(mutex_);
   if (!reader->text_.empty() || !reader->first_.empty() || reader->next_ != next_ || stopping_) {
     return true;
   }
@@ -157,7 +158,7 @@ bool EventLog::poll(const ReaderRef& reader) {
 void EventLog::stop() {
   std::call_once(stopped_, [this] {
     {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       stopping_ = true;
       due_ = true;
       attention_.notify_one();
@@ -166,7 +167,7 @@ void EventLog::stop() {
   });
 }
 
-void EventLog::wait_for_news(std::unique_lock<std::mutex>& lock) {
+void EventLog::wait_for_news() {
   while (!due_) {
     sleeps_until_ = Clock::time_point::max();
     for (const ReaderRef& reader : readers_) {
@@ -175,20 +176,20 @@ void EventLog::wait_for_news(std::unique_lock<std::mutex>& lock) {
       }
     }
     if (sleeps_until_ == Clock::time_point::max()) {
-      attention_.wait(lock);
+      attention_.wait(mutex_);
     } else if (Clock::now() >= sleeps_until_) {
       break;
     } else {
-      attention_.wait_until(lock, sleeps_until_);
+      attention_.wait_until(mutex_, sleeps_until_);
     }
   }
   due_ = false;
 }
 
 void EventLog::run() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   for (;;) {
-    wait_for_news(lock);
+    wait_for_news();
     const bool last = stopping_;
     const Clock::time_point now = Clock::now();
     std::vector<ReaderRef> polled;
@@ -202,6 +203,7 @@ void EventLog::run() {
       }
       // In their order; the later ones of a reader may find that nothing is left for them.
       std::erase_if(reader->parked_, [&](Parked& read) {
+        mutex_.assert_held();
         if (read.until <= now) read.wait->cancelled_ = true;
         if (!all && !read.wait->cancelled_) return false;
         reads.emplace_back(reader, std::move(read));
@@ -209,10 +211,11 @@ void EventLog::run() {
         return true;
       });
     }
-    lock.unlock();
-    for (const ReaderRef& reader : polled) reader->has_news_();
-    for (auto& [reader, read] : reads) answer(reader, std::move(read), true);
-    lock.lock();
+    {
+      const MutexUnlock unlocked(mutex_);
+      for (const ReaderRef& reader : polled) reader->has_news_();
+      for (auto& [reader, read] : reads) answer(reader, std::move(read), true);
+    }
     if (last) return;
   }
 }

@@ -9,7 +9,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -22,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "lease/gate_event.h"
 
@@ -45,7 +45,7 @@ class EventLog final : public GateEvents {
   // A read that may have to wait. It can be cancelled at any time, also before it waits.
   class Wait {
     friend class EventLog;
-    bool cancelled_ = false;  // protected by the log's mutex
+    bool cancelled_ = false;  // guarded by the log's mutex
   };
   using WaitRef = std::shared_ptr<Wait>;
   // Some bytes, at most as many as there was room for; none: the log has ended. The text is good
@@ -94,27 +94,28 @@ class EventLog final : public GateEvents {
   };
 
   void run();
-  // With the lock held: until something is due, or a read has waited for too long.
-  void wait_for_news(std::unique_lock<std::mutex>& lock);
+  // Until something is due, or a read has waited for too long.
+  void wait_for_news() REQUIRES(mutex_);
   // Answers the read, or parks it.
   void answer(const ReaderRef& reader, Parked read, bool may_wait);
   // Text for the reader until it is at least `room` long, or all has been said. Reader's lock held.
-  void fetch(Reader& reader, std::size_t room);
+  void fetch(Reader& reader, std::size_t room) EXCLUDES(mutex_);
 
   const Format format_;
   const std::size_t capacity_;
   std::atomic<std::size_t> listening_{0};
 
-  std::mutex mutex_;         // protects what follows, and of readers what they say; a leaf lock
-  std::vector<Event> ring_;  // empty until somebody listens
-  Sequence next_ = 0;        // of the next event; it will be at ring_[next_ % capacity_]
-  std::vector<ReaderRef> readers_;
-  std::optional<std::chrono::milliseconds> longest_wait_;
-  std::size_t waiting_ = 0;  // parked reads, and readers that are polled
-  std::condition_variable attention_;
-  Clock::time_point sleeps_until_ = Clock::time_point::max();  // the thread
-  bool due_ = false;                                           // the thread has something to do
-  bool stopping_ = false;
+  Mutex mutex_;                                 // guards of readers what they say, too; a leaf lock
+  std::vector<Event> ring_ GUARDED_BY(mutex_);  // empty until somebody listens
+  Sequence next_ GUARDED_BY(mutex_) =
+      0;  // of the next event; it will be at ring_[next_ % capacity_]
+  std::vector<ReaderRef> readers_ GUARDED_BY(mutex_);
+  std::optional<std::chrono::milliseconds> longest_wait_ GUARDED_BY(mutex_);
+  std::size_t waiting_ GUARDED_BY(mutex_) = 0;  // parked reads, and readers that are polled
+  Condition attention_;
+  Clock::time_point sleeps_until_ GUARDED_BY(mutex_) = Clock::time_point::max();  // the thread
+  bool due_ GUARDED_BY(mutex_) = false;  // the thread has something to do
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
   std::once_flag stopped_;
 };
@@ -123,10 +124,10 @@ class EventLog final : public GateEvents {
 class EventLog::Reader {
  private:
   friend class EventLog;
-  std::mutex mutex_;         // protects the next two; taken before the log's
-  std::deque<Event> first_;  // to be told before anything else
-  std::string text_;         // formatted, and not yet read
-  // Protected by the log's mutex.
+  Mutex mutex_ ABSL_ACQUIRED_BEFORE(EventLog::mutex_);
+  std::deque<Event> first_ GUARDED_BY(mutex_);  // to be told before anything else
+  std::string text_ GUARDED_BY(mutex_);         // formatted, and not yet read
+  // Guarded by the log's mutex.
   Sequence next_ = 0;
   std::deque<Parked> parked_;
   bool polled_ = false;

@@ -48,8 +48,9 @@ bool GivenPages::given(InodeNumber inode, FileOffset offset, std::span<const std
   };
   if (offset.value % kBlockSize != 0) return true;  // not for pages
   bool room = true;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for_each_page(offset.value, data.size(), [&](const Part& part) {
+    mutex_.assert_held();
     const Key key{inode.value, part.block};
     if (is_pinned(part.block) && remember(key, data.subspan(part.in_data, part.length))) return;
     room = room && !is_pinned(part.block);
@@ -61,7 +62,7 @@ bool GivenPages::given(InodeNumber inode, FileOffset offset, std::span<const std
 
 void GivenPages::forget(InodeNumber inode, FileRange blocks) {
   if (!any()) return;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   pages_.erase(pages_.lower_bound({inode.value, blocks.start.value}),
                pages_.lower_bound({inode.value, blocks.end().value}));
   recount();
@@ -71,7 +72,7 @@ void GivenPages::forget(InodeNumber inode) { forget_until(inode, UINT64_MAX); }
 
 void GivenPages::forget_until(InodeNumber inode, std::uint64_t time) {
   if (!any()) return;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for (auto it = pages_.lower_bound({inode.value, 0});
        it != pages_.end() && it->first.first == inode.value;) {
     it = it->second.given <= time ? pages_.erase(it) : std::next(it);
@@ -82,8 +83,9 @@ void GivenPages::forget_until(InodeNumber inode, std::uint64_t time) {
 void GivenPages::written(InodeNumber inode, FileOffset offset, std::span<const std::byte> data,
                          bool pinned) {
   if (!pinned && !any()) return;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for_each_page(offset.value, data.size(), [&](const Part& part) {
+    mutex_.assert_held();
     const Key key{inode.value, part.block};
     const auto bytes = data.subspan(part.in_data, part.length);
     if (part.whole()) {
@@ -99,7 +101,7 @@ void GivenPages::zeroed(InodeNumber inode, FileOffset offset, ByteCount length) 
   if (!any()) return;
   const std::uint64_t end =
       length.value > UINT64_MAX - offset.value ? UINT64_MAX : offset.value + length.value;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for (auto it = pages_.lower_bound({inode.value, offset.value / kBlockSize});
        it != pages_.end() && it->first.first == inode.value;) {
     const std::uint64_t begin = it->first.second * kBlockSize;
@@ -126,8 +128,9 @@ std::vector<GivenPages::Piece> GivenPages::changes(InodeNumber inode, FileOffset
       pieces.push_back({from, length});
     }
   };
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for_each_page(offset.value, data.size(), [&](const Part& part) {
+    mutex_.assert_held();
     const auto found = pages_.find({inode.value, part.block});
     if (found == pages_.end()) return add(part.in_data, part.length);
     std::byte* const known = found->second.bytes->data() + part.in_page;

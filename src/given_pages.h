@@ -13,11 +13,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/units.h"
 
 namespace daxfs {
@@ -63,12 +63,11 @@ class GivenPages {
     std::unique_ptr<Bytes> bytes;
   };
   using Pages = absl::btree_map<Key, Page>;
-  // With the mutex held.
-  bool remember(Key key, std::span<const std::byte> data);
-  void recount() { count_ = pages_.size(); }
+  bool remember(Key key, std::span<const std::byte> data) REQUIRES(mutex_);
+  void recount() REQUIRES(mutex_) { count_ = pages_.size(); }
 
-  mutable std::mutex mutex_;
-  Pages pages_;
+  mutable Mutex mutex_;
+  Pages pages_ GUARDED_BY(mutex_);
   std::atomic<std::size_t> count_ = 0;
   std::atomic<std::uint64_t> time_ = 0;
 };

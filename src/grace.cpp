@@ -27,7 +27,7 @@ Grace::~Grace() { stop(); }
 
 void Grace::stop() {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     stopping_ = true;
   }
   attention_.notify_one();
@@ -58,7 +58,7 @@ std::optional<Grace::Awaited> Grace::due(HolderId holder,
 void Grace::begin(HolderId holder, Awaited awaited, Ended ended) {
   gate_.leave(holder);
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     leavers_.push_back({.holder = holder,
                         .awaited = std::move(awaited),
                         .since = std::chrono::steady_clock::now(),
@@ -70,14 +70,14 @@ void Grace::begin(HolderId holder, Awaited awaited, Ended ended) {
 
 std::optional<milliseconds> Grace::left(HolderId holder) const {
   const auto grace = milliseconds(gate_.options().exit_grace_ms);
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   const auto found = std::ranges::find(leavers_, holder, &Leaver::holder);
   if (found == leavers_.end()) return std::nullopt;
   const auto passed = std::chrono::steady_clock::now() - found->since;
   return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(grace - passed));
 }
 
-std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock) {
+std::vector<Grace::Leaver> Grace::take_ended() {
   struct Look {
     HolderId holder;
     Awaited awaited;
@@ -86,17 +86,19 @@ std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock)
   };
   std::vector<Look> looks;
   for (const Leaver& leaver : leavers_) looks.push_back({leaver.holder, leaver.awaited});
-  lock.unlock();
-  // The pages after the processes: what they had submitted was pinned by then.
-  for (Look& look : looks) look.over = std::ranges::all_of(look.awaited, is_gone);
-  const bool at_rest = std::ranges::any_of(looks, &Look::over) && no_page_is_pinned();
-  const PinLocked locked = looks.empty() ? PinLocked() : locks();
-  for (Look& look : looks) {
-    look.over = look.over && at_rest;
-    look.mapped = is_mapped(look.holder, locked);
+  milliseconds grace{};
+  {
+    const MutexUnlock unlocked(mutex_);
+    // The pages after the processes: what they had submitted was pinned by then.
+    for (Look& look : looks) look.over = std::ranges::all_of(look.awaited, is_gone);
+    const bool at_rest = std::ranges::any_of(looks, &Look::over) && no_page_is_pinned();
+    const PinLocked locked = looks.empty() ? PinLocked() : locks();
+    for (Look& look : looks) {
+      look.over = look.over && at_rest;
+      look.mapped = is_mapped(look.holder, locked);
+    }
+    grace = milliseconds(gate_.options().exit_grace_ms);
   }
-  const auto grace = milliseconds(gate_.options().exit_grace_ms);
-  lock.lock();
   const auto now = std::chrono::steady_clock::now();
   const auto stays = [&](const Leaver& leaver) {
     const auto look = std::ranges::find(looks, leaver.holder, &Look::holder);
@@ -110,25 +112,29 @@ std::vector<Grace::Leaver> Grace::take_ended(std::unique_lock<std::mutex>& lock)
   return out;
 }
 
-bool Grace::rest(std::unique_lock<std::mutex>& lock) {
-  const auto called = [this] { return stopping_ || news_; };
-  if (leavers_.empty()) {
-    attention_.wait(lock, called);
-  } else if (!attention_.wait_for(lock, sleep_, called)) {
-    sleep_ = std::min(sleep_ * 2, kLongestSleep);
+bool Grace::rest() {
+  const auto until = std::chrono::steady_clock::now() + sleep_;
+  while (!stopping_ && !news_) {
+    if (leavers_.empty()) {
+      attention_.wait(mutex_);
+    } else if (std::chrono::steady_clock::now() < until) {
+      attention_.wait_until(mutex_, until);
+    } else {
+      sleep_ = std::min(sleep_ * 2, kLongestSleep);
+      break;
+    }
   }
   if (std::exchange(news_, false)) sleep_ = kFirstLook;
   return !stopping_;
 }
 
 void Grace::run() {
-  std::unique_lock lock(mutex_);
-  while (rest(lock)) {
-    std::vector<Leaver> ended = take_ended(lock);
-    lock.unlock();
+  const MutexLock lock(mutex_);
+  while (rest()) {
+    std::vector<Leaver> ended = take_ended();
+    const MutexUnlock unlocked(mutex_);
     for (const Leaver& leaver : ended) leaver.ended(gate_.drop(leaver.holder));
     ended.clear();
-    lock.lock();
   }
 }
 

@@ -15,14 +15,13 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/process_end.h"
 #include "blockmap/pin_records.h"
 #include "lease/gate.h"
@@ -67,18 +66,18 @@ class Grace {
   bool is_mapped(HolderId holder, const PinLocked& locked) const;
   void run();
   // Until it is time to look again, or somebody has come. False: it is to stop.
-  bool rest(std::unique_lock<std::mutex>& lock);
+  bool rest() REQUIRES(mutex_);
   // Takes those out whose time has come. The lock is let go of while /proc is read.
-  std::vector<Leaver> take_ended(std::unique_lock<std::mutex>& lock);
+  std::vector<Leaver> take_ended() REQUIRES(mutex_);
 
   Gate& gate_;
   const Locks locks_;
-  mutable std::mutex mutex_;  // protects what follows; taken before the gate's
-  std::condition_variable attention_;
-  std::vector<Leaver> leavers_;  // only the thread takes some out
-  std::chrono::milliseconds sleep_{};
-  bool news_ = false;  // one has come since the thread last looked
-  bool stopping_ = false;
+  mutable Mutex mutex_;  // taken before the gate's
+  Condition attention_;
+  std::vector<Leaver> leavers_ GUARDED_BY(mutex_);  // only the thread takes some out
+  std::chrono::milliseconds sleep_ GUARDED_BY(mutex_){};
+  bool news_ GUARDED_BY(mutex_) = false;  // one has come since the thread last looked
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

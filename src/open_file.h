@@ -7,9 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 
+#include "base/mutex.h"
 #include "base/process_end.h"
 #include "lease/gate.h"
 #include "src/inode.h"
@@ -20,20 +20,23 @@ namespace daxfs {
 class PinUsers {
  public:
   void add(const ProcessMark& user) {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     for (const ProcessMark& known : users_) {
       if (known.same_process(user)) return;
     }
     // One who cannot be judged stands for all that are too many.
     if (users_.size() <= kMost) users_.push_back(users_.size() < kMost ? user : ProcessMark());
   }
-  // Nobody uses the descriptor any more.
-  std::span<const ProcessMark> all() const { return users_; }
+  // Valid as long as nobody adds one: nobody uses the descriptor any more.
+  std::span<const ProcessMark> all() const {
+    const MutexLock guard(mutex_);
+    return users_;
+  }
 
  private:
   static constexpr std::size_t kMost = 32;
-  std::mutex mutex_;
-  absl::InlinedVector<ProcessMark, 1> users_;
+  mutable Mutex mutex_;
+  absl::InlinedVector<ProcessMark, 1> users_ GUARDED_BY(mutex_);
 };
 
 // A request holds a reference until its handler returns, whatever it has answered before: RELEASE

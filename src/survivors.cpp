@@ -55,7 +55,7 @@ Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked l
     return;
   }
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     std::vector<Process*> dead;
     for (const auto& process : processes_) {
       if (is_dead(*process)) dead.push_back(process.get());
@@ -117,7 +117,7 @@ void Survivors::restore(const SurvivingPin& survivor, const FindInode& find_inod
 }
 
 Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for (const auto& process : processes_) {
     const auto found = process->pins.find(number);
     if (found == process->pins.end()) continue;
@@ -146,7 +146,7 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
 
 std::vector<Survivors::Survivor> Survivors::list() const {
   std::vector<Survivor> out;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for (const auto& process : processes_) {
     if (process->pins.empty()) continue;
     out.push_back(
@@ -156,7 +156,7 @@ std::vector<Survivors::Survivor> Survivors::list() const {
 }
 
 Status Survivors::release(PinId pin) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   for (const auto& process : processes_) {
     if (!process->pins.contains(pin)) continue;
     if (process->pidfd.get() >= 0 || (locked_ && locked_(pin.value))) return fail(EBUSY);
@@ -215,14 +215,14 @@ void Survivors::watch() {
     const int got = epoll_wait(epoll_.get(), &event, 1, waits_for_locks() ? kLookMs : -1);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 || (got > 0 && event.data.ptr == nullptr)) return;
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (got > 0) gone(*static_cast<Process*>(event.data.ptr));
     look_at_locks();
   }
 }
 
 bool Survivors::waits_for_locks() const {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   return std::ranges::any_of(processes_, [](const ProcessRef& process) {
     return process->pidfd.get() < 0 &&
            std::ranges::any_of(process->pins, [](const auto& pin) { return pin.second.locked; });

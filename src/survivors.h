@@ -13,12 +13,12 @@
 
 #include <functional>
 #include <map>
-#include <mutex>
 #include <set>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "blockmap/pin_records.h"
@@ -87,27 +87,26 @@ class Survivors {
   };
   using ProcessRef = std::shared_ptr<Process>;
 
-  void restore(const SurvivingPin& pin, const FindInode& find_inode);
-  Process& process_of(const PinOwner& owner);
+  void restore(const SurvivingPin& pin, const FindInode& find_inode) REQUIRES(mutex_);
+  Process& process_of(const PinOwner& owner) REQUIRES(mutex_);
   void watch();
   // Begins to watch it, if it can be seen to live. Whether it is dead.
-  bool is_dead(Process& process);
+  bool is_dead(Process& process) REQUIRES(mutex_);
   // Whether pins of processes that nobody watches are locked: they have to be looked at in time.
-  bool waits_for_locks() const;
-  // With the lock held:
-  void look_at_locks();
-  void note_locks(Process& process);
-  void gone(Process& process);  // what is not locked ends
-  void end(Process& process, std::span<const PinId> pins);
-  void forget_if_empty(Process& process);
+  bool waits_for_locks() const EXCLUDES(mutex_);
+  void look_at_locks() REQUIRES(mutex_);
+  void note_locks(Process& process) REQUIRES(mutex_);
+  void gone(Process& process) REQUIRES(mutex_);  // what is not locked ends
+  void end(Process& process, std::span<const PinId> pins) REQUIRES(mutex_);
+  void forget_if_empty(Process& process) REQUIRES(mutex_);
 
   Gate& gate_;
   Grace& grace_;
   const PinLocked locked_;
   const WriteUnpinned write_unpinned_;
   std::set<PinId> without_file_;  // does not change after the mount
-  mutable std::mutex mutex_;      // protects processes_; taken before the gate's
-  std::vector<ProcessRef> processes_;
+  mutable Mutex mutex_;           // taken before the gate's
+  std::vector<ProcessRef> processes_ GUARDED_BY(mutex_);
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
   std::thread thread_;

@@ -16,11 +16,11 @@
 #include <cassert>
 #include <cerrno>
 #include <cstdlib>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "blockmap/medium/lost_pages.h"
 
 namespace daxfs {
@@ -144,16 +144,16 @@ class SyncingMedium final : public MappedMedium {
   // In ascending order, with those that are at most `gap` pages apart made one.
   static void join(std::vector<Pages>& pages, std::uint64_t gap);
 
-  std::mutex mutex_;  // protects unsynced_; innermost lock, not held during msync
+  Mutex mutex_;  // an innermost lock, not held during msync
   // A thread's entry goes with its fence. If it ends without one, whoever gets its id next writes a
   // few pages too many.
-  absl::flat_hash_map<std::thread::id, std::vector<Pages>> unsynced_;
+  absl::flat_hash_map<std::thread::id, std::vector<Pages>> unsynced_ GUARDED_BY(mutex_);
   std::atomic<bool> failed_ = false;
 };
 
 void SyncingMedium::touched(PoolOffset to, std::uint64_t length) {
   const Pages now{to.value >> kBlockShift, ((to.value + length - 1) >> kBlockShift) + 1};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Pages>& mine = unsynced_[std::this_thread::get_id()];
   if (!mine.empty() && now.begin <= mine.back().end && mine.back().begin <= now.end) {
     mine.back() = {std::min(mine.back().begin, now.begin), std::max(mine.back().end, now.end)};
@@ -182,7 +182,7 @@ void SyncingMedium::join(std::vector<Pages>& pages, std::uint64_t gap) {
 void SyncingMedium::fence() {
   std::vector<Pages> mine;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto entry = unsynced_.find(std::this_thread::get_id());
     if (entry == unsynced_.end()) return;
     mine = std::move(entry->second);

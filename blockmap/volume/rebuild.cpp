@@ -7,13 +7,14 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
+
+#include "base/mutex.h"
 
 namespace daxfs {
 namespace {
@@ -48,9 +49,13 @@ class Scan {
     work();
   }
 
-  const std::optional<Damage>& damage() const { return damage_; }
+  std::optional<Damage> damage() {
+    const MutexLock lock(mutex_);
+    return damage_;
+  }
   std::span<const std::uint64_t> used() const { return used_; }
   UnfinishedInodes take_unfinished() {
+    const MutexLock lock(mutex_);
     std::ranges::sort(unfinished_.orphans);
     std::ranges::sort(unfinished_.detaches);
     return std::move(unfinished_);
@@ -63,7 +68,7 @@ class Scan {
       const std::uint64_t chunk = next_chunk_.fetch_add(1, std::memory_order_relaxed);
       if (chunk >= chunks_ || !scan_chunk(chunk, mine)) break;
     }
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto append = [](auto& to, const auto& from) {
       to.insert(to.end(), from.begin(), from.end());
     };
@@ -101,7 +106,7 @@ class Scan {
 
   // The damage with the lowest number is reported, whichever thread was faster.
   bool stop(Damage damage) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!damage_ || damage.inode < damage_->inode) damage_ = damage;
     next_chunk_.store(chunks_, std::memory_order_relaxed);
     return false;
@@ -114,10 +119,10 @@ class Scan {
   const std::uint64_t chunks_;
   std::atomic<std::uint64_t> next_chunk_{0};
   std::vector<std::uint64_t>
-      used_;          // bits; the words of a chunk belong to the thread that scans it
-  std::mutex mutex_;  // protects the two below
-  UnfinishedInodes unfinished_;
-  std::optional<Damage> damage_;
+      used_;  // bits; the words of a chunk belong to the thread that scans it
+  Mutex mutex_;
+  UnfinishedInodes unfinished_ GUARDED_BY(mutex_);
+  std::optional<Damage> damage_ GUARDED_BY(mutex_);
 };
 
 bool holds(PoolRange run, PoolBlock block) { return run.start <= block && block < run.end(); }
@@ -170,7 +175,7 @@ Outcome<UnfinishedInodes> rebuild(Medium& medium, Allocator& allocator, InodeTab
   const InodeWalk walk(medium, allocator, data_area);
   Scan scan(medium, inodes, walk, owned);
   scan.run(threads);
-  if (const auto& damage = scan.damage()) {
+  if (const auto damage = scan.damage()) {
     if (damage->doubly_owned) {
       return doubly_owned(*damage->doubly_owned, claimants(medium, inodes, walk, index_runs,
                                                            pins.records, *damage->doubly_owned));
