@@ -146,16 +146,16 @@ def tables_of_files(tree):
                 yield path, named[0][0], f"{name} is not named; give it a row in the table"
 
 
-def house_table(tree):
+def folder_table(tree):
     """The README's table of folders: all of them, and no other."""
     text = tree.files["README.md"]
-    house = text[text.index("## The house"):]
-    listed = set(re.findall(r"^\| \[(\w+)/\]\(", house, re.M))
+    section = text[text.index("## Source tree"):]
+    listed = set(re.findall(r"^\| \[(\w+)/\]\(", section, re.M))
     top = {path.split("/")[0] for path in tree.files if path.endswith((".cpp", ".h", ".md")) and "/" in path}
     for folder in sorted(top - listed):
-        yield "README.md", 1, f"{folder}/ is missing in the table of \"The house\""
+        yield "README.md", 1, f"{folder}/ is missing in the table of \"Source tree\""
     for folder in sorted(listed - top):
-        yield "README.md", 1, f"{folder}/ in the table of \"The house\" is not there"
+        yield "README.md", 1, f"{folder}/ in the table of \"Source tree\" is not there"
 
 
 def includes(tree):
@@ -182,7 +182,7 @@ def includes(tree):
             if allowed is None or included.startswith(folder + "/"):
                 continue
             if not any(fnmatch.fnmatch(included, a) for a in allowed):
-                yield path, number, f"{folder}/ may not include {included}: the arrows run downwards (README.md, The house)"
+                yield path, number, f"{folder}/ may not include {included}: see the drawing in README.md, Source tree"
 
 
 def lengths(tree):
@@ -362,7 +362,7 @@ def promises(tree):
         yield where, 1, f"{name}() is missing here"
 
 
-CHECKS = (tables_of_files, house_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version, promises)
+CHECKS = (tables_of_files, folder_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version, promises)
 
 
 def findings(tree, checks=CHECKS):

@@ -15,7 +15,7 @@ PLANTED = {
     "a new file has no row": (tidy.tables_of_files, "lease/unheard_of.cpp", lambda t: "int x;\n", "lease/README.md"),
     "a new file in a subfolder has no row": (
         tidy.tables_of_files, "blockmap/fsck/unheard_of.h", lambda t: "#pragma once\n", "blockmap/fsck/README.md"),
-    "a folder is missing in the README": (tidy.house_table, "attic/box.h", lambda t: "#pragma once\n", "README.md"),
+    "a folder is missing in the README": (tidy.folder_table, "attic/box.h", lambda t: "#pragma once\n", "README.md"),
     "an upward include": (
         tidy.includes, "blockmap/journal.cpp", lambda t: '#include "lease/gate.h"\n' + t, "blockmap/journal.cpp"),
     "an include past the narrow door": (
@@ -24,7 +24,7 @@ PLANTED = {
         tidy.includes, "blockmap/volume/volume.cpp", lambda t: '#include "blockmap/fsck/fsck.h"\n' + t, "blockmap/volume/volume.cpp"),
     "a structure that knows the volume": (
         tidy.includes, "blockmap/xattr.cpp", lambda t: '#include "blockmap/volume/volume.h"\n' + t, "blockmap/xattr.cpp"),
-    "FUSE outside of its room": (tidy.includes, "src/read.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/read.cpp"),
+    "FUSE outside of its folder": (tidy.includes, "src/read.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/read.cpp"),
     "a file that is too long": (tidy.lengths, "base/clock.h", lambda t: t + "// more\n" * 500, "base/clock.h"),
     "a function that is too long": (
         tidy.lengths, "src/read.cpp", lambda t: t + f"\nvoid endless(int a,\n             int b) {{\n{MANY}\n}}\n", "src/read.cpp"),
