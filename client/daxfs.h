@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * daxfs.h: pins and layout leases on files of a daxfs mount. A pin promises that a range of a file
- * keeps its blocks; a lease is the right to be told before they are taken away.
+ * daxfs.h: pins and layout leases on files of a daxfs mount. A pin promises that no other file gets
+ * the blocks of a range; a lease is the right to be told before they are taken away.
  *
  * A pin or lease belongs to the open file description that took it (its holder) and goes with it at
  * the latest. Everything here is a plain ioctl on a descriptor of a file in the mount; libdaxfs

@@ -44,7 +44,7 @@ def parser():
     result = Parser(
         prog="tools/demo",
         description="Shows what daxfs is for: a holder of file memory, and what each pin_policy does when somebody takes "
-        "that memory away. Makes an emulated pool, mounts it, and leaves nothing behind. Needs root.",
+        "that memory away. Makes an emulated pool, mounts it, and takes both away. Needs root.",
         epilog="Exit status: 0 all was as promised, 1 it was not, or the demo cannot run here, 2 usage.",
     )
     result.add_argument(
