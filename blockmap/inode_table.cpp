@@ -195,14 +195,14 @@ std::uint64_t InodeTable::used() const {
   return used_;
 }
 
-void InodeTable::set_state_flags(std::uint32_t flags, bool count_mount) {
+Status InodeTable::set_state_flags(std::uint32_t flags, bool count_mount) {
   // Committed under the lock: growing rewrites the same record.
   const MutexLock lock(mutex_);
   state_.flags = flags;
   if (count_mount) ++state_.mounts;
   Transaction tx;
   stage_state(tx, state_);
-  journal_.commit(tx);
+  return journal_.commit(tx);
 }
 
 Result<void> InodeTable::grow() {
@@ -217,7 +217,7 @@ Result<void> InodeTable::grow() {
     return added;
   }
   stage_state(tx, grown);
-  journal_.commit(tx);
+  if (const Status committed = journal_.commit(tx); !committed) return committed;
   state_ = grown;
   free_bits_.resize(state_.inode_chunks * kWordsPerChunk, ~0ull);
   capacity_.store(state_.inode_chunks * kChunkInodes, std::memory_order_release);

@@ -65,7 +65,7 @@ class InodeTable {
   Outcome<void> verify(std::vector<PoolRange>& used) const;
 
   // Rewrites flags of the pool state (kStateClean, mounts) through the journal.
-  void set_state_flags(std::uint32_t flags, bool count_mount);
+  [[nodiscard]] Status set_state_flags(std::uint32_t flags, bool count_mount);
 
  private:
   Result<void> grow() REQUIRES(mutex_);

@@ -201,9 +201,10 @@ Journal::Journal(Medium& medium, Geometry geometry)
 
 std::size_t Journal::capacity() const { return geometry_.lane_bytes - sizeof(LaneHeader); }
 
-void Journal::commit(const Transaction& transaction) {
+Status Journal::commit(const Transaction& transaction) {
   // What this change relies on (its data, what was committed before) may be lost already.
-  if (transaction.empty() || medium_.failed()) return;
+  if (medium_.failed()) return fail(EIO);
+  if (transaction.empty()) return {};
   const std::span<const std::byte> records(transaction.log_);
   if (records.size() > capacity()) {
     die(fmt::format(
@@ -229,14 +230,16 @@ void Journal::commit(const Transaction& transaction) {
   const PoolOffset start = lane_start(geometry_, guard.lane());
   medium_.write(start, image);
   medium_.fence();
-  if (medium_.failed()) return;
+  if (medium_.failed()) return fail(EIO);
   apply(medium_, records);
   medium_.fence();
   // A part of it may be lost: the lane alone still has all of it.
-  if (medium_.failed()) return;
+  if (medium_.failed()) return fail(EIO);
   // Past the caches, as the lane was written: a store would have to fetch the line first.
   medium_.write(start, std::as_bytes(std::span(&kEmptyLane, 1)));
   medium_.fence();
+  // Whatever became of these last two: a lane that is played again changes nothing.
+  return {};
 }
 
 Outcome<std::uint32_t> Journal::recover(Medium& medium, Geometry geometry) {

@@ -72,11 +72,12 @@ class Journal {
   // the locks that keep others from committing to the same bytes. Blocks while all lanes are busy
   // (a commit takes microseconds). Thread-safe. A transaction over capacity(), or with a record
   // outside the pool, is a bug in the caller and aborts the process: it could be neither refused
-  // nor split here. On a medium that can fail, ask Medium::failed() before reporting the change as
-  // durable. Once it has failed, nothing is changed in place any more; a change that was being
-  // applied then stays in its lane, and the next mount applies it. Blocks that a lost change was to
-  // take away stay in use: Allocator::free() sees to that.
-  void commit(const Transaction& transaction);
+  // nor split here.
+  // EIO once the medium has failed, for this and all that follow: what the change names may be
+  // lost, or happen at the next mount, and must not be acknowledged. Nothing is changed in place
+  // any more then; a change that was being applied stays in its lane. Blocks that a lost change was
+  // to take away stay in use: Allocator::free() sees to that.
+  [[nodiscard]] Status commit(const Transaction& transaction);
 
   // Before anything else touches the pool: replays what was committed but not applied. Fails (and
   // changes nothing) if a committed record points outside the pool. Returns the replayed count.

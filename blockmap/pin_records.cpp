@@ -252,19 +252,19 @@ Status PinRecords::grow(PinRoom room) {
     if (room == PinRoom::share && spilled_ >= super_.total_blocks / kShare) return fail(ENOMEM);
     return add_spill_block();
   }
-  grow_region();
-  return {};
+  return grow_region();
 }
 
-void PinRecords::grow_region() {
+Status PinRecords::grow_region() {
   const std::uint64_t first = ready_;
   ready_ += std::min(kRegionStep, super_.pin_region_blocks - ready_);
   medium_.zero(offset_of(region_block(first)), bytes(BlockCount(ready_ - first)));
   medium_.fence();
   Transaction tx;
   stage_region_header(tx);
-  journal_.commit(tx);
+  const Status committed = journal_.commit(tx);
   for (std::uint64_t i = first; i < ready_; ++i) insert({.place = region_block(i)});
+  return committed;
 }
 
 Status PinRecords::add_spill_block() {
@@ -284,10 +284,10 @@ Status PinRecords::add_spill_block() {
   ++spilled_;
   Transaction tx;
   stage_region_header(tx);
-  journal_.commit(tx);
+  const Status committed = journal_.commit(tx);
   insert(block);
   reserve_ = true;
-  return {};
+  return committed;
 }
 
 void PinRecords::release_spill_block(Blocks::iterator block) {
@@ -301,7 +301,8 @@ void PinRecords::release_spill_block(Blocks::iterator block) {
     chain_ = gone.next;
     stage_region_header(tx);
   }
-  journal_.commit(tx);
+  // Nobody is told. If it fails, the allocator keeps the block.
+  static_cast<void>(journal_.commit(tx));
   forget(gone.place);
   --spilled_;
   // Nobody else could have made it free.

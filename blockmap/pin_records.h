@@ -144,7 +144,7 @@ class PinRecords {
   void give_slots(const Slots& slots) REQUIRES(mutex_);
   void give_slot(PinSlot slot) REQUIRES(mutex_);
   Status grow(PinRoom room) REQUIRES(mutex_);
-  void grow_region() REQUIRES(mutex_);
+  Status grow_region() REQUIRES(mutex_);
   Status add_spill_block() REQUIRES(mutex_);
   void release_spill_block(Blocks::iterator block) REQUIRES(mutex_);
   void release_reserve() REQUIRES(mutex_);

@@ -28,14 +28,6 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
 }
 
-void reply_change(fuse_req_t req, const Status& status) { reply(req, if_durable(req, status)); }
-
-Result<Entry> made_durably(fuse_req_t req, const Result<Entry>& entry) {
-  const auto durable = if_durable(req, entry);
-  if (entry && !durable) fs(req).forget(entry->inode, 1);
-  return durable;
-}
-
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double believe) {
   if (attributes) {
     fuse_reply_attr(req, &*attributes, believe);

@@ -74,20 +74,9 @@ inline OpenFileRef file(const fuse_file_info* info) {
 
 void reply(fuse_req_t req, const Status& status);
 void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe = kForever);
-// For what changes something: success is told only if it is durable, and EIO else.
-void reply_change(fuse_req_t req, const Status& status);
-template <class T>
-Result<T> if_durable(fuse_req_t req, Result<T> changed) {
-  if (!changed) return changed;
-  if (const Status durable = fs(req).durable(); !durable) return std::unexpected(durable.error());
-  return changed;
-}
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes,
                       double believe = kForever);
 fuse_entry_param to_param(const Entry& entry);
-
-// The same for a new name: its lookup reference is given back if it is not durable.
-Result<Entry> made_durably(fuse_req_t req, const Result<Entry>& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
 void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);

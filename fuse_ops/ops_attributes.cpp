@@ -68,9 +68,7 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
   const auto waiting = Waiting::watch(req);
   fs(req).set_attributes({inode}, change, through(change, info), caller(req),
                          waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
-                           fuse_req_t answered = waiting->finish();
-                           reply_attributes(answered, if_durable(answered, changed),
-                                            believe_changed());
+                           reply_attributes(waiting->finish(), changed, believe_changed());
                          });
 }
 
@@ -115,12 +113,12 @@ void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
 void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
               std::size_t size, int flags) {
   if (is_control(inode)) return reply(req, fail(EPERM));
-  reply_change(req, fs(req).set_xattr({inode}, name, {value, size}, flags, caller(req)));
+  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags, caller(req)));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {
   if (is_control(inode)) return reply(req, fail(EPERM));
-  reply_change(req, fs(req).remove_xattr({inode}, name, caller(req)));
+  reply(req, fs(req).remove_xattr({inode}, name, caller(req)));
 }
 
 void statfs(fuse_req_t req, fuse_ino_t) {

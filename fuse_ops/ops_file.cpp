@@ -52,7 +52,7 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
 void append(fuse_req_t req, const OpenFileRef& opened, FileOffset believed,
             std::span<const std::byte> data, bool drop_privileges) {
   Filesystem& filesystem = fs(req);
-  const auto written = if_durable(req, filesystem.append(*opened, believed, data, drop_privileges));
+  const auto written = filesystem.append(*opened, believed, data, drop_privileges);
   if (!written) {
     fuse_reply_err(req, written.error().code);
     return;
@@ -73,9 +73,8 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
   const bool drops = current_write_drops_privileges();
   if (!info->writepage && (info->flags & O_APPEND) != 0)
     return append(req, opened, at, bytes, drops);
-  const auto written =
-      if_durable(req, info->writepage ? fs(req).write_pages(*opened, at, bytes, drops)
-                                      : fs(req).write(*opened, at, bytes, drops));
+  const auto written = info->writepage ? fs(req).write_pages(*opened, at, bytes, drops)
+                                       : fs(req).write(*opened, at, bytes, drops);
   if (!written) {
     fuse_reply_err(req, written.error().code);
     return;
@@ -91,7 +90,7 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
 // Nothing is left to do: the kernel has written dirty pages back before it asks. But it has to ask.
 // It forgets pages that it cannot write because the daemon is gone, without an error, so that an
 // msync or fsync that needs no answer from here would acknowledge them.
-void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { reply_change(req, {}); }
+void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { reply(req, fs(req).durable()); }
 
 void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                fuse_file_info* info) {
@@ -106,16 +105,15 @@ void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t l
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case 0:
-      reply_change(req, fs(req).allocate(*opened, from, count, keep_size, caller(req)));
+      reply(req, fs(req).allocate(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_ZERO_RANGE:
-      reply_change(req, fs(req).zero_range(*opened, from, count, keep_size, caller(req)));
+      reply(req, fs(req).zero_range(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_PUNCH_HOLE: {
       const auto waiting = Waiting::watch(req);
-      fs(req).punch_hole(
-          *opened, from, count, caller(req), waiting->cancellation(),
-          [waiting](const Status& status) { reply_change(waiting->finish(), status); });
+      fs(req).punch_hole(*opened, from, count, caller(req), waiting->cancellation(),
+                         [waiting](const Status& status) { reply(waiting->finish(), status); });
       return;
     }
     default:

@@ -39,13 +39,12 @@ void pin(fuse_req_t req, daxfs_pin_args args, OpenFile& opened) {
   fs(req).pin(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags}, caller(req),
               waiting->cancellation(), [waiting, args](const Result<PinId>& pinned) {
                 fuse_req_t answered = waiting->finish();
-                const auto durable = if_durable(answered, pinned);
-                if (!durable) {
-                  fuse_reply_err(answered, durable.error().code);
+                if (!pinned) {
+                  fuse_reply_err(answered, pinned.error().code);
                   return;
                 }
                 daxfs_pin_args out = args;
-                out.pin_id = durable->value;
+                out.pin_id = pinned->value;
                 answer(answered, out);
               });
 }

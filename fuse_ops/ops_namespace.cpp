@@ -29,17 +29,17 @@ void forget_multi(fuse_req_t req, std::size_t count, fuse_forget_data* forgets) 
 
 void mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev_t rdev) {
   if (refuse_control(req, parent, name)) return;
-  reply_entry(req, made_durably(req, fs(req).make_node({parent}, name, mode, rdev, caller(req))));
+  reply_entry(req, fs(req).make_node({parent}, name, mode, rdev, caller(req)));
 }
 
 void mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) {
   if (refuse_control(req, parent, name)) return;
-  reply_entry(req, made_durably(req, fs(req).make_directory({parent}, name, mode, caller(req))));
+  reply_entry(req, fs(req).make_directory({parent}, name, mode, caller(req)));
 }
 
 void symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const char* name) {
   if (refuse_control(req, parent, name)) return;
-  reply_entry(req, made_durably(req, fs(req).make_symlink({parent}, name, target, caller(req))));
+  reply_entry(req, fs(req).make_symlink({parent}, name, target, caller(req)));
 }
 
 void readlink(fuse_req_t req, fuse_ino_t inode) {
@@ -56,17 +56,17 @@ void link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char* name)
   if (refuse_control(req, parent, name)) return;
   // The kernel takes over what stands in this answer even if it has heard of newer attributes (a
   // pin that has made the file longer) meanwhile. So it is to ask again.
-  reply_entry(req, made_durably(req, fs(req).link({inode}, {parent}, name)), 0);
+  reply_entry(req, fs(req).link({inode}, {parent}, name), 0);
 }
 
 void unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
   if (refuse_control(req, parent, name)) return;
-  reply_change(req, fs(req).unlink({parent}, name));
+  reply(req, fs(req).unlink({parent}, name));
 }
 
 void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
   if (refuse_control(req, parent, name)) return;
-  reply_change(req, fs(req).remove_directory({parent}, name));
+  reply(req, fs(req).remove_directory({parent}, name));
 }
 
 void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
@@ -75,19 +75,18 @@ void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_
   const Filesystem::Renaming renaming{{parent}, name, {new_parent}, new_name, flags};
   const auto renamed = fs(req).rename_without_gate(renaming);
   if (!renamed || *renamed) {
-    reply_change(req, renamed ? Status() : std::unexpected(renamed.error()));
+    reply(req, renamed ? Status() : std::unexpected(renamed.error()));
     return;
   }
   const auto waiting = Waiting::watch(req);
   fs(req).rename(renaming, caller(req), waiting->cancellation(),
-                 [waiting](const Status& status) { reply_change(waiting->finish(), status); });
+                 [waiting](const Status& status) { reply(waiting->finish(), status); });
 }
 
 void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
             fuse_file_info* info) {
   if (refuse_control(req, parent, name)) return;
-  const auto entry = made_durably(
-      req, fs(req).make_node({parent}, name, S_IFREG | (mode & 07777), 0, caller(req)));
+  const auto entry = fs(req).make_node({parent}, name, S_IFREG | (mode & 07777), 0, caller(req));
   if (!entry) {
     fuse_reply_err(req, entry.error().code);
     return;

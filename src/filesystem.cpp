@@ -146,6 +146,10 @@ Status Filesystem::durable() const {
   return fail(EIO);
 }
 
+Status Filesystem::commit(const Transaction& tx) {
+  return acknowledge(volume_.journal().commit(tx));
+}
+
 std::string Filesystem::why_stopped() const {
   if (volume_.medium().failed()) return volume_.medium().failure();
   if (MemoryReserve::used()) return "the daemon has run out of memory";

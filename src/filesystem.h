@@ -108,7 +108,7 @@ class Filesystem {
   void set_request_limit(std::chrono::seconds limit);
 
   // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
-  // may be acknowledged any more. The first to ask logs why.
+  // is acknowledged any more, by any operation that changes something. The first to ask logs why.
   Status durable() const;
   // Why nothing is changed any more, as the end of a sentence that names the pool; "" otherwise.
   std::string why_stopped() const;
@@ -321,7 +321,7 @@ class Filesystem {
   void fill_attributes(const Inode& inode, struct stat& out) const;  // shared
   static void sync_times(Inode& inode);       // exclusive: the record's, from the atomics
   void stage(Transaction& tx, Inode& inode);  // exclusive
-  void touch(Inode& inode);         // shared: mtime and ctime, now; fences, so that all is durable
+  void touch(Inode& inode);         // shared: mtime and ctime, now; fences (then ask durable())
   void update_atime(Inode& inode);  // shared
   static bool has_privileges(const Inode& inode);  // set-user-id bits that would go; shared
   static void drop_setid_bits(Inode& inode);       // exclusive; caller stages
@@ -343,6 +343,13 @@ class Filesystem {
                                 const Inode& parent, const Caller& caller);
   Status writable() const;  // EROFS on a read-only mount, EIO when stopped
   void say_stopped(std::string_view way_out) const;
+  // What may be told of a change: what its commits said. The first one that failed logs why.
+  template <class T>
+  [[nodiscard]] Result<T> acknowledge(Result<T> changed) const {
+    if (!changed) static_cast<void>(durable());
+    return changed;
+  }
+  [[nodiscard]] Status commit(const Transaction& tx);
 
   // policy.cpp
   // The policy that the file has for itself. Lock held exclusively.
@@ -417,7 +424,7 @@ class Filesystem {
   // allocate() and zero_range(); takes the lock itself.
   Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero,
                     uid_t uid);
-  void grow_to(Inode& inode, std::uint64_t size);  // commits size (if larger) and times
+  [[nodiscard]] Status grow_to(Inode& inode, std::uint64_t size);  // commits size and times
 
   // Exclusive: the file is longer now, or shorter, and the kernel may not know.
   static void note_growth(Inode& inode, std::uint64_t from);

@@ -152,7 +152,8 @@ void Filesystem::dispose_if_dead(Inode& inode) {
   if (!is_dead(inode)) return;
   Transaction tx;
   const Remains remains = dispose(tx, inode);
-  volume_.journal().commit(tx);
+  // Nobody is told: the name that led here was acknowledged as gone before.
+  static_cast<void>(commit(tx));
   give_back(remains);
 }
 
@@ -164,7 +165,8 @@ void Filesystem::last_reference(Inode& inode) {
 
 Result<InodeNumber> Filesystem::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                           const Inode& parent, const Caller& caller) {
-  const auto number = volume_.inodes().allocate();
+  // It may have had to make room for it on the medium.
+  const auto number = acknowledge(volume_.inodes().allocate());
   if (!number) return number;
   const std::int64_t now = file_time_now();
   const bool inherit_group = (parent.record.mode & S_ISGID) != 0;

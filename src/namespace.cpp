@@ -116,7 +116,7 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
   if (const Status loaded = load_directory(directory); !loaded)
     return std::unexpected(loaded.error());
 
-  const std::unique_lock guard(directory.lock);
+  std::unique_lock guard(directory.lock);
   if (directory.record.links == 0) return fail(ENOENT);
   if (directory.directory->find(name)) return fail(EEXIST);
   if (S_ISDIR(mode) && directory.record.links >= kMaxLinks) return fail(EMLINK);
@@ -160,9 +160,14 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
   if (S_ISDIR(mode)) directory.record.links += 1;
   stage(tx, directory);
   stage(tx, *inode);
-  volume_.journal().commit(tx);
+  const Status committed = commit(tx);
 
   cache_.set_name_hint(*inode, parent_number, name);
+  if (!committed) {
+    inode_guard.unlock();
+    guard.unlock();
+    return std::unexpected(committed.error());
+  }
   Entry entry{.inode = *number, .generation = record.generation};
   fill_attributes(*inode, entry.attributes);
   cache_.add_lookups(*inode, 1);
@@ -216,8 +221,9 @@ Result<Entry> Filesystem::link(InodeNumber number, InodeNumber parent_number,
     inode.record.links += 1;
     stage(tx, directory);
     stage(tx, inode);
-    volume_.journal().commit(tx);
+    const Status committed = commit(tx);
     cache_.set_name_hint(inode, parent_number, name);
+    if (!committed) return std::unexpected(committed.error());
   }
   return entry_for(inode);
 }
@@ -276,12 +282,12 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   } else {
     stage(tx, *victim);
   }
-  volume_.journal().commit(tx);
+  const Status committed = commit(tx);
   cache_.clear_name_hint(*victim, parent_number, name);
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
   parent_guard.unlock();
   give_back(remains);
-  return {};
+  return committed;
 }
 
 Status Filesystem::read_directory(InodeNumber number, std::uint64_t cookie,

@@ -169,14 +169,15 @@ Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
   volume_.medium().fence();
   // A few at a time, as a transaction holds.
   const std::size_t per_commit = changes_per_commit(volume_.journal(), 4);
+  Status committed;  // the last one counts: none succeeds behind one that failed
   for (std::size_t i = 0; i < unwritten.size(); ++i) {
     map.mark_written(tx, unwritten[i]);
     if ((i + 1) % per_commit != 0 && i + 1 < unwritten.size()) continue;
     stage(tx, inode);
-    volume_.journal().commit(tx);
+    committed = commit(tx);
     tx.clear();
   }
-  return {};
+  return committed;
 }
 
 // A pin that is asked for, until it is answered.
@@ -216,6 +217,8 @@ Result<std::optional<PinId>> Filesystem::pin_once(const PinAsk& ask, const Ticke
 
   // Called with the lock held, shared or exclusive, and all blocks there.
   const auto take = [&]() -> Result<std::optional<PinId>> {
+    // A short-term pin writes nothing that could fail.
+    if (const Status ok = durable(); !ok) return std::unexpected(ok.error());
     const std::vector<PoolRange> physical = inode.extents->physical(blocks);
     request.blocks = physical;
     if (request.write) inode.write_pins += 1;
@@ -257,9 +260,11 @@ Result<std::optional<PinId>> Filesystem::pin_once(const PinAsk& ask, const Ticke
     return std::unexpected(ready.error());
   const bool dropped = drops_privileges() && drop_privileges_unasked(inode);
   if (grows || dropped) {
-    if (dropped || end > inode.record.size) grow_to(inode, grows ? end : 0);
+    const bool to_commit = dropped || end > inode.record.size;
+    const Status committed = to_commit ? grow_to(inode, grows ? end : 0) : Status();
     if (grows) note_growth(inode, before);
     if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
+    if (!committed) return std::unexpected(committed.error());
   }
   return take();
 }
@@ -347,7 +352,7 @@ Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest&
     return {};
   }
   const auto since = std::chrono::system_clock::now().time_since_epoch();
-  const auto slot = volume_.pin_records().add(
+  const auto slot = acknowledge(volume_.pin_records().add(
       {.owner = processes_.owner(request.requester.process, request.requester.uid),
        .inode = request.inode,
        .generation = file.inode->record.generation,
@@ -356,7 +361,7 @@ Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest&
        .write = request.write,
        .since_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count(),
        .pin_id = pin.value},
-      request.blocks, is_trusted({.uid = request.requester.uid}) ? PinRoom::all : PinRoom::share);
+      request.blocks, is_trusted({.uid = request.requester.uid}) ? PinRoom::all : PinRoom::share));
   if (!slot) return std::unexpected(slot.error());
   gate_.record_pin(file.holder, pin, slot->position);
   return {};

@@ -227,11 +227,12 @@ Result<Verdict> Filesystem::commit_rename(const Renaming& renaming, RenamePlan& 
   } else if (target != nullptr) {
     stage(tx, *target);
   }
-  volume_.journal().commit(tx);
+  const Status committed = commit(tx);
 
   if (target != nullptr) cache_.clear_name_hint(*target, renaming.new_parent, renaming.new_name);
   cache_.set_name_hint(source, renaming.new_parent, renaming.new_name);
   if (exchange) cache_.set_name_hint(*target, renaming.parent, renaming.name);
+  if (!committed) return std::unexpected(committed.error());
   return Verdict::proceed;
 }
 

@@ -57,6 +57,11 @@ Status check_range(FileOffset offset, ByteCount length) {
   return {};
 }
 
+Result<Verdict> proceed_if(const Status& committed) {
+  if (!committed) return std::unexpected(committed.error());
+  return Verdict::proceed;
+}
+
 }  // namespace
 
 void Filesystem::zero_in_place(Inode& inode, FileOffset offset, ByteCount length) {
@@ -86,14 +91,14 @@ void Filesystem::zero_behind_end(Inode& inode, std::uint64_t size) {
   zero_in_place(inode, FileOffset(old), ByteCount(size - old));
 }
 
-void Filesystem::grow_to(Inode& inode, std::uint64_t size) {
+Status Filesystem::grow_to(Inode& inode, std::uint64_t size) {
   zero_behind_end(inode, size);
   volume_.medium().fence();
   inode.record.size = std::max(inode.record.size, size);
   inode.mtime = inode.ctime = file_time_now();
   Transaction tx;
   stage(tx, inode);
-  volume_.journal().commit(tx);
+  return commit(tx);
 }
 
 Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
@@ -117,14 +122,15 @@ Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
   if (const Status ready =
           prepare_detach(volume_, inode.number, inode.record, *inode.extents, range);
       !ready) {
-    return std::unexpected(ready.error());
+    return proceed_if(acknowledge(ready));
   }
   prepare();
   sync_times(inode);
   std::vector<PoolRange> removed;
-  detach_extents(volume_, inode.number, inode.record, *inode.extents, range, removed);
+  const Status committed =
+      detach_extents(volume_, inode.number, inode.record, *inode.extents, range, removed);
   gate_.detached(ticket, removed);
-  return Verdict::proceed;
+  return proceed_if(acknowledge(committed));
 }
 
 void Filesystem::apply(Inode& inode, const AttributeChange& change, std::int64_t now) {
@@ -152,8 +158,7 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
     apply(inode, change, now);
     Transaction tx;
     stage(tx, inode);
-    volume_.journal().commit(tx);
-    return Verdict::proceed;
+    return proceed_if(commit(tx));
   }
 
   const std::uint64_t size = *change.size;
@@ -180,8 +185,7 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
   finish();
   Transaction tx;
   stage(tx, inode);
-  volume_.journal().commit(tx);
-  return Verdict::proceed;
+  return proceed_if(commit(tx));
 }
 
 void Filesystem::set_attributes(InodeNumber number, const AttributeChange& change,
@@ -254,8 +258,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
   finish();
   Transaction tx;
   stage(tx, inode);
-  volume_.journal().commit(tx);
-  return Verdict::proceed;
+  return proceed_if(commit(tx));
 }
 
 void Filesystem::punch_hole(OpenFile& file, FileOffset offset, ByteCount length,
@@ -316,6 +319,7 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
   std::size_t in_transaction = 0;
   std::size_t hole = 0;
   std::size_t run = 0;
+  Status committed;  // the last one counts: none succeeds behind one that failed
   while (hole < holes.size()) {
     const BlockCount count = std::min(holes[hole].count, blocks[run].count);
     inode.extents->insert(tx, {.file = holes[hole].start,
@@ -337,11 +341,11 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
       inode.mtime.store(inode.ctime);
     }
     stage(tx, inode);
-    volume_.journal().commit(tx);
+    committed = commit(tx);
     tx.clear();
     in_transaction = 0;
   }
-  return {};
+  return committed;
 }
 
 Status Filesystem::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
@@ -374,7 +378,7 @@ Status Filesystem::fill_range(OpenFile& file, FileOffset offset, ByteCount lengt
     given_.zeroed(inode.number, offset, length);
   }
   const bool dropped = uid != 0 && drop_privileges_unasked(inode);
-  if (zero || dropped || end > inode.record.size) grow_to(inode, end);
+  if (zero || dropped || end > inode.record.size) return grow_to(inode, end);
   return {};
 }
 

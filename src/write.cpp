@@ -49,6 +49,8 @@ Result<std::size_t> Filesystem::write_pages(OpenFile& file, FileOffset offset,
     if (!written) return written;
     if (*written < piece.length) return piece.from + *written;
   }
+  // There may have been nothing to write.
+  if (const Status ok = durable(); !ok) return std::unexpected(ok.error());
   return data.size();
 }
 
@@ -107,6 +109,8 @@ Result<std::size_t> Filesystem::write_bytes(OpenFile& file, FileOffset offset,
     }
     done += *written;
   }
+  // What was written in place has had a fence, and no commit.
+  if (const Status ok = durable(); !ok) return std::unexpected(ok.error());
   return done;
 }
 
@@ -227,7 +231,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
     medium.fence();
     map.mark_written(tx, piece);
     stage(tx, inode);
-    volume_.journal().commit(tx);
+    if (const Status committed = commit(tx); !committed) return std::unexpected(committed.error());
     return 0;
   }
 
@@ -273,8 +277,9 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
   if (drop_privileges) drop_privileges_unasked(inode);
   inode.mtime = inode.ctime = file_time_now();
   stage(tx, inode);
-  volume_.journal().commit(tx);
+  const Status committed = commit(tx);
   give_back(next);
+  if (!committed) return std::unexpected(committed.error());
   return end - offset.value;
 }
 

@@ -73,10 +73,10 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
   inode.ctime = file_time_now();
   Transaction tx;
   stage(tx, inode);
-  volume_.journal().commit(tx);
+  const Status committed = commit(tx);
   policy_xattr_changed(inode, name);
   for (const PoolRange& range : released) (void)volume_.allocator().free(range);
-  return {};
+  return committed;
 }
 
 Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::string_view value,

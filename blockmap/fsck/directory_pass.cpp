@@ -63,7 +63,7 @@ class DirectoryCheck {
       record.blocks = map.mapped().value;
       record.size = last ? offset_of(last->end()).value : 0;
       context_.inodes->stage(tx, inode_, record);
-      context_.journal->commit(tx);
+      context_.commit(tx);
     }
   }
 

@@ -57,7 +57,7 @@ class OpenDirectory {
     } else {
       context_.inodes->stage(tx, child, record);
     }
-    context_.journal->commit(tx);
+    context_.commit(tx);
     return true;
   }
 

@@ -127,7 +127,7 @@ class SharedBlocks {
     Transaction tx;
     c.record.blocks = c.map.mapped().value;
     context_.inodes->stage(tx, c.inode, c.record);
-    context_.journal->commit(tx);
+    context_.commit(tx);
   }
 
   static bool is_in(const BlockBitmap& marks, PoolRange run) {
@@ -163,7 +163,7 @@ class SharedBlocks {
         seal(before, kHeader);
         Transaction tx;
         tx.write(offset_of(chain[i - 1]), std::as_bytes(std::span(&before, 1)).first(kHeader));
-        context_.journal->commit(tx);
+        context_.commit(tx);
       }
       return;
     }
@@ -307,7 +307,7 @@ class SharedBlocks {
       at = c.map.remove(tx, {at, range.end() - at}, 1, removed);
       c.record.blocks = c.map.mapped().value;
       context_.inodes->stage(tx, c.inode, c.record);
-      context_.journal->commit(tx);
+      context_.commit(tx);
       tx.clear();
     }
   }
@@ -354,7 +354,7 @@ class SharedBlocks {
     }
     c.record.blocks = c.map.mapped().value;
     context_.inodes->stage(tx, c.inode, c.record);
-    context_.journal->commit(tx);
+    context_.commit(tx);
     return true;
   }
 

@@ -47,19 +47,19 @@ Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& reco
   if (const auto reserved = map.reserve(tx, record, 1); !reserved) return reserved;
   if (record.extent_block == chain && tx.empty()) return {};
   volume.inodes().stage(tx, inode, record);
-  volume.journal().commit(tx);
-  return {};
+  return volume.journal().commit(tx);
 }
 
-void detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
-                    FileRange range, std::vector<PoolRange>& removed) {
+Status detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
+                      FileRange range, std::vector<PoolRange>& removed) {
+  Status committed;  // the last one counts: none succeeds behind one that failed
   const std::size_t batch = batch_size(volume.journal());
   Transaction tx;
   if (has_more_than(batch, map, range)) {
     record.detach_begin = range.start.value;
     record.detach_end = range.end().value;
     volume.inodes().stage(tx, inode, record);
-    volume.journal().commit(tx);
+    committed = volume.journal().commit(tx);
   }
   std::vector<PoolRange> chain;
   FileBlock at = range.start;
@@ -73,9 +73,10 @@ void detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record
       if (map.size() == 0) map.release_chain(record, chain);
     }
     volume.inodes().stage(tx, inode, record);
-    volume.journal().commit(tx);
+    committed = volume.journal().commit(tx);
   } while (at < range.end());
   free_metadata(volume, chain);
+  return committed;
 }
 
 InodeRemains stage_end(Transaction& tx, Volume& volume, InodeNumber inode,
@@ -87,15 +88,16 @@ InodeRemains stage_end(Transaction& tx, Volume& volume, InodeNumber inode,
   return remains;
 }
 
-void free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record, ExtentMap& map,
-                std::vector<PoolRange>& removed) {
+Status free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record,
+                  ExtentMap& map, std::vector<PoolRange>& removed) {
   Transaction tx;
   const InodeRemains remains = stage_end(tx, volume, inode, record, map);
-  volume.journal().commit(tx);
+  const Status committed = volume.journal().commit(tx);
   map = ExtentMap(volume.medium(), volume.allocator(), inode, volume.inodes().slot(inode));
   removed.insert(removed.end(), remains.data.begin(), remains.data.end());
   free_metadata(volume, remains.metadata);
   volume.inodes().release(inode);
+  return committed;
 }
 
 }  // namespace daxfs

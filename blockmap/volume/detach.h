@@ -23,7 +23,7 @@ inline constexpr FileRange to_end(FileBlock at) { return {at, FileBlock(pmem::kD
 // Makes sure that detach_extents() of this range cannot fail: a range within one extent leaves two
 // pieces, and the second needs a record. Commits `record` by itself if that took a new extent
 // block; so it has to be the record as it is on the medium, not yet the one that is to be. Holds as
-// long as the inode's lock is held. ENOSPC changes nothing.
+// long as the inode's lock is held. ENOSPC changes nothing; EIO as from Journal::commit().
 Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
                       FileRange range);
 
@@ -31,9 +31,11 @@ Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& reco
 // extent_block and the detach intent are kept here. Atomic with respect to a crash: if it takes
 // several transactions, the first one commits the record with the range as an intent, which the
 // next mount finishes. The pool blocks are appended to `removed`. Precondition: prepare_detach()
-// succeeded, under the same hold of the lock.
-void detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record, ExtentMap& map,
-                    FileRange range, std::vector<PoolRange>& removed);
+// succeeded, under the same hold of the lock. EIO as from Journal::commit(); the map has changed
+// all the same.
+[[nodiscard]] Status detach_extents(Volume& volume, InodeNumber inode, pmem::InodeRecord& record,
+                                    ExtentMap& map, FileRange range,
+                                    std::vector<PoolRange>& removed);
 
 // What an inode leaves behind.
 struct InodeRemains {
@@ -50,8 +52,9 @@ InodeRemains stage_end(Transaction& tx, Volume& volume, InodeNumber inode,
 void free_metadata(Volume& volume, std::span<const PoolRange> ranges);
 
 // Frees an inode with all that it owns, in a transaction of its own. Its data blocks are appended
-// to `removed`; the number may be handed out again on return. The map is empty afterwards.
-void free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record, ExtentMap& map,
-                std::vector<PoolRange>& removed);
+// to `removed`; the number may be handed out again on return. The map is empty afterwards. EIO as
+// from Journal::commit().
+[[nodiscard]] Status free_inode(Volume& volume, InodeNumber inode, const pmem::InodeRecord& record,
+                                ExtentMap& map, std::vector<PoolRange>& removed);
 
 }  // namespace daxfs

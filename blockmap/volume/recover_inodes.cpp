@@ -19,16 +19,18 @@ Outcome<void> finish(Volume& volume, InodeNumber inode, bool orphan, PinnedSpace
   if (!map) return failed(map.error(), "its extents are damaged");
 
   std::vector<PoolRange> removed;
+  Status committed;
   if (orphan) {
-    free_inode(volume, inode, *record, *map, removed);
+    committed = free_inode(volume, inode, *record, *map, removed);
   } else {
     const FileRange range{FileBlock(record->detach_begin),
                           BlockCount(record->detach_end - record->detach_begin)};
     if (const auto ready = prepare_detach(volume, inode, *record, *map, range); !ready) {
       return failed(ready.error(), "no space to finish an interrupted truncation");
     }
-    detach_extents(volume, inode, *record, *map, range, removed);
+    committed = detach_extents(volume, inode, *record, *map, range, removed);
   }
+  if (!committed) return failed(committed.error(), "cannot be written");
   std::vector<PoolRange> unpinned;
   for (const PoolRange& range : removed) split(range, pins.kept, pins.unowned, unpinned);
   for (const PoolRange& range : unpinned) {

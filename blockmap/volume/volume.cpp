@@ -89,7 +89,9 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const Pin
   }
   if (!read_only_) {
     // Not clean from here on, and that is durable before anything else changes.
-    inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true);
+    if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true)) {
+      return problem(EIO, "pool state: it cannot be written; nothing was changed");
+    }
     pin_records_->settle();
     if (auto recovered = recover_inodes(*this, *unfinished, pins); !recovered) return recovered;
     report_.orphans_freed = unfinished->orphans.size();
@@ -130,7 +132,8 @@ PoolRange Volume::data_area() const { return daxfs::data_area(super_); }
 void Volume::close_clean() {
   // What could not be made durable must not be called clean.
   if (read_only_ || medium_.failed()) return;
-  inodes_->set_state_flags(pmem::kStateClean, false);
+  // If it fails, it is not clean, and the next mount says so.
+  static_cast<void>(inodes_->set_state_flags(pmem::kStateClean, false));
 }
 
 }  // namespace daxfs

@@ -36,7 +36,7 @@ struct Fixture {
   }
   void detach(FileRange range) {
     REQUIRE(prepare_detach(*volume, file.number, file.record, *file.map, range));
-    detach_extents(*volume, file.number, file.record, *file.map, range, removed);
+    REQUIRE(detach_extents(*volume, file.number, file.record, *file.map, range, removed));
   }
   std::uint64_t free_blocks() const { return volume->allocator().free_blocks().value; }
   std::uint64_t removed_blocks() const {
@@ -219,7 +219,7 @@ TEST_CASE_METHOD(Fixture, "freeing an inode gives everything back in one step") 
 
   std::vector<std::unique_ptr<FenceMedium>> crashes;
   medium->on_fence = [&] { crashes.push_back(copy_of(*medium)); };
-  free_inode(*volume, file.number, file.record, *file.map, removed);
+  REQUIRE(free_inode(*volume, file.number, file.record, *file.map, removed));
   medium->on_fence = nullptr;
   CHECK(crashes.size() == 3);
   CHECK(removed_blocks() == kManyExtents);

@@ -38,7 +38,7 @@ struct Fixture {
   }
   void commit(Transaction& tx) {
     volume->inodes().stage(tx, root.number, root.record);
-    volume->journal().commit(tx);
+    REQUIRE(volume->journal().commit(tx));
   }
   // Builds everything that lives in DRAM anew.
   void reload() { root = open_inode(*volume, kRootInode); }

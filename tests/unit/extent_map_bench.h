@@ -45,7 +45,7 @@ struct Bench {
   void commit() {
     seal(record, pmem::kInodeCrcBytes);
     tx.write_object(kSlot, record);
-    journal.commit(tx);
+    static_cast<void>(journal.commit(tx));
     tx.clear();
   }
   void add(const Extent& e) {

@@ -102,7 +102,7 @@ TEST_CASE_METHOD(FsckChunks, "fsck: a forged index does not make a chunk of a fi
   file.record.blocks = extent.count.value;
   file.record.size = content.size();
   volume->inodes().stage(tx, file.number, file.record);
-  volume->journal().commit(tx);
+  REQUIRE(volume->journal().commit(tx));
   volume->close_clean();
 
   const auto state = medium->load<pmem::PoolState>(offset_of(kStateBlock));

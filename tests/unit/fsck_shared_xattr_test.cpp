@@ -53,7 +53,7 @@ struct SharedXattrs : FsckFixture {
     filler.record.blocks = filler.map->mapped().value;
     filler.record.size = offset_of(at).value;
     volume->inodes().stage(tx, filler.number, filler.record);
-    volume->journal().commit(tx);
+    REQUIRE(volume->journal().commit(tx));
     REQUIRE(volume->allocator().free_blocks().value == 0);
   }
 

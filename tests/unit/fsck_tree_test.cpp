@@ -84,7 +84,7 @@ TEST_CASE_METHOD(FsckFixture, "fsck: blocks that two files claim") {
       at += run.count;
       filler.record.blocks = at.value;
       volume->inodes().stage(tx, filler.number, filler.record);
-      volume->journal().commit(tx);
+      REQUIRE(volume->journal().commit(tx));
     }
     forge_extent(witness, 0, [&](auto& r) { r.pool_block = first_block(file).value; });
     const fsck::Report report = run();

@@ -25,7 +25,7 @@ void commit_file(Volume& volume, InodeNumber number) {
   record.generation = volume.inodes().next_generation(number);
   Transaction tx;
   volume.inodes().stage(tx, number, record);
-  volume.journal().commit(tx);
+  REQUIRE(volume.journal().commit(tx));
 }
 
 std::uint64_t allocate_many(InodeTable& inodes, std::uint64_t count) {
@@ -75,7 +75,7 @@ TEST_CASE("an inode record goes to the medium and back, and a freed slot keeps i
   record.atime_ns = -7;
   Transaction tx;
   inodes.stage(tx, number, record);
-  volume->journal().commit(tx);
+  REQUIRE(volume->journal().commit(tx));
   const auto loaded = inodes.load(number);
   REQUIRE(loaded);
   CHECK(std::memcmp(&*loaded, &record, sizeof record) == 0);
@@ -90,7 +90,7 @@ TEST_CASE("an inode record goes to the medium and back, and a freed slot keeps i
 
   tx.clear();
   inodes.stage_free(tx, number, record);
-  volume->journal().commit(tx);
+  REQUIRE(volume->journal().commit(tx));
   inodes.release(number);
   CHECK(inodes.load(number).error().code == ENOENT);
   CHECK(inodes.next_generation(number) == 42);
@@ -106,7 +106,7 @@ TEST_CASE("generations begin differently in each pool, number and mount, and are
       medium->write(offset_of(copy), std::as_bytes(std::span(&super, 1)));
     }
     const auto volume = open_volume(*medium);
-    if (again) volume->inodes().set_state_flags(0, true);
+    if (again) REQUIRE(volume->inodes().set_state_flags(0, true));
     return volume->inodes().next_generation(number);
   };
   const std::set<std::uint32_t> seen{
@@ -122,7 +122,7 @@ TEST_CASE("generations begin differently in each pool, number and mount, and are
   record.generation = UINT32_MAX;
   Transaction tx;
   volume->inodes().stage_free(tx, number, record);
-  volume->journal().commit(tx);
+  REQUIRE(volume->journal().commit(tx));
   CHECK(volume->inodes().next_generation(number) == 1);
 }
 

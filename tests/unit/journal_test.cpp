@@ -90,7 +90,7 @@ TEST_CASE("a commit is applied in order and leaves nothing to replay", "[journal
   Journal journal(medium, kGeometry);
   Transaction tx;
   CHECK(tx.empty());
-  journal.commit(tx);
+  REQUIRE(journal.commit(tx));
 
   const Bytes a(100, std::byte{1});
   const Bytes b(9, std::byte{2});
@@ -98,7 +98,7 @@ TEST_CASE("a commit is applied in order and leaves nothing to replay", "[journal
   tx.write(PoolOffset(50), b);  // later writes win
   tx.write(PoolOffset(7), {});  // nothing
   CHECK(tx.size() == 16 + 104 + 16 + 16);
-  journal.commit(tx);
+  REQUIRE(journal.commit(tx));
   CHECK(*medium.at(PoolOffset(2)) == std::byte{0});
   CHECK(*medium.at(PoolOffset(3)) == std::byte{1});
   CHECK(*medium.at(PoolOffset(50)) == std::byte{2});
@@ -118,7 +118,7 @@ TEST_CASE("a transaction of exactly the capacity fits, one byte more aborts", "[
   const auto commit = [&](std::uint64_t to, std::size_t length) {
     Transaction tx;
     tx.write(PoolOffset(to), Bytes(length, std::byte{7}));
-    journal.commit(tx);
+    REQUIRE(journal.commit(tx));
   };
   commit(0, 1008 - 16);
   CHECK(*medium.at(PoolOffset(991)) == std::byte{7});
@@ -158,8 +158,8 @@ TEST_CASE("at every crash a transaction has happened wholly or not at all", "[jo
     Journal journal(medium, kGeometry);
     for (int i = 0; i < 4; ++i) {
       const bool low = random() % 2 == 0;
-      journal.commit(
-          random_transaction(random, low ? 0 : 3 * kBlockSize, low ? kBlockSize : kPool.value));
+      REQUIRE(journal.commit(
+          random_transaction(random, low ? 0 : 3 * kBlockSize, low ? kBlockSize : kPool.value)));
       states.push_back(contents(medium));
       returned.push_back(medium.calls());
     }
@@ -204,7 +204,7 @@ TEST_CASE("a lane that got only part of a commit replays nothing old", "[journal
     Journal journal(medium, kOne);
     Transaction tx;
     tx.write_object(PoolOffset(0), v);
-    journal.commit(tx);
+    REQUIRE(journal.commit(tx));
   };
   set(1);
   set(2);
@@ -242,7 +242,7 @@ TEST_CASE("threads commit side by side, and a crash cuts each one cleanly", "[jo
       threads.emplace_back([&, t] {
         std::mt19937_64 random(t);
         for (int i = 0; i < 8; ++i) {
-          journal.commit(random_transaction(random, t * kArea, (t + 1) * kArea));
+          static_cast<void>(journal.commit(random_transaction(random, t * kArea, (t + 1) * kArea)));
           logs[t].states.push_back(area(medium, t));
           logs[t].returned.push_back(medium.calls());
         }
@@ -275,7 +275,7 @@ TEST_CASE("many threads share few lanes", "[journal][threads]") {
           Transaction tx;
           tx.write_object(PoolOffset(t * 64), i);
           tx.write_object(PoolOffset(3 * kBlockSize + t * 64), i);
-          journal.commit(tx);
+          static_cast<void>(journal.commit(tx));
         }
       });
     }
@@ -418,12 +418,14 @@ TEST_CASE("on a medium that fails, a commit changes nothing, or leaves all of it
     Journal journal(medium, kGeometry);
     std::mt19937_64 random(7);
     const Transaction tx = random_transaction(random, 0, kBlockSize);
-    journal.commit(tx);
+    // After the second fence it has happened.
+    CHECK(journal.commit(tx) == (healthy < 2 ? Status(fail(EIO)) : Status()));
     CHECK(medium.failed());
     if (healthy == 0) CHECK(contents(medium) == before);
     const Bytes applied = contents(medium);
     // Nothing follows on what may be lost.
-    journal.commit(random_transaction(random, 3 * kBlockSize, 4 * kBlockSize));
+    CHECK(journal.commit(random_transaction(random, 3 * kBlockSize, 4 * kBlockSize)) ==
+          Status(fail(EIO)));
     CHECK(contents(medium) == applied);
 
     // The lane still has it; but where the failure came after all was applied, nothing is left to
@@ -431,7 +433,7 @@ TEST_CASE("on a medium that fails, a commit changes nothing, or leaves all of it
     medium.heal();
     CHECK(recover(medium) == (healthy < 2 ? 1 : 0));
     HeapMedium whole(kPool);
-    Journal(whole, kGeometry).commit(tx);
+    REQUIRE(Journal(whole, kGeometry).commit(tx));
     CHECK(contents(medium) == contents(whole));
   }
 }

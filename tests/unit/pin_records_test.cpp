@@ -449,7 +449,7 @@ TEST_CASE("a block of pin records that somebody else owns is refused, and both a
   Transaction tx;
   REQUIRE(file.map->reserve(tx, file.record, 1));
   file.map->insert(tx, {FileBlock(0), spilled, BlockCount(1), false});
-  volume->journal().commit(tx);
+  REQUIRE(volume->journal().commit(tx));
   const auto again = Volume::open(*medium, "test.pool", true, 1, everybody);
   REQUIRE_FALSE(again);
   CHECK(again.error().text.find("by the pin records and by inode " +

@@ -45,7 +45,7 @@ struct Fixture {
   std::vector<PoolRange> detach(FileRange range) {
     std::vector<PoolRange> removed;
     REQUIRE(prepare_detach(*volume, file.number, file.record, *file.map, range));
-    detach_extents(*volume, file.number, file.record, *file.map, range, removed);
+    REQUIRE(detach_extents(*volume, file.number, file.record, *file.map, range, removed));
     return removed;
   }
   void require_sound() {

@@ -98,7 +98,7 @@ inline OpenInode open_inode(Volume& volume, InodeNumber number) {
 inline void commit_record(Volume& volume, OpenInode& inode) {
   Transaction tx;
   volume.inodes().stage(tx, inode.number, inode.record);
-  volume.journal().commit(tx);
+  static_cast<void>(volume.journal().commit(tx));
 }
 
 inline OpenInode create(Volume& volume, OpenInode& parent, std::string_view name,
@@ -118,7 +118,7 @@ inline OpenInode create(Volume& volume, OpenInode& parent, std::string_view name
   parent.directory->insert(tx, name, *number, entry_type(mode));
   volume.inodes().stage(tx, *number, record);
   volume.inodes().stage(tx, parent.number, parent.record);
-  volume.journal().commit(tx);
+  static_cast<void>(volume.journal().commit(tx));
   return open_inode(volume, *number);
 }
 
@@ -136,7 +136,7 @@ inline void unlink(Volume& volume, OpenInode& parent, std::string_view name, Ope
     volume.inodes().stage(tx, inode->number, inode->record);
   }
   volume.inodes().stage(tx, parent.number, parent.record);
-  volume.journal().commit(tx);
+  static_cast<void>(volume.journal().commit(tx));
   free_ranges(volume, released);
 }
 
@@ -150,7 +150,7 @@ inline void map_blocks(Volume& volume, OpenInode& inode, const std::vector<std::
     inode.map->insert(tx, {FileBlock(block), taken.front().start, BlockCount(1), false});
     inode.record.blocks = inode.map->mapped().value;
     volume.inodes().stage(tx, inode.number, inode.record);
-    volume.journal().commit(tx);
+    static_cast<void>(volume.journal().commit(tx));
   }
 }
 
@@ -169,7 +169,7 @@ struct SmallTree {
     REQUIRE(directory.directory->prepare_insert(tx, directory.record, name.size()));
     directory.directory->insert(tx, name, inode, type);
     volume->inodes().stage(tx, directory.number, directory.record);
-    volume->journal().commit(tx);
+    static_cast<void>(volume->journal().commit(tx));
   }
 };
 

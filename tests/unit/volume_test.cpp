@@ -192,7 +192,7 @@ TEST_CASE("a committed transaction is replayed; a read-only mount refuses instea
     medium->on_fence = [&] {
       if (++fences == 1) crash = copy_of(*medium);
     };
-    volume->journal().commit(tx);
+    REQUIRE(volume->journal().commit(tx));
     medium->on_fence = nullptr;
   }
   REQUIRE(crash);
@@ -263,7 +263,7 @@ TEST_CASE("blocks with two owners are refused, and both are named") {
     Transaction tx;
     REQUIRE(b.map->reserve(tx, b.record, 1));
     b.map->insert(tx, {FileBlock(7), stolen.start + BlockCount(1), BlockCount(1), false});
-    volume->journal().commit(tx);
+    REQUIRE(volume->journal().commit(tx));
     const std::string text = complaint(*medium, true, GENERATE(1u, 4u));
     CHECK(has(text, "block " + std::to_string(stolen.start.value + 1) + " is used twice"));
     CHECK(has(text, "inode " + std::to_string(numbers[0]) + " "));
