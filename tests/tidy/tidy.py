@@ -324,7 +324,7 @@ def prose(tree):
 
 
 def version(tree):
-    """The version is said once; the newest section of the changelog is that version's."""
+    """Code says the version once; the newest section of the changelog is that version's, and the README says it."""
     found = re.search(r"project\(daxfs VERSION ([\d.]+)", tree.files["CMakeLists.txt"])
     if not found:
         yield "CMakeLists.txt", 1, "project(daxfs VERSION ...) is missing"
@@ -332,6 +332,8 @@ def version(tree):
     newest = re.search(r"^## ([\d.]+)", tree.files["CHANGELOG.md"], re.M)
     if not newest or newest[1] != found[1]:
         yield "CHANGELOG.md", 1, f"the newest section is not that of version {found[1]} (CMakeLists.txt)"
+    if f"version {found[1]}" not in tree.files["README.md"]:
+        yield "README.md", 1, f"does not say version {found[1]} (CMakeLists.txt)"
     for path, text in tree.named(".cpp", ".h", ".txt", ".in", ".py"):
         if path == "CMakeLists.txt":
             continue

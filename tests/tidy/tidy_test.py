@@ -52,6 +52,8 @@ PLANTED = {
         tidy.promises, "docs/promises.md", lambda t: t + "\n`pin_policy=shrug`\n", "docs/promises.md"),
     "a changelog that is behind": (
         tidy.version, "CMakeLists.txt", lambda t: t.replace("project(daxfs VERSION ", "project(daxfs VERSION 9."), "CHANGELOG.md"),
+    "a README of another version": (
+        tidy.version, "README.md", lambda t: t.replace("version " + t_version(), "version 9"), "README.md"),
     "the version a second time": (
         tidy.version, "tools/usage.h",
         lambda t: t + 'constexpr auto kVersion = "' + t_version() + '";\n', "tools/usage.h"),
