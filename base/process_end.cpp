@@ -90,6 +90,13 @@ Ending how_ends(const ProcessMark& then) {
   return last && last->reaped == then.reaped ? Ending::goes_on : Ending::in_doubt;
 }
 
+bool is_ending(const ProcessMark& then) {
+  if (then.process <= 0 || then.start_ticks == 0) return true;
+  const std::string directory = directory_of(then.process);
+  const auto stat = read_stat(directory);
+  return !stat || stat->start_ticks != then.start_ticks || all_threads_exit(directory, *stat);
+}
+
 bool is_gone(const ProcessMark& then) {
   if (then.process <= 0 || then.start_ticks == 0) return false;
   const auto stat = read_stat(directory_of(then.process));

@@ -34,6 +34,9 @@ enum class Ending : std::uint8_t {
 // Asked when the last descriptor has been closed.
 Ending how_ends(const ProcessMark& then);
 
+// Whether its exit has begun, or it has ended. True for one that cannot be seen.
+bool is_ending(const ProcessMark& then);
+
 // Whether nothing of the process runs any more. False for one that cannot be seen.
 bool is_gone(const ProcessMark& then);
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <string>
 
 #include "base/process_stat.h"
@@ -107,22 +106,6 @@ PinOwner describe_holder(pid_t process, uid_t uid) {
   const auto boot = boot_id();
   return PinOwner{std::max(process, 0), 0, boot ? *boot : std::array<std::byte, 16>{}, uid,
                   own_pid_namespace()};
-}
-
-bool is_ending(pid_t process, std::chrono::system_clock::time_point last) {
-  if (process <= 0) return true;
-  const auto stat = read_stat("/proc/" + std::to_string(process));
-  if (!stat || stat->exiting) return true;
-  // Another process has the number if it began later. Both clocks are those of this time namespace.
-  timespec boot{};
-  clock_gettime(CLOCK_BOOTTIME, &boot);
-  const auto since_boot =
-      std::chrono::seconds(boot.tv_sec) + std::chrono::nanoseconds(boot.tv_nsec);
-  const auto began = std::chrono::nanoseconds(
-      stat->start_ticks * (1'000'000'000 / static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK))));
-  const auto age = since_boot - began;
-  constexpr auto kTolerance = std::chrono::milliseconds(100);  // the clock may have been set
-  return std::chrono::system_clock::now() - last > age + kTolerance;
 }
 
 bool is_kernel_thread(pid_t process) {

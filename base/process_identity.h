@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -41,10 +40,6 @@ struct Judgement {
 // Whether the very process still lives. It is looked for by its number and its start; in another
 // pid namespace, by who may see all of these: a process of the initial one.
 Judgement judge(const PinOwner& owner);
-
-// Whether the process that did something at `last` is ending (its exit has begun), has ended, or
-// cannot be judged from here (0: a process of another pid namespace). False: it lives and goes on.
-bool is_ending(pid_t process, std::chrono::system_clock::time_point last);
 
 // A thread of the kernel's: nothing interrupts it, and nobody kills it.
 bool is_kernel_thread(pid_t process);

@@ -86,9 +86,8 @@ struct GateHooks {
   std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
   // Whether user_limit applies to this user; with the lock held. Null: to nobody.
   std::function<bool(uid_t)> is_limited = {};
-  // Whether this process, which was there at that time, has ended; with the lock held. Null: none
-  // has.
-  Repeats::HasEnded has_ended = {};
+  // Whether a process that was interrupted has ended since; with the lock held.
+  Repeats::Processes processes = {};
   // By when a detach that waits for long-term pins or leases since then is refused, whatever the
   // policy says; with the lock held. Null: never.
   std::function<SteadyTime(const DetachRequest&, SteadyTime)> latest = {};

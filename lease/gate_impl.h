@@ -47,7 +47,7 @@ struct Gate::Impl {
               mutex.assert_held();
               lift_fence(arrival, fence);
             },
-            hooks.has_ended) {}
+            hooks.processes) {}
 
   const GateHooks hooks;
   std::atomic<Arrival> last_arrival = 0;

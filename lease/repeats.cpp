@@ -22,13 +22,15 @@ void Repeats::forget_old(SteadyTime now) {
 }
 
 bool Repeats::save(const Key& key, const Place& place, SteadyTime now) {
-  const auto since = std::chrono::system_clock::now();
-  if (key.process == 0 || has_ended(key.process, since)) return false;
+  if (key.process == 0) return false;
+  const ProcessMark process =
+      processes_.mark ? processes_.mark(key.process) : ProcessMark{.process = key.process};
+  if (has_ended(process)) return false;
   forget_old(now);
   if (saved_.size() == kMost) forget_oldest();
   if (fences_ == 0) looked_ = now;
   if (place.fence) ++fences_;
-  saved_.push_back({key, place, now + kKept, since});
+  saved_.push_back({key, place, now + kKept, process});
   return true;
 }
 
@@ -43,8 +45,8 @@ std::optional<Repeats::Place> Repeats::take(const Key& key, SteadyTime now) {
   return place;
 }
 
-bool Repeats::has_ended(pid_t process, std::chrono::system_clock::time_point since) const {
-  return has_ended_ && has_ended_(process, since);
+bool Repeats::has_ended(const ProcessMark& process) const {
+  return processes_.has_ended && processes_.has_ended(process);
 }
 
 bool Repeats::give_up(Arrival fence, pid_t asks) {
@@ -53,7 +55,7 @@ bool Repeats::give_up(Arrival fence, pid_t asks) {
     return saved.place.fence && saved.place.arrival == fence;
   });
   if (found == saved_.end()) return false;
-  if (found->key.process != asks && !has_ended(found->key.process, found->since)) return false;
+  if (found->key.process != asks && !has_ended(found->process)) return false;
   lift(*found);
   return true;
 }
@@ -71,7 +73,7 @@ void Repeats::look(SteadyTime now) {
   if (fences_ == 0 || now - looked_ < kLook) return;
   looked_ = now;
   for (Saved& saved : saved_) {
-    if (saved.place.fence && has_ended(saved.key.process, saved.since)) lift(saved);
+    if (saved.place.fence && has_ended(saved.process)) lift(saved);
   }
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/process_end.h"
 #include "lease/fences.h"
 #include "lease/requests.h"
 
@@ -50,15 +51,19 @@ class Repeats {
   };
   // Ends a fence that has been left.
   using Lift = std::function<void(Arrival, const Fences::Fence&)>;
-  // Whether a process that was there at that time has ended.
-  using HasEnded = std::function<bool(pid_t, std::chrono::system_clock::time_point)>;
+  // How a process is now (null: its number says it all), and whether one that was so has ended
+  // (null: none has). What the clock says is of no help: it may be set.
+  struct Processes {
+    std::function<ProcessMark(pid_t)> mark;
+    std::function<bool(const ProcessMark&)> has_ended;
+  };
 
   static constexpr std::chrono::seconds kKept{10};
   static constexpr std::size_t kMost = 1024;  // the oldest are forgotten first
   static constexpr std::chrono::milliseconds kLook{100};
 
-  Repeats(Lift lift, HasEnded has_ended)
-      : lift_(std::move(lift)), has_ended_(std::move(has_ended)) {}
+  Repeats(Lift lift, Processes processes)
+      : lift_(std::move(lift)), processes_(std::move(processes)) {}
 
   // Whether it is remembered, and has the fence from now on: nobody knows who process 0 is, and one
   // that has ended repeats nothing.
@@ -82,15 +87,15 @@ class Repeats {
     Key key;
     Place place;
     SteadyTime until;
-    std::chrono::system_clock::time_point since;
+    ProcessMark process;  // when it was interrupted
   };
   void forget_old(SteadyTime now);
   void forget_oldest();
   void lift(Saved& saved);
-  bool has_ended(pid_t process, std::chrono::system_clock::time_point since) const;
+  bool has_ended(const ProcessMark& process) const;
 
   const Lift lift_;
-  const HasEnded has_ended_;
+  const Processes processes_;
   std::deque<Saved> saved_;  // by age
   std::size_t fences_ = 0;   // how many have one
   SteadyTime looked_{};

@@ -60,7 +60,7 @@ Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
                    if (KernelCache* const kernel = kernel_cache_) kernel->wake_poller(holder);
                  },
              .is_limited = [this](uid_t user) { return !is_trusted({.uid = user}); },
-             .has_ended = is_ending,
+             .processes = {.mark = mark_process, .has_ended = is_ending},
              .latest = [this](const DetachRequest& request,
                               SteadyTime since) { return wait_bounds_.latest(request, since); },
              .events = &events_,

@@ -41,6 +41,11 @@ void skip_here(const std::string& reason) {
   std::abort();
 }
 
+void need_own_machine() {
+  if (std::getenv("DAXFS_TEST_OWN_MACHINE") == nullptr)
+    skip_here("what it changes is others', too, unless DAXFS_TEST_OWN_MACHINE says that it is not");
+}
+
 std::string pool_device() {
   const char* const device = std::getenv("DAXFS_TEST_POOL_DEVICE");
   return device != nullptr ? device : "";

@@ -21,6 +21,10 @@ void need_mounts();
 // Ends the test as skipped, too, but takes its mount down first.
 [[noreturn]] void skip_here(const std::string& reason);
 
+// Ends the test as skipped unless the machine is nobody else's (DAXFS_TEST_OWN_MACHINE): what the
+// test is about to change, such as its clock, is everybody's.
+void need_own_machine();
+
 // The device-DAX node that is to be the pool (DAXFS_TEST_POOL_DEVICE), or "": pools are files then.
 std::string pool_device();
 

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -47,6 +48,23 @@ void trace_shortly(pid_t process) {
   CHECK(WIFSTOPPED(status));
   REQUIRE(ptrace(PTRACE_DETACH, process, nullptr, nullptr) == 0);
 }
+
+// The clock, an hour ahead until the end. Only where it is nobody else's.
+class WrongClock {
+ public:
+  WrongClock() { move(3600); }
+  ~WrongClock() { move(-3600); }
+  WrongClock(const WrongClock&) = delete;
+  WrongClock& operator=(const WrongClock&) = delete;
+
+ private:
+  static void move(time_t seconds) {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    now.tv_sec += seconds;
+    if (clock_settime(CLOCK_REALTIME, &now) != 0) FAIL_CHECK("the clock cannot be set");
+  }
+};
 
 // A cgroup of its own for one process; gone at the end.
 class Freezer {
@@ -152,6 +170,23 @@ TEST_CASE_METHOD(Stopping, "who repeats what was interrupted has its old place")
     CHECK(newer.finish(Seconds(8)) == 0);
     CHECK(waiter.finish() == -SIGKILL);
   }
+}
+
+TEST_CASE_METHOD(Stopping, "what the clock says takes nobody's old place") {
+  need_own_machine();
+  Attempt waiter([this] { return shrink(file, 0); });
+  REQUIRE(waiting_becomes(*this, 1));
+  waiter.signal(SIGSTOP);
+  REQUIRE(waiting_becomes(*this, 0));
+  REQUIRE(eventually([&] { return state_of(waiter.pid()) == 'T'; }));
+  const WrongClock wrong;
+  const UniqueFd fd = open_file(file, O_RDWR);
+  const auto gets_in = [&] {
+    std::uint64_t pin = 0;
+    return daxfs_pin(fd.get(), kBlock, kBlock, DAXFS_PIN_NOWAIT, &pin) == 0;
+  };
+  // Whether such processes have ended is looked at ten times a second.
+  CHECK_FALSE(eventually(gets_in, Seconds(2)));
 }
 
 }  // namespace daxfs::test

@@ -19,9 +19,11 @@ class Clocked {
   explicit Clocked(GateOptions options)
       : gate(options,
              {.free_blocks = [](std::span<const PoolRange>) {},
-              .has_ended = [this](
-                               pid_t process,
-                               std::chrono::system_clock::time_point) { return process == ended; },
+              .processes = {.mark = {},
+                            .has_ended =
+                                [this](const ProcessMark& process) {
+                                  return process.process == ended;
+                                }},
               .now =
                   [this] {
                     return std::chrono::steady_clock::time_point(std::chrono::hours(1'000'000)) +
@@ -293,4 +295,31 @@ TEST_CASE("gate: a kernel that gives up on requests: waits are interrupted befor
   g.gate.end(pin);
   CHECK(g.gate.totals().waiting == 1);
   g.gate.end(fence);
+}
+
+TEST_CASE("gate: a pin that such a kernel has interrupted has its old place when it is repeated") {
+  GateFixture f({.pin_policy = PinPolicy::wait});
+  f.pinned(f.gate.new_holder(), {blocks(10, 1)}, 2);
+  const TicketRef fence = f.begin(1);
+  CHECK(f.judge(fence, {blocks(10, 1)}) == Verdict::parked);
+  f.gate.limit_waits(milliseconds(50));
+  const HolderId holder = f.gate.new_holder();
+  const TicketRef first = f.begin(2);
+  CHECK(parked(f.pin(first, holder, {blocks(10, 1)}, 3)));
+  CHECK(f.woken.next() == 2);
+  CHECK(failed(f.pin(first, holder, {blocks(10, 1)}, 3), EINTR));
+  f.gate.end(first);
+  f.gate.limit_waits(std::chrono::hours(1));
+
+  // A detach comes before the repetition, and fences the range, too.
+  const TicketRef newer = f.begin(3);
+  CHECK(f.judge(newer, {blocks(10, 1)}, 4) == Verdict::parked);
+  const TicketRef again = f.begin(4);
+  CHECK(parked(f.pin(again, holder, {blocks(10, 1)}, 3)));
+  f.gate.end(fence);
+  CHECK(f.woken.next() == 4);
+  CHECK(granted(f.pin(again, holder, {blocks(10, 1)}, 3)));
+  f.gate.end(again);
+  CHECK(f.gate.totals().waiting == 1);
+  f.gate.end(newer);
 }

@@ -45,11 +45,12 @@ GateReplay::Impl::Impl()
                       }
                     },
                 .tell_holder = [this](HolderId holder) { told.push_back(holder); },
-                .has_ended =
-                    [this](pid_t process, std::chrono::system_clock::time_point) {
-                      const std::lock_guard lock(mutex);
-                      return ended.contains(process);
-                    },
+                .processes = {.mark = {},
+                              .has_ended =
+                                  [this](const ProcessMark& process) {
+                                    const std::lock_guard lock(mutex);
+                                    return ended.contains(process.process);
+                                  }},
                 .latest =
                     [](const DetachRequest& request, SteadyTime since) {
                       const bool hurried = request.requester.process == Model::kHurried;

@@ -10,7 +10,7 @@ GateWorld::GateWorld()
     : gate_({.short_timeout_ms = 5},
             {.free_blocks = [this](auto ranges) { give_back(ranges); },
              // Nobody repeats anything, so nothing is kept for that.
-             .has_ended = [](pid_t, auto) { return true; },
+             .processes = {.mark = {}, .has_ended = [](const ProcessMark&) { return true; }},
              .now = [this] { return start_ + std::chrono::milliseconds(elapsed_ms_.load()); }}) {
   for (HolderRef& slot : slots_) {
     slot = std::make_shared<Holder>();

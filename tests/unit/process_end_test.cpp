@@ -71,22 +71,26 @@ TEST_CASE("the last close of a process that is killed is its end") {
   CHECK(mark.start_ticks != 0);
   CHECK(how_ends(mark) == Ending::goes_on);
   CHECK_FALSE(is_gone(mark));
+  CHECK_FALSE(is_ending(mark));
   SECTION("dead") {
     child.end();
     CHECK(how_ends(mark) == Ending::ending);
     CHECK(is_gone(mark));
+    CHECK(is_ending(mark));
   }
   SECTION("and buried") {
     child.end();
     child.reap();
     CHECK(how_ends(mark) == Ending::in_doubt);
     CHECK(is_gone(mark));
+    CHECK(is_ending(mark));
   }
   SECTION("another has its number") {
     ProcessMark former = mark;
     --former.start_ticks;
     CHECK(how_ends(former) == Ending::in_doubt);
     CHECK(is_gone(former));
+    CHECK(is_ending(former));
   }
 }
 
@@ -94,6 +98,7 @@ TEST_CASE("who cannot be seen is in doubt") {
   const ProcessMark nobody = mark_process(0);
   CHECK(how_ends(nobody) == Ending::in_doubt);
   CHECK_FALSE(is_gone(nobody));
+  CHECK(is_ending(nobody));
   CHECK(how_ends(mark_process(1 << 30)) == Ending::in_doubt);
 }
 
@@ -118,9 +123,11 @@ TEST_CASE("a process whose first thread has ended goes on") {
   const ProcessMark mark = mark_process(child.pid());
   CHECK(how_ends(mark) == Ending::goes_on);
   CHECK_FALSE(is_gone(mark));
+  CHECK_FALSE(is_ending(mark));
   child.end();
   CHECK(how_ends(mark) == Ending::ending);
   CHECK(is_gone(mark));
+  CHECK(is_ending(mark));
 }
 
 TEST_CASE("a child that ended may have been the one that closed") {
