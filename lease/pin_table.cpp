@@ -8,7 +8,8 @@ namespace daxfs {
 void PinTable::add(const PinInfo& info, std::span<const PoolRange> blocks) {
   std::unique_ptr<Holder>& holder = holders_[info.holder.value];
   if (!holder) holder = std::make_unique<Holder>();
-  const Source source{info.inode, info.requester.process, info.requester.uid};
+  const Source source{info.inode, info.requester.process, info.requester.uid,
+                      info.requester.start_ticks};
   const auto shared = holder->sources.try_emplace(source, 0).first;
   ++shared->second;
 
@@ -130,7 +131,7 @@ PinInfo PinTable::info(HolderId holder, PinId id, const Pin& pin) {
           .length = pin.length_,
           .kind = pin.kind(),
           .write = pin.write_,
-          .requester = {source.process, source.uid},
+          .requester = {source.process, source.uid, source.start_ticks},
           .since = Time(std::chrono::duration_cast<Time::duration>(since)),
           .record = pin.record_,
           .lease = {}};

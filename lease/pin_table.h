@@ -34,6 +34,7 @@ class PinTable {
     InodeNumber inode;
     pid_t process;
     uid_t uid;
+    std::uint64_t start_ticks;
     auto operator<=>(const Source&) const = default;
   };
   using Sources = std::map<Source, std::uint64_t>;  // how many pins share it

@@ -34,6 +34,8 @@ struct LeaseId {
 struct Requester {
   pid_t process = 0;  // the thread group, not the thread
   uid_t uid = 0;
+  // As ProcessMark: tells it from a later one with the same number. 0: that cannot be told.
+  std::uint64_t start_ticks = 0;
 };
 
 enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };

@@ -287,8 +287,12 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
   if (const Status loaded = load_extents(inode); !loaded)
     return done(std::unexpected(loaded.error()));
 
-  const Requester requester{processes_.process(caller.thread), caller.uid};
-  if (pool_ != nullptr) file.users.add(processes_.identity(requester.process).mark);
+  Requester requester{processes_.process(caller.thread), caller.uid};
+  if (pool_ != nullptr) {
+    const ProcessMark mark = processes_.identity(requester.process).mark;
+    requester.start_ticks = mark.start_ticks;
+    file.users.add(mark);
+  }
   ask_for_pin(std::make_shared<PinAsk>(PinAsk{.file = file.shared_from_this(),
                                               .range = range,
                                               .requester = requester,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <shared_mutex>
 
+#include "blockmap/pin_lock.h"
 #include "client/daxfs.h"
 #include "src/filesystem.h"
 
@@ -50,16 +51,30 @@ void shorten_path(json& object) {
 // A process with a million pins is looked up once, not a million times.
 class CommandNames {
  public:
-  const std::string& of(pid_t process) {
+  const std::string& of(const Requester& requester) {
     static const std::string kUnnamed = "(another pid namespace)";
-    if (process <= 0) return kUnnamed;
-    if (process != last_ || name_.empty()) name_ = command_of(process);
-    last_ = process;
+    if (requester.process <= 0) return kUnnamed;
+    look_at(requester);
     return name_;
+  }
+  // Whether it has ended. Its number may be another's by now.
+  bool is_gone(const Requester& requester) {
+    look_at(requester);
+    return gone_;
   }
 
  private:
-  pid_t last_ = 0;
+  void look_at(const Requester& requester) {
+    if (requester.process == last_.process && requester.start_ticks == last_.start_ticks &&
+        !name_.empty())
+      return;
+    last_ = {.process = requester.process, .start_ticks = requester.start_ticks};
+    gone_ = daxfs::is_gone(last_);
+    name_ = gone_ ? "" : command_of(last_.process);
+  }
+
+  ProcessMark last_;
+  bool gone_ = false;
   std::string name_;
 };
 
@@ -100,9 +115,20 @@ class Pages {
   std::string& out_;
 };
 
-bool holds(const std::vector<Survivors::Survivor>& survivors, HolderId holder) {
-  return std::any_of(survivors.begin(), survivors.end(),
-                     [&](const Survivors::Survivor& one) { return one.holder == holder; });
+const Survivors::Survivor* find(const std::vector<Survivors::Survivor>& survivors,
+                                HolderId holder) {
+  const auto found = std::ranges::find(survivors, holder, &Survivors::Survivor::holder);
+  return found == survivors.end() ? nullptr : &*found;
+}
+
+// What keeps a pin whose process does not: somebody else, who maps its blocks by libdaxfs or has
+// its descriptor, such as a forked child. Null: its process does, or only the grace.
+json kept_by(const PinInfo& pin, const Survivors::Survivor* survivor, bool is_gone,
+             const PinLocked& locked) {
+  const bool without_process = survivor != nullptr ? !survivor->lives : is_gone || pin.left;
+  if (!without_process) return nullptr;
+  if (locked && locked(pin.id.value)) return "mapping";
+  return survivor != nullptr || pin.left ? json(nullptr) : json("descriptor");
 }
 
 }  // namespace
@@ -173,6 +199,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
     case DAXFS_QUERY_PINS: {
       const auto survivors = survivors_->list();
       CommandNames commands;
+      const PinLocked locked = pool_ != nullptr ? pin_locks_of(pool_->descriptor()) : PinLocked();
       const auto grace_left = [&](HolderId holder) -> json {
         const auto left = grace_->left(holder);
         return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
@@ -182,6 +209,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
           [](const PinInfo& pin) { return pin.id.value; },
           [&](const PinInfo& pin) -> json {
             if (!is_shown(pin.requester)) return nullptr;
+            const Survivors::Survivor* const survivor = find(survivors, pin.holder);
             return {{"id", pin.id.value},
                     {"inode", pin.inode.value},
                     {"path", survivors_->has_no_file(pin.id) ? "" : path_of(pin.inode)},
@@ -190,11 +218,12 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                     {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
                     {"write", pin.write},
                     {"pid", pin.requester.process},
-                    {"command", commands.of(pin.requester.process)},
+                    {"command", commands.of(pin.requester)},
                     {"uid", pin.requester.uid},
                     {"since", seconds(pin.since)},
                     {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
-                    {"survivor", holds(survivors, pin.holder)},
+                    {"survivor", survivor != nullptr},
+                    {"kept_by", kept_by(pin, survivor, commands.is_gone(pin.requester), locked)},
                     {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
           });
     }
@@ -215,7 +244,7 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
                     {"breaking", breaking.has_value()},
                     {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
                     {"pid", lease.requester.process},
-                    {"command", commands.of(lease.requester.process)},
+                    {"command", commands.of(lease.requester)},
                     {"uid", lease.requester.uid}};
           });
     }

@@ -149,8 +149,8 @@ std::vector<Survivors::Survivor> Survivors::list() const {
   const MutexLock guard(mutex_);
   for (const auto& process : processes_) {
     if (process->pins.empty()) continue;
-    out.push_back(
-        {process->shown, process->holder, process->pins.begin()->first, process->pins.size()});
+    out.push_back({process->shown, process->holder, process->pins.begin()->first,
+                   process->pins.size(), process->pidfd.get() >= 0});
   }
   return out;
 }

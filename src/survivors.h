@@ -65,6 +65,7 @@ class Survivors {
     HolderId holder;
     PinId first;  // of its pins
     std::size_t pins = 0;
+    bool lives = false;  // it is seen to
   };
   std::vector<Survivor> list() const;
   // Whether the file of this pin had gone before the mount: its number may be another file's.

@@ -47,7 +47,7 @@ void take_everything(const Mount& mount) {
 
 TEST_CASE("fsck in another pid namespace keeps what a living holder has pinned") {
   need_namespaces();
-  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  Mount mount({.options = "pin_policy=defer,exit_grace=0"});
   HoldProcess holder(mount.path("f"), 0, kLength, {"--allocate"});
   mount.kill_daemon();
   CHECK(fsck_elsewhere(mount).code <= 1);
@@ -60,7 +60,7 @@ TEST_CASE("fsck in another pid namespace keeps what a living holder has pinned")
 
 TEST_CASE("a forked child that maps a pin outlives its parent and the daemon") {
   need_mounts();
-  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  Mount mount({.options = "pin_policy=defer,exit_grace=0"});
   int pipe_ends[2];
   REQUIRE(pipe(pipe_ends) == 0);
   ReadyChild parent([&] {
@@ -96,9 +96,56 @@ TEST_CASE("a forked child that maps a pin outlives its parent and the daemon") {
   CHECK(eventually([&] { return mount.limbo() == 0; }));
 }
 
+TEST_CASE("what keeps a pin whose process has ended is shown") {
+  need_mounts();
+  Mount mount({.options = "pin_policy=defer,exit_grace=0"});
+  const std::string file = mount.path("f");
+  int pipe_ends[2];
+  REQUIRE(pipe(pipe_ends) == 0);
+  const bool maps = GENERATE(true, false);
+  const auto kept_by = [&] {
+    const Json pins = mount.ctl("pins");
+    return pins.empty() ? Json("nothing") : pins[0]["kept_by"];
+  };
+  ReadyChild parent([&] {
+    const int fd = open(file.c_str(), O_RDWR | O_CREAT, 0600);
+    std::uint64_t pin = 0;
+    if (daxfs_pin(fd, 0, kLength, DAXFS_PIN_WRITE | DAXFS_PIN_ALLOCATE, &pin) != 0) return 1;
+    std::size_t length = 0;
+    if (maps && daxfs_map(fd, pin, &length) == nullptr) return 2;
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(120);  // whatever becomes of the test
+      if (maps) close(fd);
+      for (;;) pause();
+    }
+    return write(pipe_ends[1], &child, sizeof child) == sizeof child ? 0 : 3;
+  });
+  REQUIRE(parent.result() == 0);
+  pid_t child = 0;
+  REQUIRE(read(pipe_ends[0], &child, sizeof child) == sizeof child);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+  CHECK(kept_by() == nullptr);
+  const pid_t named = parent.pid();
+  parent.kill();
+  const std::string keeper = maps ? "mapping" : "descriptor";
+  CHECK(eventually([&] { return kept_by() == keeper; }));
+  CHECK(mount.ctl("pins")[0]["pid"] == named);
+  CHECK(mount.ctl("pins")[0]["command"] == "");
+  CHECK(contains(run({tool("daxfsctl"), "pins", mount.path()}).out, "another's " + keeper));
+  if (maps) {
+    mount.kill_daemon();
+    mount.mount("pin_policy=defer,exit_grace=0");
+    CHECK(kept_by() == keeper);
+  }
+  REQUIRE(::kill(child, SIGKILL) == 0);
+  CHECK(eventually([&] { return mount.ctl("pins").empty(); }));
+}
+
 TEST_CASE("a pin without a mapping is kept elsewhere, and not released while its process lives") {
   need_namespaces();
-  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  Mount mount({.options = "pin_policy=defer,exit_grace=0"});
   // Without a mapping there is no lock: its process alone speaks for it.
   ReadyChild holder([&] {
     const int fd = open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600);
@@ -129,7 +176,7 @@ TEST_CASE("a pin without a mapping is kept elsewhere, and not released while its
 
 TEST_CASE("a survivor's path is not that of another file that has got its number") {
   need_mounts();
-  Mount mount({.size = "64M", .options = "pin_policy=defer,exit_grace=0"});
+  Mount mount({.options = "pin_policy=defer,exit_grace=0"});
   ReadyChild holder([&] {
     const int fd = open(mount.path("f").c_str(), O_RDWR | O_CREAT, 0600);
     std::uint64_t pin = 0;
@@ -164,7 +211,7 @@ TEST_CASE("a survivor's path is not that of another file that has got its number
 
 TEST_CASE("DAXFS_POOL names the pool where the daemon's path leads elsewhere") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const std::string moved = mount.pool() + ".moved";
   if (!pool_device().empty()) skip_here("a device cannot be moved");
   std::filesystem::rename(mount.pool(), moved);

@@ -100,6 +100,22 @@ Outcome<void> show_list(const Mount& mount, std::uint32_t what, bool json,
   return {};
 }
 
+// What is special about a pin, behind its kind.
+std::string state_of(const Json& pin) {
+  std::vector<std::string> words;
+  if (pin.value("grace", Json()).is_number()) {
+    words.push_back(fmt::format("grace, {} s", text_of(pin, "grace")));
+  } else if (text_of(pin, "survivor") == "yes") {
+    words.emplace_back("survivor");
+  }
+  const Json keeper = pin.value("kept_by", Json());
+  if (keeper.is_string()) {
+    words.push_back(
+        fmt::format("its process has ended, another's {} keeps it", keeper.get<std::string>()));
+  }
+  return words.empty() ? "" : fmt::format(" ({})", fmt::join(words, "; "));
+}
+
 }  // namespace
 
 Outcome<void> show_status(const std::string& path, bool json) {
@@ -204,14 +220,9 @@ Outcome<void> show_pins(const std::string& path, bool json) {
                     {"PATH"}},
                    "no pins\n", [](const Json& pin) -> std::vector<std::string> {
                      const bool write = text_of(pin, "write") == "yes";
-                     const std::string grace = text_of(pin, "grace");
-                     const std::string state = pin.value("grace", Json()).is_number()
-                                                   ? fmt::format(" (grace, {} s)", grace)
-                                               : text_of(pin, "survivor") == "yes" ? " (survivor)"
-                                                                                   : "";
                      const std::string kind = text_of(pin, "kind");
                      return {
-                         text_of(pin, "id"),      kind + state,           write ? "write" : "read",
+                         text_of(pin, "id"),      kind + state_of(pin),   write ? "write" : "read",
                          text_of(pin, "offset"),  size_of(pin, "length"), text_of(pin, "pid"),
                          text_of(pin, "command"), text_of(pin, "uid"),    time_of(pin, "since"),
                          text_of(pin, "lease"),   text_of(pin, "inode"),  text_of(pin, "path")};
