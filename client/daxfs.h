@@ -160,7 +160,9 @@ int daxfs_lease(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64
 int daxfs_unlease(int fd, uint64_t lease_id);
 
 /* daxfs_event.type */
-/* give way: unpin and give up or shrink the lease, until `deadline_ns` */
+/* give way: unpin and give up or shrink the lease, until `deadline_ns`. Who reads it late (it was
+ * stopped, or busy) can ask whether a request still waits: DAXFS_QUERY_LEASES with the cursor
+ * lease_id - 1 begins with this lease, and its "breaking" says so */
 #define DAXFS_EVENT_BREAK 1u
 /* nothing to answer: the layout changes (deadline_ns is 0), or the lease was taken away because the
  * time was up */

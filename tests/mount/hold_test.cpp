@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/mount/pin_helpers.h"
+#include "tests/mount/gate_helpers.h"
 #include "tests/unit/catch.h"
 
 using namespace daxfs::test;
@@ -142,9 +142,37 @@ TEST_CASE_METHOD(Impatient, "a stopped holder only holds up who asks until the t
   holder.process().signal(SIGSTOP);
   CHECK(cut() == ETXTBSY);
   holder.process().signal(SIGCONT);
-  CHECK(holder.process().says("break lease="));
-  check_clean(holder.process().finish());
+  // Its news is old: nobody waits any more.
+  CHECK(holder.process().says("the request has ended"));
+  CHECK(pins_and_leases(1, 1));
   CHECK(cut() == 0);
+  check_clean(holder.process().finish());
+}
+
+TEST_CASE_METHOD(Holding, "a holder gives way to who still waits, not to who was interrupted") {
+  HoldProcess holder(file, 0, kLength, {"--lease"});
+  holder.process().signal(SIGSTOP);
+  {
+    Attempt interrupted([this] { return shrink(file, 0); });
+    REQUIRE(waiting_becomes(*this, 1));
+    interrupted.signal(SIGKILL);
+    CHECK(interrupted.finish() == -SIGKILL);
+    REQUIRE(waiting_becomes(*this, 0));
+  }
+  SECTION("nobody") {
+    holder.process().signal(SIGCONT);
+    CHECK(holder.process().says("the request has ended"));
+    CHECK(pins_and_leases(1, 1));
+    check_clean(holder.stop());
+  }
+  SECTION("another one") {
+    Attempt waits([this] { return shrink(file, 0); });
+    REQUIRE(waiting_becomes(*this, 1));
+    holder.process().signal(SIGCONT);
+    CHECK(holder.process().says("gives way"));
+    CHECK(waits.finish() == 0);
+    check_clean(holder.process().finish());
+  }
 }
 
 TEST_CASE_METHOD(Holding, "an exclusive lease refuses others") {

@@ -1,6 +1,11 @@
 #include "tools/hold/lease.h"
 
+#include <sys/ioctl.h>
+
+#include <algorithm>
 #include <cerrno>
+#include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -67,6 +72,17 @@ Outcome<void> Leases::release() {
     if (auto gone = unlease(leases_.begin()->first); !gone) return gone;
   }
   return {};
+}
+
+bool Leases::is_asked_for(std::uint64_t lease) const {
+  daxfs_query_args query = {};
+  query.what = DAXFS_QUERY_LEASES;
+  query.cursor = lease - 1;
+  if (ioctl(file_, DAXFS_IOC_QUERY, &query) != 0) return true;
+  const std::string_view lines(query.text, std::min<std::size_t>(query.length, sizeof query.text));
+  const auto first = nlohmann::json::parse(lines.substr(0, lines.find('\n')), nullptr, false);
+  return !first.is_object() || first.value("id", std::uint64_t{0}) != lease ||
+         first.value("breaking", true);
 }
 
 // ENOENT, for both: it was revoked meanwhile; an event will say so.

@@ -28,6 +28,9 @@ class Leases {
   Outcome<void> give_up(FileRange range);
   Outcome<void> release();
 
+  // Whether a request still waits for it. True where the daemon does not say.
+  bool is_asked_for(std::uint64_t lease) const;
+
   // The daemon has taken it, or has died.
   void revoked(std::uint64_t lease) { leases_.erase(lease); }
   void forget() { leases_.clear(); }

@@ -53,6 +53,18 @@ std::string_view name_of_reason(std::uint32_t reason) {
   }
 }
 
+std::string_view name_of(Report::Answer answer) {
+  switch (answer) {
+    case Report::Answer::gives_way:
+      return "gives way";
+    case Report::Answer::ignores:
+      return "ignored";
+    case Report::Answer::too_late:
+      break;
+  }
+  return "the request has ended, goes on holding";
+}
+
 // "?" for one that has ended, or cannot be seen from here.
 std::string command_of(int process) {
   std::string name;
@@ -92,11 +104,11 @@ void Report::held(const Held& held, HolderTag holder) {
   say(stdout, line);
 }
 
-void Report::told(const daxfs_event& event, bool gives_way) {
+void Report::told(const daxfs_event& event, Answer answer) {
   const std::string command = command_of(event.pid);
   const double left = seconds_until(event.deadline_ns);
   const bool asked = event.type == DAXFS_EVENT_BREAK;
-  const std::string_view action = !asked ? "" : gives_way ? "gives way" : "ignored";
+  const std::string_view action = asked ? name_of(answer) : "";
   if (json_) {
     Json object{{"event", name_of_type(event.type)},
                 {"lease", event.lease_id},

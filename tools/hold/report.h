@@ -34,8 +34,10 @@ class Report {
     std::chrono::duration<double> took;
   };
   void held(const Held& held, HolderTag holder);
+  // What a holder does when it was asked for its range.
+  enum class Answer : std::uint8_t { gives_way, ignores, too_late };
   // A holder of a lease was told something.
-  void told(const daxfs_event& event, bool gives_way);
+  void told(const daxfs_event& event, Answer answer);
   void gave_up(FileRange blocks, std::uint64_t pins, std::uint64_t pins_left);
   void nothing_left();
   // `seen_in` says where the wrong bytes were seen. After a few, further ones are only counted.

@@ -106,14 +106,23 @@ Outcome<void> Round::release() {
 Outcome<void> Round::read_news() {
   daxfs_event event = {};
   while (daxfs_next_event(file_.get(), &event) == 0) {
-    const bool gives_way = event.type == DAXFS_EVENT_BREAK && !options_.ignore_breaks;
-    report_.told(event, gives_way);
+    const Report::Answer answer = answer_to(event);
+    report_.told(event, answer);
     if (event.type == DAXFS_EVENT_REVOKED) leases_.revoked(event.lease_id);
-    if (!gives_way) continue;
+    if (event.type != DAXFS_EVENT_BREAK || answer != Report::Answer::gives_way) continue;
     const FileRange asked = covering(FileOffset(event.offset), ByteCount(event.length));
     if (auto gone = give_way(asked); !gone) return gone;
   }
   return {};
+}
+
+// News can be old: of a holder that was stopped, say. If the request has ended meanwhile, giving
+// way would help nobody. One that comes after this look is told again.
+Report::Answer Round::answer_to(const daxfs_event& event) const {
+  if (options_.ignore_breaks) return Report::Answer::ignores;
+  if (event.type == DAXFS_EVENT_BREAK && !leases_.is_asked_for(event.lease_id))
+    return Report::Answer::too_late;
+  return Report::Answer::gives_way;
 }
 
 Outcome<void> Round::give_way(FileRange asked) {

@@ -49,6 +49,7 @@ class Round {
  private:
   using Clock = Schedule::Clock;
   Outcome<void> read_news();
+  Report::Answer answer_to(const daxfs_event& event) const;
   Outcome<void> give_way(FileRange asked);
   Outcome<void> remember();
   void lose_daemon();
