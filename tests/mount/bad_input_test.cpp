@@ -288,6 +288,32 @@ TEST_CASE("a pool that is mounted is nobody else's") {
   CHECK(read_file(mount.path("f")) == "precious");
 }
 
+TEST_CASE("a pool that is mounted in another mount namespace: who has it, and the way there") {
+  const TempDir dir;
+  const std::string pool = make_pool(dir.path("pool"));
+  const std::string mnt = dir.path("mnt");
+  REQUIRE(mkdir(mnt.c_str(), 0755) == 0);
+  const std::vector<std::string> elsewhere{"/usr/bin/unshare", "--mount", "--propagation",
+                                           "private"};
+  std::vector<std::string> command = elsewhere;
+  command.emplace_back("/bin/true");
+  if (run(command).code != 0) skip_here("mount namespaces cannot be made here");
+  command.back() = tool("daxfs");
+  command.insert(command.end(), {pool, mnt, "-f"});
+  Process daemon(command);
+  REQUIRE(daemon.says(" on " + mnt + ":"));
+  const std::string pid = std::to_string(daemon.pid());  // unshare has become it
+  const auto begin = std::chrono::steady_clock::now();
+  check_refused({tool("fsck.daxfs"), "-n", pool}, 8,
+                "process " + pid + " (daxfs), mounted on " + mnt + " in another mount namespace");
+  check_refused({tool("mkfs.daxfs"), "--force", pool}, 1,
+                "nsenter --target " + pid + " --mount umount " + mnt);
+  CHECK(std::chrono::steady_clock::now() - begin < Seconds(20));
+  CHECK(run({"/usr/bin/nsenter", "--target", pid, "--mount", "umount", mnt}).code == 0);
+  CHECK(daemon.finish(kPatience).code == 0);
+  CHECK(run({tool("fsck.daxfs"), "-n", pool}).code == 0);
+}
+
 TEST_CASE("daxfs-hold says why it cannot hold") {
   Mount mount;
   write_file(mount.path("f"), "short");
