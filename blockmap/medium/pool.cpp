@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -102,6 +103,25 @@ std::uint64_t device_alignment(const struct stat& st) {
   return kUsual;
 }
 
+// Whether the kernel itself has made this node (in devtmpfs, bind mounts of it included), of which
+// there is one for each device. Locks belong to the node: two users of the device by two nodes
+// would never know of each other. Where that cannot be told, it is.
+bool is_the_systems_node(const struct stat& node) {
+  std::ifstream table("/proc/self/mountinfo");
+  bool known = false;
+  // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [MORE...] - TYPE SOURCE OPTIONS
+  for (std::string line; std::getline(table, line);) {
+    unsigned major_number = 0;
+    unsigned minor_number = 0;
+    if (std::sscanf(line.c_str(), "%*s %*s %u:%u", &major_number, &minor_number) != 2 ||
+        ::makedev(major_number, minor_number) != node.st_dev)
+      continue;
+    known = true;
+    if (line.find(" - devtmpfs ") != std::string::npos) return true;
+  }
+  return !known;
+}
+
 // What cannot be a pool, whatever it contains.
 Outcome<void> check_kind(const struct stat& st, const std::string& path) {
   const auto refuse = [&](int code, std::string_view text) {
@@ -111,8 +131,13 @@ Outcome<void> check_kind(const struct stat& st, const std::string& path) {
     case S_IFREG:
       return {};
     case S_IFCHR:
-      if (is_dax_device(st)) return {};
-      return refuse(ENODEV, "is a character device, but not device DAX (/dev/daxX.Y)");
+      if (!is_dax_device(st))
+        return refuse(ENODEV, "is a character device, but not device DAX (/dev/daxX.Y)");
+      if (is_the_systems_node(st)) return {};
+      return refuse(EXDEV,
+                    "is a node of its own (mknod), not the system's, so that two users of the "
+                    "device would not know of each other; use the host's /dev/daxX.Y, in a "
+                    "container by a bind mount of it");
     case S_IFBLK:
       return refuse(ENOTBLK,
                     "is a block device; put a filesystem on it, mount that with -o dax and use a "
