@@ -60,7 +60,7 @@ void append_both_ways(const Mount& mount, int fd, int pinned) {
 
 TEST_CASE("an append goes behind what a pin has added, also where the kernel does not know it") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const int direct = GENERATE(0, O_DIRECT);
   const UniqueFd fd = open_file(mount.path("f"), O_RDWR | O_CREAT | O_APPEND | direct);
   REQUIRE(::write(fd.get(), "hello", 5) == 5);
@@ -71,7 +71,7 @@ TEST_CASE("an append goes behind what a pin has added, also where the kernel doe
 TEST_CASE("a late answer to link(2) does not take a file's length back") {
   need_mounts();
   const LateLinks late;
-  Mount mount({.size = "64M"});
+  Mount mount;
   const UniqueFd fd = open_file(mount.path("f"), O_RDWR | O_CREAT | O_APPEND);
   REQUIRE(::write(fd.get(), "hello", 5) == 5);
   const UniqueFd holder = open_file(mount.path("f"), O_RDWR);

@@ -46,7 +46,7 @@ class MappedHole {
 
 TEST_CASE("SEEK_DATA and SEEK_HOLE see what an ordinary mapping has stored") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const MappedHole file(mount);
   if (GENERATE(false, true)) {
     INFO("preallocated");
@@ -66,7 +66,7 @@ TEST_CASE("SEEK_DATA and SEEK_HOLE see what an ordinary mapping has stored") {
 
 TEST_CASE("a pin shows its holder what an ordinary mapping has stored, and neither destroys it") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const MappedHole file(mount);
   const UniqueFd holder = open_file(file.name(), O_RDWR);
   SECTION("what was written before") { REQUIRE(pwrite(file.fd(), "old", 3, kMiddle) == 3); }
@@ -90,7 +90,7 @@ TEST_CASE("a pin shows its holder what an ordinary mapping has stored, and neith
 
 TEST_CASE("what a mapping stores beside a holder's bytes, while they are pinned, destroys none") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const MappedHole file(mount);
   const UniqueFd older = open_file(file.name(), O_RDWR);
   const UniqueFd holder = open_file(file.name(), O_RDWR);

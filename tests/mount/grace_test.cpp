@@ -86,7 +86,7 @@ bool no_pins(const Mount& mount) { return mount.ctl("pins").empty(); }
 
 TEST_CASE("the pins of a holder that was killed stay while any page of the machine is pinned") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   auto at_work = std::make_unique<PinnedPage>();
   SECTION("refuse") {
     mount.remount("pin_policy=refuse,exit_grace=15s");
@@ -145,7 +145,7 @@ TEST_CASE("the pins of a holder that was killed stay while any page of the machi
 
 TEST_CASE("a living process gives its pins back at once, whatever is pinned elsewhere") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const PinnedPage at_work;
   mount.remount("pin_policy=refuse,exit_grace=15s");
   const std::string file = mount.path("f");
@@ -160,7 +160,7 @@ TEST_CASE("a living process gives its pins back at once, whatever is pinned else
 
 TEST_CASE("it is not always the process that took a pin whose end closes its last descriptor") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   auto at_work = std::make_unique<PinnedPage>();
   mount.remount("pin_policy=refuse,exit_grace=15s");
   const std::string file = mount.path("f");
@@ -203,7 +203,7 @@ TEST_CASE("it is not always the process that took a pin whose end closes its las
 TEST_CASE(
     "a forked child that maps the blocks keeps the pins of a killed parent, without a descriptor") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   mount.remount(std::string("pin_policy=defer,exit_grace=") + GENERATE("0", "300ms"));
   const std::string file = mount.path("f");
   const SharedValue<pid_t> child;
@@ -234,7 +234,7 @@ TEST_CASE(
 
 TEST_CASE("a process whose first thread has ended gives its pins back by a close") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   const PinnedPage at_work;
   mount.remount("pin_policy=refuse,exit_grace=60s");
   const std::string file = mount.path("f");

@@ -138,7 +138,7 @@ Seen round(Mount& mount, SlowDevice& device, std::size_t number, bool lease,
 TEST_CASE("nobody gets the blocks of a dead holder while a device is at work for it") {
   need_mounts();
   if (geteuid() != 0) skip_here("only root may count the requests of a mount");
-  Mount mount({.size = "16M"});
+  Mount mount({.size = "16M+"});
   mount.unmount();
   SlowDevice device(mount.beside("slow"));
   REQUIRE(device.is_ready());

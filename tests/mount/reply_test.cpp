@@ -89,7 +89,7 @@ int hold_and_forget(const std::string& directory) {
 TEST_CASE("nothing of an inode is touched behind the reply that lets the kernel forget it") {
   need_mounts();
   const SlowReplies slow("2000");
-  Mount mount({.size = "64M"});
+  Mount mount;
   make_files(mount.path());
   mount.remount();  // so that the kernel knows none of them
   CHECK(in_child([&] { return read_and_forget(mount.path()); }) == 0);
@@ -101,7 +101,7 @@ TEST_CASE("whatever a stranger does to the contents takes set-user-id from the c
   need_mounts();
   if (getuid() != 0) skip_here("needs root, to be somebody else");
   constexpr uid_t kOther = 4002;
-  Mount mount({.size = "64M"});
+  Mount mount;
   REQUIRE(chmod(mount.path().c_str(), 0777) == 0);
   const std::string name = mount.path("program");
   const auto privileged = [&] {
@@ -154,7 +154,7 @@ TEST_CASE("whatever a stranger does to the contents takes set-user-id from the c
 
 TEST_CASE("a signal fails no call that need not wait") {
   need_mounts();
-  Mount mount({.size = "64M"});
+  Mount mount;
   CHECK(in_child([&] {
           if (chdir(mount.path().c_str()) != 0) return 1;
           const UniqueFd fd(open("one", O_RDWR | O_CREAT, 0600));

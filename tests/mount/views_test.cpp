@@ -28,7 +28,7 @@ TEST_CASE("every view of a file shows the same: page cache, O_DIRECT, mappings a
   need_mounts();
   if (!kernel_keeps_views_together()) skip_here("needs Linux 6.6");
   const bool defers = GENERATE(false, true);
-  Mount mount({.size = "64M", .options = defers ? "pin_policy=defer" : "pin_policy=refuse"});
+  Mount mount({.options = defers ? "pin_policy=defer" : "pin_policy=refuse"});
   const TempDir beside;
   const ViewsSetup setup{.subject = mount.path(),
                          .oracle = beside.path("."),
