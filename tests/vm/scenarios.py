@@ -152,7 +152,13 @@ def mount_tests(place, *selection, nvdimm=0):
     return Step(place, nvdimm, "mount_tests.py", selection)
 
 
+def users(place, nvdimm=0):
+    return Step(place, nvdimm, "users.py", (place,))
+
+
 RDMA = {"modules": RDMA_MODULES}
+# For all that users.py tries.
+USERS = {"modules": [*RDMA_MODULES, "brd"], "iommu": True}
 ON_EXT4 = [properties("ext4", "fsdax", "cache_line"), rdma("ext4", "refused"), mount_tests("ext4", CHOSEN)]
 ON_XFS = [properties("xfs", "fsdax", "byte"), mount_tests("xfs", CHOSEN)]
 ON_DEVICE = [
@@ -165,14 +171,24 @@ ON_CXL = [properties("cxl", "devdax", "cache_line"), rdma("cxl", "registered")]
 FOR_URING = {"kernel": os.environ.get("DAXFS_VM_KERNEL", "").replace("bookworm", "") or "trixie"}
 ALL = '~"a daemon that runs out of memory*"'
 QUICK_ROUNDS = 2
+# A device, a filesystem with direct access and one without. Small, but with room for what mkfs takes.
+FOR_USERS = [DEVICE, (128, 0), (128, 0)]
+ALL_USERS = [users("tmpfs"), users("devdax"), users("ext4", 1), users("plain", 2)]
+# Linux 6.15 limits how long a request may take; Debian has it in sid.
+LIMITED = [mount_tests("devdax4k", "[#request_limit_test]")]
 SCENARIOS = {
     "ext4": (Steps([LABELLED], ON_EXT4, **RDMA), "properties, RDMA and mount tests on ext4 -o dax"),
     "xfs": (Steps([NVDIMM], ON_XFS, persistence="cpu"), "properties and mount tests on xfs -o dax, safe caches"),
     "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
-    "uring": (Steps([SMALL], [Step("devdax", 0, "uring.py")], **FOR_URING), "io_uring on device DAX, each policy"),
+    "uring": (
+        Steps([SMALL], [Step("devdax", 0, "uring.py"), users("devdax")], **FOR_URING, **USERS),
+        "io_uring on device DAX, each policy; who may use its memory",
+    ),
     "cxl": (Steps([], ON_CXL, cxl=True, **RDMA), "properties and RDMA on CXL memory"),
     "power-ext4": (PowerFailure("ext4", LABELLED, QUICK_ROUNDS), "power failures on ext4 -o dax"),
     "power-devdax": (PowerFailure("devdax", LABELLED, QUICK_ROUNDS), "power failures on device DAX"),
+    "users": (Steps(FOR_USERS, ALL_USERS, **USERS), "who may use pinned memory, by the kind of pool"),
+    "limits": (Steps([DEVICE], LIMITED, kernel="sid"), "a kernel that limits requests, on device DAX"),
     # Every mount test: long. One has nothing to do with the medium, and takes ten minutes on an emulated CPU.
     "mount-ext4": (Steps([LABELLED], [mount_tests("ext4", ALL)], LONG_SECONDS), "all mount tests on ext4 -o dax"),
     "mount-xfs": (Steps([NVDIMM], [mount_tests("xfs", ALL)], LONG_SECONDS), "all mount tests on xfs -o dax"),

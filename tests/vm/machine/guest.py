@@ -139,6 +139,9 @@ class Machine:
     persistence: str = "mem-ctrl"  # or cpu: a power failure does not lose the CPU's caches either
     kernel: str = ""  # Debian's of this suite, if it matters
     cxl: Cxl | None = None
+    iommu: bool = False  # before a device that nobody drives (QEMU's edu)
+
+    IOMMU_MODULES = ("vfio_pci", "vfio_iommu_type1")
 
     def command(self, kernel):
         # Linux changes CXL regions only where it can flush all CPU caches, and trusts no hypervisor with that.
@@ -146,11 +149,14 @@ class Machine:
         words = [QEMU, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(self.cpus)]
         words += ["-machine", f"q35,nvdimm=on,nvdimm-persistence={self.persistence}" + (",cxl=on" if self.cxl else "")]
         words += ["-m", f"{self.memory_mib}M,slots=8,maxmem={self.memory_mib + MOST_MEMORY_MIB}M"]
+        if self.iommu:  # the first of the devices
+            words += ["-device", "intel-iommu", "-device", "edu"]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         words += ["-serial", f"file:{self.path('console')}", "-device", "virtio-rng-pci"]
-        modules = [*self.modules, *(Cxl.MODULES if self.cxl else ())]
+        modules = [*self.modules, *(Cxl.MODULES if self.cxl else ()), *(self.IOMMU_MODULES if self.iommu else ())]
         words += ["-kernel", kernel.image(), "-initrd", initramfs(kernel, modules)]
-        words += ["-append", f"{KERNEL_OPTIONS} tsc_early_khz={tsc_khz()}"]
+        options = KERNEL_OPTIONS + (" intel_iommu=on" if self.iommu else "")
+        words += ["-append", f"{options} tsc_early_khz={tsc_khz()}"]
         words += share("usr", "/usr") + share("etc", "/etc")
         words += share("results", self.results, writable=True)
         for number, directory in enumerate(self.shares):

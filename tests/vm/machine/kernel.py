@@ -176,14 +176,19 @@ def fetch_kernel(suite=None):
             package = re.search(r"Depends: (linux-image-\S+)", shown)
             if not package:
                 raise NoKernel(f"package {PACKAGE} names no kernel; is 'apt-get update' needed?")
-            run(["apt-get", "-q", *options, "download", package[1]], cwd=work)
-            archive = next(os.path.join(work, name) for name in os.listdir(work) if name.endswith(".deb"))
+            # From Debian 14 on the image and its modules are packages of their own.
+            shown = run(["apt-cache", *options, "depends", "--important", package[1]])
+            parts = re.findall(r"Depends: (linux-(?:binary|modules)-\d\S+)", shown)
+            run(["apt-get", "-q", *options, "download", package[1], *parts], cwd=work)
+            archives = [os.path.join(work, name) for name in os.listdir(work) if name.endswith(".deb")]
             whole = os.path.join(work, "root")
-            run(["dpkg-deb", "--extract", archive, whole])
+            for archive in archives:
+                run(["dpkg-deb", "--extract", archive, whole])
             add_dependencies(whole)
+            add_image(whole)
             shutil.rmtree(root, ignore_errors=True)
             os.rename(whole, root)
-        except (OSError, StopIteration, subprocess.SubprocessError) as error:
+        except (OSError, subprocess.SubprocessError) as error:
             raise NoKernel(f"the kernel of package {PACKAGE} cannot be unpacked: {error}") from None
     return find_kernel(suite)
 
@@ -194,6 +199,15 @@ def add_dependencies(root):
         os.symlink("usr/lib", os.path.join(root, "lib"))
     for version in os.listdir(os.path.join(root, "lib/modules")):
         run(["depmod", "--basedir", root, version])
+
+
+def add_image(root):
+    """Where Kernel looks for it: Debian 14's lies beside its modules."""
+    os.makedirs(os.path.join(root, "boot"), exist_ok=True)
+    for version in os.listdir(os.path.join(root, "lib/modules")):
+        beside = os.path.join(root, "lib/modules", version, "vmlinuz")
+        if os.path.exists(beside):
+            os.rename(beside, os.path.join(root, "boot", f"vmlinuz-{version}"))
 
 
 def run(command, **how):
