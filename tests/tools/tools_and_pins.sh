@@ -6,7 +6,8 @@ set -euo pipefail
 programs=$(realpath "$1")
 work=$(mktemp -d)
 mount=$work/mount
-holder= daemon=
+holder=
+daemon=
 end_holder() {
   [[ -z $holder ]] || { kill "$holder" 2>/dev/null || true; wait "$holder" 2>/dev/null || true; }
   holder=
@@ -37,6 +38,9 @@ pinned_file() {
   echo "no pin of $1" >&2
   exit 1
 }
+# Writes or discards by way of a loop device on the file that follows; $d is the device.
+# shellcheck disable=SC2016  # for the shell that runs it
+on_loop='d=$(losetup --find --show "$0") && { eval "$1"; code=$?; losetup --detach "$d"; exit $code; }'
 # NAME COMMAND...: one cell.
 cell() {
   local name=$1 out code=0 inode same
@@ -48,6 +52,10 @@ cell() {
   printf '%-8s | %-16s | %s | %s | %s\n' "$policy" "$name" "$code" "$same" "$(head -n1 <<<"$out" | sed "s#$work#W#g")"
 }
 file=$mount/f
+git init --quiet --bare "$work/git"
+cp "$work/new" "$mount/f"
+git --git-dir="$work/git" --work-tree="$mount" add f
+rm "$mount/f"
 for policy in ${POLICIES:-refuse defer wait}; do
   "$programs/daxfs" "$work/pool" "$mount" -f -o "pin_policy=$policy,wait_timeout=2s" >"$work/log" 2>&1 &
   daemon=$!
@@ -63,6 +71,14 @@ for policy in ${POLICIES:-refuse defer wait}; do
   cell "dd conv=notrunc" dd if="$work/new" of="$file" bs=64K conv=notrunc status=none
   cell "fallocate -p" fallocate -p -l 64K "$file"
   cell "fstrim" fstrim "$mount"
+  cell "rsync" rsync --ignore-times "$work/new" "$file"
+  cell "rsync --inplace" rsync --ignore-times --inplace "$work/new" "$file"
+  cell "git checkout" git --git-dir="$work/git" --work-tree="$mount" checkout --quiet --force -- f
+  cell "mkswap, swapon" bash -c "chmod 600 '$file' && mkswap --quiet '$file' && swapon '$file'"
+  # shellcheck disable=SC2016
+  cell "loop, blkdiscard" bash -c "$on_loop" "$file" 'blkdiscard "$d"'
+  # shellcheck disable=SC2016
+  cell "loop, dd" bash -c "$on_loop" "$file" 'dd if=/dev/zero of="$d" bs=64K count=16 conv=fsync status=none'
   end_holder
   umount "$mount"
   wait "$daemon" || true
