@@ -7,6 +7,8 @@ import contextlib
 import os
 import pathlib
 import re
+import stat
+import subprocess
 import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
@@ -123,6 +125,22 @@ def check_mappings(place, kind):
         check_faults(faults, "daxfs", place.daemon.pid, threads[place.daemon.pid])
 
 
+def check_nodes(place):
+    """Locks belong to a node: another one of the same device must be of no use, and a bind mount is none."""
+    other, bound = place.path("other"), place.path("bound")
+    os.mknod(other, stat.S_IFCHR | 0o600, os.stat(place.pool).st_rdev)
+    for command in (["mkfs.daxfs", "--force", other], ["daxfs", other, place.mountpoint], ["fsck.daxfs", "-n", other]):
+        done = subprocess.run([place.program(command[0]), *command[1:]], capture_output=True, text=True, check=False)
+        check(done.returncode != 0, f"{command[0]} takes a node of its own")
+        check("bind mount" in done.stderr, f"{command[0]} says: {done.stderr}")
+    pathlib.Path(bound).touch()
+    place.run(["mount", "--bind", place.pool, bound])
+    try:
+        place.run([place.program("fsck.daxfs"), "-n", bound])
+    finally:
+        place.run(["umount", bound])
+
+
 def run(place, kind, granularity):
     place.format(POOL_MIB)
     with place.report.step(f"{kind}: the mount says dax, and granularity {granularity}"):
@@ -133,6 +151,9 @@ def run(place, kind, granularity):
     with place.report.step(f"{kind}: mappings of holder and daemon are synchronous, and of huge pages"):
         check_mappings(place, kind)
     place.unmount()
+    if kind == "devdax":
+        with place.report.step(f"{kind}: a node that mknod has made is refused, a bind mount is not"):
+            check_nodes(place)
 
 
 def main():
