@@ -42,6 +42,11 @@ void Notifier::finish() {
   }
 }
 
+void Notifier::disconnect() {
+  finish();
+  connected_ = false;
+}
+
 void Notifier::start_thread() {
   threads_.push_back(background_thread("daxfs-notifier", [this] { run(); }));
 }
@@ -57,7 +62,11 @@ bool Notifier::all_stuck() const {
 void Notifier::invalidate_attributes(InodeNumber inode) {
   // A negative offset means: attributes only. ENOENT (the kernel does not know the inode) is as
   // good as done.
-  fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
+  if (connected_) fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
+}
+
+void Notifier::wake_poller(HolderId holder) {
+  if (connected_) pollers_.wake(holder);
 }
 
 void Notifier::give_up(Job& job, std::vector<Dropped>& told) {

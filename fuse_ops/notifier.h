@@ -3,6 +3,7 @@
 
 #include <fuse_lowlevel.h>
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -31,10 +32,12 @@ class Notifier : public KernelCache {
   // Does what is still queued; what comes later is not done any more. To be called while workers
   // still serve the kernel: dropping pages may need them. Not by two threads at once.
   void finish();
+  // finish(), and nothing is told any more: for the end, when no worker is left.
+  void disconnect();
 
   void invalidate_attributes(InodeNumber inode) override;
   void invalidate_data(InodeNumber inode, Dropped done, Asker asker) override;
-  void wake_poller(HolderId holder) override { pollers_.wake(holder); }
+  void wake_poller(HolderId holder) override;
   void truncate_waits(InodeNumber inode) override;
   void truncate_ends(InodeNumber inode) override;
 
@@ -55,8 +58,9 @@ class Notifier : public KernelCache {
   // Whoever waits for the job does not any more: it is to be told so, without the lock.
   void give_up(Job& job, std::vector<Dropped>& told) REQUIRES(mutex_);
 
-  fuse_session* session_;
+  fuse_session* const session_;
   ops::Pollers& pollers_;
+  std::atomic<bool> connected_ = true;
   Mutex mutex_;  // a leaf lock
   Condition wake_;
   std::deque<Job> jobs_ GUARDED_BY(mutex_);

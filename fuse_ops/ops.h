@@ -6,6 +6,7 @@
 #include <fuse_lowlevel.h>
 
 #include <memory>
+#include <optional>
 
 #include "base/mutex.h"
 #include "src/control_directory.h"
@@ -46,8 +47,11 @@ class Pollers {
   absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> handles_ GUARDED_BY(mutex_);
 };
 
-// What the session gives libfuse to hand back with every request.
+// What requests are served with.
 struct Context {
+  Context(Filesystem& fs, const std::function<void()>& ready, Pollers& who_polls)
+      : filesystem(fs), on_ready(ready), pollers(who_polls) {}
+
   Filesystem& filesystem;
   const std::function<void()>& on_ready;
   Pollers& pollers;
@@ -55,11 +59,13 @@ struct Context {
   ControlDirectory control{filesystem};
 };
 
-inline Context& context(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
+// libfuse hands it back with every request. It is asked for before there is a filesystem, so it is
+// the place of a context, which is filled before the first request.
+using UserData = std::optional<Context>;
 
-inline Filesystem& fs(fuse_req_t req) {
-  return static_cast<Context*>(fuse_req_userdata(req))->filesystem;
-}
+inline Context& context(fuse_req_t req) { return **static_cast<UserData*>(fuse_req_userdata(req)); }
+
+inline Filesystem& fs(fuse_req_t req) { return context(req).filesystem; }
 
 inline Caller caller(fuse_req_t req) {
   const fuse_ctx* context = fuse_req_ctx(req);
@@ -98,7 +104,7 @@ class Waiting {
   CancellationRef cancellation_ = std::make_shared<Cancellation>();
 };
 
-// All of them, as a session takes them; with a Context as its user data.
+// All of them, as a session takes them; with UserData.
 fuse_lowlevel_ops all_operations();
 
 void add_namespace_ops(fuse_lowlevel_ops& ops);

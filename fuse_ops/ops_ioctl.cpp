@@ -179,7 +179,7 @@ void extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
 }
 
 void pool(fuse_req_t req) {
-  Pool* const in_use = fs(req).pool();
+  const Pool* const in_use = fs(req).mount().pool;
   if (in_use == nullptr) {
     fuse_reply_err(req, ENODEV);
     return;

@@ -32,27 +32,12 @@ namespace {
 constexpr unsigned kMaxWrite =
     1 << 20;  // also what the kernel allows a request to have (256 pages)
 
-// After how long without an answer the kernel ends the connection: the shortest that is set.
-std::optional<std::chrono::seconds> kernel_request_limit() {
-  std::optional<std::chrono::seconds> limit;
-  for (const char* knob : {"default_request_timeout", "max_request_timeout"}) {
-    std::ifstream file(std::string("/proc/sys/fs/fuse/") + knob);
-    std::int64_t seconds = 0;
-    if (!(file >> seconds) || seconds <= 0) continue;  // older kernels have none
-    limit = std::min(limit.value_or(std::chrono::seconds::max()), std::chrono::seconds(seconds));
-  }
-  return limit;
-}
-
-void heed_request_limit(Filesystem& filesystem) {
-  const auto limit = kernel_request_limit();
+void warn_of_request_limit(std::optional<std::chrono::seconds> limit) {
   if (!limit) return;
-  filesystem.set_request_limit(*limit);
   spdlog::warn(
       "this kernel ends a mount when a request takes {} s (fs.fuse.default_request_timeout, "
       "fs.fuse.max_request_timeout): what waits for pins or events fails with EINTR after {} s, "
-      "and "
-      "goes on where it was when it is repeated; set both to 0 before mounting to wait without "
+      "and goes on where it was when it is repeated; set both to 0 before mounting to wait without "
       "limit",
       limit->count(), static_cast<double>(limit->count()) / 2);
 }
@@ -74,9 +59,9 @@ void init(void* context, fuse_conn_info* connection) {
   connection->max_background = 64;
   connection->congestion_threshold = 48;
   connection->time_gran = 1;
-  // Now, since the kernel looks at its limits when this has been answered.
-  heed_request_limit(static_cast<ops::Context*>(context)->filesystem);
-  static_cast<ops::Context*>(context)->on_ready();
+  const ops::Context& session = **static_cast<ops::UserData*>(context);
+  warn_of_request_limit(session.filesystem.mount().request_limit);
+  session.on_ready();
 }
 
 // libfuse splits its option string at commas.
@@ -97,7 +82,7 @@ bool others_write(const struct stat& status) {
 // Who may write the pool may write any inode into it, also a set-user-id program of root's. (An
 // access control list shows in the bits of the group.) Who may write a directory above it can put
 // another file of root's in its place, unless the directory is sticky.
-std::string written_by_others(Pool* pool) {
+std::string written_by_others(const Pool* pool) {
   struct stat status {};
   if (pool == nullptr || fstat(pool->descriptor(), &status) != 0 || others_write(status))
     return pool == nullptr ? "(none)" : pool->path();
@@ -120,11 +105,11 @@ std::optional<bool> asked_for(const std::vector<std::string>& words, const std::
 }
 
 // What root's mount has, like a disk's, and what is said about it. Later words win.
-std::string privileges(Filesystem& filesystem, const SessionOptions& options) {
-  const std::string written = written_by_others(filesystem.pool());
+std::string privileges(const SessionOptions& options, const MountOptions& mount, const Pool* pool) {
+  const std::string written = written_by_others(pool);
   if (written.empty()) return ",dev,suid";
-  const auto suid = asked_for(filesystem.options().kernel, "suid");
-  const auto dev = asked_for(filesystem.options().kernel, "dev");
+  const auto suid = asked_for(mount.kernel, "suid");
+  const auto dev = asked_for(mount.kernel, "dev");
   if (suid.value_or(false) || dev.value_or(false)) {
     spdlog::warn(
         "{}: mounted with suid or dev, as asked for, though not only root can write {}: who writes "
@@ -145,12 +130,13 @@ std::string privileges(Filesystem& filesystem, const SessionOptions& options) {
   return ",nodev,nosuid";
 }
 
-std::string mount_options(Filesystem& filesystem, const SessionOptions& options) {
+std::string mount_options(const SessionOptions& options, const MountOptions& mount,
+                          const Pool* pool) {
   std::string text =
       fmt::format("fsname={},subtype=daxfs,default_permissions", escaped(options.source));
-  if (geteuid() == 0) text += ",allow_other" + privileges(filesystem, options);
-  if (filesystem.options().read_only) text += ",ro";
-  for (const std::string& option : filesystem.options().kernel) text += "," + option;
+  if (geteuid() == 0) text += ",allow_other" + privileges(options, mount, pool);
+  if (mount.read_only) text += ",ro";
+  for (const std::string& option : mount.kernel) text += "," + option;
   return text;
 }
 
@@ -179,6 +165,102 @@ int run_loop(fuse_session* session) {
   return fuse_session_loop_mt(session, config.get());
 }
 
+// The kernel's side of a mount, from libfuse's session to its end.
+class FuseSession : public Session {
+ public:
+  explicit FuseSession(SessionOptions options) : options_(std::move(options)) {}
+
+  Outcome<void> set_up(std::string option_text);
+  KernelCache& kernel_cache() override { return *notifier_; }
+  Outcome<void> serve(Filesystem& filesystem, const std::function<void()>& on_ready) override;
+
+ private:
+  // Nothing is mounted if it fails.
+  Outcome<void> attach();
+
+  const SessionOptions options_;
+  ops::Pollers pollers_;
+  ops::UserData context_;
+  SessionPtr session_{nullptr, fuse_session_destroy};
+  std::optional<Notifier> notifier_;
+};
+
+Outcome<void> FuseSession::set_up(std::string option_text) {
+  std::string program = "daxfs";
+  std::string option_word = "-o";
+  std::string debug_word = "-d";
+  std::array<char*, 4> argv{program.data(), option_word.data(), option_text.data(),
+                            debug_word.data()};
+  fuse_args args = FUSE_ARGS_INIT(options_.debug ? 4 : 3, argv.data());
+  const fuse_lowlevel_ops all = ops::all_operations();
+  session_.reset(fuse_session_new(&args, &all, sizeof all, &context_));
+  fuse_opt_free_args(&args);
+  if (!session_) {
+    return problem(EINVAL, fmt::format("{}: libfuse refused the mount options '{}'",
+                                       options_.mountpoint, option_text));
+  }
+  // Before anything is mounted: the threads may be more than can be had.
+  notifier_.emplace(session_.get(), pollers_);
+  return {};
+}
+
+Outcome<void> FuseSession::attach() {
+  if (fuse_set_signal_handlers(session_.get()) != 0) {
+    return problem(errno, fmt::format("{}: cannot set up signal handling", options_.mountpoint));
+  }
+  if (fuse_session_mount(session_.get(), options_.mountpoint.c_str()) != 0) {
+    const int code = errno;
+    fuse_remove_signal_handlers(session_.get());
+    return problem(
+        code, fmt::format(
+                  "{}: cannot mount (see the line above); is /dev/fuse there, and are you root or "
+                  "is fusermount3 installed?",
+                  options_.mountpoint));
+  }
+  if (!install_wire_hooks(session_.get())) {
+    fuse_session_unmount(session_.get());
+    fuse_remove_signal_handlers(session_.get());
+    return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options_.mountpoint));
+  }
+  return {};
+}
+
+Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<void()>& on_ready) {
+  std::atomic<bool> ready = false;
+  const std::function<void()> made_contact = [&] {
+    ready = true;
+    on_ready();
+  };
+  context_.emplace(filesystem, made_contact, pollers_);
+  // It refers to the filesystem.
+  const std::unique_ptr<ops::UserData, void (*)(ops::UserData*)> end_context(
+      &context_, [](ops::UserData* context) { context->reset(); });
+  // A page that is dropped may first have to be written or read, by a worker; and without one its
+  // dropping, which nothing can kill, would never end.
+  SignalsEndSession signals(session_.get(), [&] {
+    filesystem.stop_waiting();
+    notifier_->finish();
+  });
+  if (auto attached = attach(); !attached) return attached;
+  if (!options_.debug) fuse_set_log_func(log_of_libfuse);
+
+  raise_readahead(options_.mountpoint);
+  const int ended = run_loop(session_.get());
+  signals.ended();
+
+  filesystem.stop_waiting();  // while there is a connection to answer on
+  notifier_->disconnect();
+  while (auto file = context_->open_files.take_any()) filesystem.abandon(std::move(file));
+  fuse_session_unmount(session_.get());
+  fuse_remove_signal_handlers(session_.get());
+  fuse_set_log_func(nullptr);
+  filesystem.unmount();
+  if (ended >= 0) return {};
+  if (!ready) return no_threads_left(options_.mountpoint);
+  spdlog::error("{}: the FUSE connection ended: {}", options_.mountpoint, strerror(-ended));
+  return {};
+}
+
 }  // namespace
 
 fuse_lowlevel_ops ops::all_operations() {
@@ -200,77 +282,24 @@ std::unexpected<Problem> no_threads_left(const std::string& mountpoint) {
                              mountpoint));
 }
 
-Outcome<void> serve(Filesystem& filesystem, const SessionOptions& options,
-                    const std::function<void()>& on_ready) {
-  std::string program = "daxfs";
-  std::string option_word = "-o";
-  std::string option_text = mount_options(filesystem, options);
-  std::string debug_word = "-d";
-  std::array<char*, 4> argv{program.data(), option_word.data(), option_text.data(),
-                            debug_word.data()};
-  fuse_args args = FUSE_ARGS_INIT(options.debug ? 4 : 3, argv.data());
-
-  ops::Pollers pollers;
-  std::atomic<bool> ready = false;
-  const std::function<void()> made_contact = [&] {
-    ready = true;
-    on_ready();
-  };
-  ops::Context context{filesystem, made_contact, pollers};
-  const fuse_lowlevel_ops all = ops::all_operations();
-  const SessionPtr session(fuse_session_new(&args, &all, sizeof all, &context),
-                           fuse_session_destroy);
-  fuse_opt_free_args(&args);
-  if (!session) {
-    return problem(EINVAL, fmt::format("{}: libfuse refused the mount options '{}'",
-                                       options.mountpoint, option_text));
+std::optional<std::chrono::seconds> kernel_request_limit() {
+  std::optional<std::chrono::seconds> limit;
+  for (const char* knob : {"default_request_timeout", "max_request_timeout"}) {
+    std::ifstream file(std::string("/proc/sys/fs/fuse/") + knob);
+    std::int64_t seconds = 0;
+    if (!(file >> seconds) || seconds <= 0) continue;  // older kernels have none
+    limit = std::min(limit.value_or(std::chrono::seconds::max()), std::chrono::seconds(seconds));
   }
-  // Before anything is mounted: the threads of both may be more than can be had.
-  std::optional<Notifier> notifier(std::in_place, session.get(), pollers);
-  // A page that is dropped may first have to be written or read, by a worker; and without one its
-  // dropping, which nothing can kill, would never end.
-  SignalsEndSession signals(session.get(), [&] {
-    filesystem.stop_waiting();
-    notifier->finish();
-  });
-  if (fuse_set_signal_handlers(session.get()) != 0) {
-    return problem(errno, fmt::format("{}: cannot set up signal handling", options.mountpoint));
-  }
-  if (fuse_session_mount(session.get(), options.mountpoint.c_str()) != 0) {
-    const int code = errno;
-    fuse_remove_signal_handlers(session.get());
-    return problem(
-        code, fmt::format(
-                  "{}: cannot mount (see the line above); is /dev/fuse there, and are you root or "
-                  "is fusermount3 installed?",
-                  options.mountpoint));
-  }
-  if (!install_wire_hooks(session.get())) {
-    fuse_session_unmount(session.get());
-    fuse_remove_signal_handlers(session.get());
-    return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options.mountpoint));
-  }
+  return limit;
+}
 
-  if (!options.debug) fuse_set_log_func(log_of_libfuse);
-
-  raise_readahead(options.mountpoint);
-  filesystem.set_kernel_cache(&*notifier);
-  filesystem.set_mountpoint(options.mountpoint);
-  const int ended = run_loop(session.get());
-  signals.ended();
-
-  filesystem.stop_waiting();  // while there is a connection to answer on
-  notifier.reset();
-  filesystem.set_kernel_cache(nullptr);
-  while (auto file = context.open_files.take_any()) filesystem.abandon(std::move(file));
-  fuse_session_unmount(session.get());
-  fuse_remove_signal_handlers(session.get());
-  fuse_set_log_func(nullptr);
-  filesystem.unmount();
-  if (ended >= 0) return {};
-  if (!ready) return no_threads_left(options.mountpoint);
-  spdlog::error("{}: the FUSE connection ended: {}", options.mountpoint, strerror(-ended));
-  return {};
+Outcome<std::unique_ptr<Session>> Session::make(const SessionOptions& options,
+                                                const MountOptions& mount, const Pool* pool) {
+  auto session = std::make_unique<FuseSession>(options);
+  if (auto made = session->set_up(mount_options(options, mount, pool)); !made) {
+    return std::unexpected(made.error());
+  }
+  return session;
 }
 
 }  // namespace daxfs

@@ -42,37 +42,43 @@ void Cancellation::bind(Gate& gate, const TicketRef& ticket) {
   if (cancelled_) gate.cancel(ticket);
 }
 
-Filesystem::Filesystem(Volume& volume, Pool* pool, const MountOptions& options)
-    : volume_(volume),
-      pool_(pool),
-      options_(options),
-      mounter_(getuid()),
+Filesystem::Filesystem(Mount mount)
+    : mount_(std::move(mount)),
       wait_bounds_([this](uid_t user) { return is_trusted({.uid = user}); }),
       events_([this](const EventLog::Event& event, std::uint64_t lost) {
         return event_line(event, lost);
       }),
-      gate_(resolve(options, bytes(volume.data_area().count)),
-            {.free_blocks = [&volume](std::span<const PoolRange> r) { free_in_pool(volume, r); },
-             .forget_records =
-                 [&volume](std::span<const std::uint64_t> r) { forget_records(volume, r); },
+      gate_(resolve(mount_.options, bytes(mount_.volume.data_area().count)),
+            {.free_blocks = [&volume = mount_.volume](
+                                std::span<const PoolRange> r) { free_in_pool(volume, r); },
+             .forget_records = [&volume = mount_.volume](
+                                   std::span<const std::uint64_t> r) { forget_records(volume, r); },
              .tell_holder =
-                 [this](HolderId holder) {
-                   if (KernelCache* const kernel = kernel_cache_) kernel->wake_poller(holder);
+                 [kernel = mount_.kernel](HolderId holder) {
+                   if (kernel != nullptr) kernel->wake_poller(holder);
                  },
              .is_limited = [this](uid_t user) { return !is_trusted({.uid = user}); },
              .processes = {.mark = mark_process, .has_ended = is_ending},
              .latest = [this](const DetachRequest& request,
                               SteadyTime since) { return wait_bounds_.latest(request, since); },
              .events = &events_,
-             .last_pin = last_surviving_pin(volume)}),
-      cache_(volume, [this](Inode& inode) { last_reference(inode); }) {
+             .last_pin = last_surviving_pin(mount_.volume)}),
+      cache_(mount_.volume, [this](Inode& inode) { last_reference(inode); }) {
+  if (mount_.request_limit) {
+    const auto longest =
+        std::chrono::duration_cast<std::chrono::milliseconds>(*mount_.request_limit) / 2;
+    gate_.limit_waits(longest);
+    events_.limit_waits(longest);
+  }
   // If it cannot be read, every operation will say so.
   if (auto root = cache_.get(kRootInode)) root_ = std::move(*root);
+  Pool* const pool = mount_.pool;
   grace_ = std::make_unique<Grace>(gate_, pool != nullptr
                                               ? [pool] { return pin_locks_of(pool->descriptor()); }
                                               : Grace::Locks());
   survivors_ = std::make_unique<Survivors>(
-      gate_, *grace_, volume_, pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
+      gate_, *grace_, mount_.volume,
+      pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
       [this](InodeNumber number, std::uint32_t generation) -> InodeRef {
         auto inode = cache_.get(number);
         if (!inode || (*inode)->record.generation != generation) return {};
@@ -94,13 +100,6 @@ void Filesystem::stop_waiting() {
   events_.stop();
 }
 
-void Filesystem::set_request_limit(std::chrono::seconds limit) {
-  request_limit_ = limit;
-  const auto longest = std::chrono::duration_cast<std::chrono::milliseconds>(limit) / 2;
-  gate_.limit_waits(longest);
-  events_.limit_waits(longest);
-}
-
 void Filesystem::unmount() {
   stop_waiting();
   survivors_.reset();
@@ -112,11 +111,11 @@ void Filesystem::unmount() {
     last_reference(inode);
   });
   // One that is at odds with itself is not clean: the next mount looks at all of it.
-  if (!options_.read_only && !stopped_) volume_.close_clean();
+  if (!mount_.options.read_only && !stopped_) mount_.volume.close_clean();
 }
 
 Status Filesystem::writable() const {
-  if (options_.read_only) return fail(EROFS);
+  if (mount_.options.read_only) return fail(EROFS);
   if (stopped_.load(std::memory_order_relaxed)) return fail(EIO);
   if (MemoryReserve::used()) [[unlikely]] {
     std::call_once(memory_logged_, [this] {
@@ -130,7 +129,7 @@ Status Filesystem::writable() const {
 void Filesystem::stop_changes(const std::string& why) {
   {
     const std::lock_guard guard(stop_mutex_);
-    if (stopped_ || options_.read_only) return;
+    if (stopped_ || mount_.options.read_only) return;
     stopped_because_ = why;
     stopped_ = true;
   }
@@ -138,7 +137,7 @@ void Filesystem::stop_changes(const std::string& why) {
 }
 
 Status Filesystem::durable() const {
-  if (!volume_.medium().failed()) [[likely]]
+  if (!mount_.volume.medium().failed()) [[likely]]
     return {};
   std::call_once(failure_logged_, [this] {
     say_stopped("unmount it, put the storage right, and check it with fsck.daxfs");
@@ -147,11 +146,11 @@ Status Filesystem::durable() const {
 }
 
 Status Filesystem::commit(const Transaction& tx) {
-  return acknowledge(volume_.journal().commit(tx));
+  return acknowledge(mount_.volume.journal().commit(tx));
 }
 
 std::string Filesystem::why_stopped() const {
-  if (volume_.medium().failed()) return volume_.medium().failure();
+  if (mount_.volume.medium().failed()) return mount_.volume.medium().failure();
   if (MemoryReserve::used()) return "the daemon has run out of memory";
   const std::lock_guard guard(stop_mutex_);
   return stopped_because_;
@@ -159,14 +158,16 @@ std::string Filesystem::why_stopped() const {
 
 void Filesystem::say_stopped(std::string_view way_out) const {
   spdlog::critical("{}: pool {}: {}; nothing is changed from now on, reading goes on: {}",
-                   mountpoint_, pool_ != nullptr ? pool_->path() : "", why_stopped(), way_out);
+                   mount_.mountpoint, mount_.pool != nullptr ? mount_.pool->path() : "",
+                   why_stopped(), way_out);
 }
 
 void Filesystem::note_unreadable(Inode& inode, FileOffset offset, ByteCount length) {
   constexpr std::uint64_t kMostLogged = 20;
   if (unreadable_.fetch_add(1, std::memory_order_relaxed) >= kMostLogged) return;
   spdlog::error("{}{}: bytes {} to {} cannot be read: the pool's storage is gone or damaged there",
-                mountpoint_, path_of(inode.number), offset.value, offset.value + length.value);
+                mount_.mountpoint, path_of(inode.number), offset.value,
+                offset.value + length.value);
 }
 
 struct Filesystem::Attempt : std::enable_shared_from_this<Attempt> {

@@ -37,6 +37,7 @@
 #include "src/grace.h"
 #include "src/inode.h"
 #include "src/kernel_cache.h"
+#include "src/mount.h"
 #include "src/open_file.h"
 #include "src/options.h"
 #include "src/survivors.h"
@@ -93,19 +94,10 @@ using CancellationRef = std::shared_ptr<Cancellation>;
 
 class Filesystem {
  public:
-  // `volume` and `pool` outlive the filesystem. `pool` may be null (tests on a HeapMedium).
-  Filesystem(Volume& volume, Pool* pool, const MountOptions& options);
+  explicit Filesystem(Mount mount);
   ~Filesystem();
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
-
-  // Where to tell that something cached is stale. Call before the first operation; may be null
-  // (tests).
-  void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
-  void set_mountpoint(std::string path) { mountpoint_ = std::move(path); }
-  // The kernel ends the connection when a request lasts for so long: what waits is answered with
-  // EINTR after half of it. Call before the first operation.
-  void set_request_limit(std::chrono::seconds limit);
 
   // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
   // is acknowledged any more, by any operation that changes something. The first to ask logs why.
@@ -284,7 +276,7 @@ class Filesystem {
   // (Survivors::release()). EPERM: not this caller; EINVAL: no number.
   Status release_pin(std::string_view text, const Caller& caller);
   bool is_trusted(const Caller& caller) const;  // root and whoever mounted it
-  uid_t mounter() const { return mounter_; }
+  uid_t mounter() const { return mount_.mounter; }
 
   // --- events (events.cpp) ---
   // The survivors of a former mount come first, as `quarantine`. `has_news`: see EventLog.
@@ -299,10 +291,8 @@ class Filesystem {
   // Everything that can be counted, in Prometheus' text format (metrics.cpp).
   std::string metrics() const;
 
-  Volume& volume() { return volume_; }
-  Pool* pool() { return pool_; }
+  const Mount& mount() const { return mount_; }
   Gate& gate() { return gate_; }
-  const MountOptions& options() const { return options_; }
   // A name of the inode for people, relative to the mount's root ("/a/b"); "" when it has none.
   std::string path_of(InodeNumber inode);
 
@@ -471,15 +461,9 @@ class Filesystem {
   // The highest counts of pins over any block of the range.
   PinCounts most_pins(PoolRange range) const;
 
-  Volume& volume_;
-  Pool* const pool_;
-  const MountOptions options_;
-  std::optional<std::chrono::seconds> request_limit_;  // of the kernel
-  std::string mountpoint_;
-  const uid_t mounter_;
+  const Mount mount_;
   WaitBounds wait_bounds_;   // the gate's lock protects it
   std::mutex policy_mutex_;  // changes of the policy, one at a time; taken before the gate's
-  std::atomic<KernelCache*> kernel_cache_ = nullptr;
   mutable std::once_flag failure_logged_;
   mutable std::once_flag memory_logged_;
   std::atomic<bool> stopped_ = false;  // see stop_changes()

@@ -12,8 +12,8 @@ Status Filesystem::load_extents(Inode& inode) {
   if (inode.extents_loaded.load(std::memory_order_acquire)) return {};
   const std::unique_lock guard(inode.lock);
   if (inode.extents) return {};
-  auto map = ExtentMap::load(volume_.medium(), volume_.allocator(), inode.number, inode.slot,
-                             volume_.data_area());
+  auto map = ExtentMap::load(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
+                             inode.slot, mount_.volume.data_area());
   if (!map) return std::unexpected(map.error());
   inode.extents.emplace(std::move(*map));
   inode.extents_loaded.store(true, std::memory_order_release);
@@ -29,8 +29,8 @@ Status Filesystem::load_directory(Inode& inode) {
   }
   const std::unique_lock guard(inode.lock);
   if (inode.directory) return {};
-  auto directory =
-      Directory::load(volume_.medium(), volume_.allocator(), inode.number, *inode.extents);
+  auto directory = Directory::load(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
+                                   *inode.extents);
   if (!directory) return std::unexpected(directory.error());
   inode.directory = std::move(*directory);
   return {};
@@ -61,7 +61,7 @@ void Filesystem::sync_times(Inode& inode) {
 
 void Filesystem::stage(Transaction& tx, Inode& inode) {
   sync_times(inode);
-  volume_.inodes().stage(tx, inode.number, inode.record);
+  mount_.volume.inodes().stage(tx, inode.number, inode.record);
 }
 
 // Writers of one file meet here. A time that another one has stored is not durable before that
@@ -69,7 +69,7 @@ void Filesystem::stage(Transaction& tx, Inode& inode) {
 // flush. And the clock is read with the mutex held, so that no older time reaches the medium behind
 // a newer one that somebody was promised. Both cost something only once a tick.
 void Filesystem::touch(Inode& inode) {
-  Medium& medium = volume_.medium();
+  Medium& medium = mount_.volume.medium();
   std::int64_t now = file_time_now();
   const bool known = inode.times_fenced.load(std::memory_order_acquire) == now &&
                      inode.mtime.load(std::memory_order_relaxed) == now &&
@@ -89,10 +89,10 @@ void Filesystem::touch(Inode& inode) {
 }
 
 void Filesystem::update_atime(Inode& inode) {
-  if (options_.atime == AtimeMode::noatime || options_.read_only) return;
+  if (mount_.options.atime == AtimeMode::noatime || mount_.options.read_only) return;
   const std::int64_t now = file_time_now();
   const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
-  if (options_.atime == AtimeMode::relatime) {
+  if (mount_.options.atime == AtimeMode::relatime) {
     constexpr std::int64_t day = 24 * 3600 * kNanosecondsPerSecond;
     const bool due = old <= inode.mtime.load(std::memory_order_relaxed) ||
                      old <= inode.ctime.load(std::memory_order_relaxed) || now - old >= day;
@@ -100,8 +100,8 @@ void Filesystem::update_atime(Inode& inode) {
   }
   if (inode.atime.exchange(now, std::memory_order_relaxed) == now) return;
   // Not fenced: an access time may be lost in a crash, as everywhere.
-  volume_.medium().store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, atime_ns)),
-                             static_cast<std::uint64_t>(now));
+  mount_.volume.medium().store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, atime_ns)),
+                                   static_cast<std::uint64_t>(now));
 }
 
 bool Filesystem::has_privileges(const Inode& inode) {
@@ -120,15 +120,16 @@ void Filesystem::drop_setid_bits(Inode& inode) {
 
 bool Filesystem::is_dead(const Inode& inode) const {
   return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
-         !options_.read_only && !stopped_;
+         !mount_.options.read_only && !stopped_;
 }
 
 Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {
   Remains remains{.inode = inode.number, .blocks = {}, .policy = policy_of(inode)};
-  remains.blocks = stage_end(tx, volume_, inode.number, inode.record, *inode.extents);
+  remains.blocks = stage_end(tx, mount_.volume, inode.number, inode.record, *inode.extents);
   inode.disposed = true;
   inode.directory.reset();
-  inode.extents.emplace(volume_.medium(), volume_.allocator(), inode.number, inode.slot);
+  inode.extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
+                        inode.slot);
   inode.record.blocks = 0;
   inode.record.extent_block = 0;
   inode.record.xattr_block = 0;
@@ -137,7 +138,7 @@ Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {
 }
 
 void Filesystem::give_back(const Remains& remains) {
-  free_metadata(volume_, remains.blocks.metadata);
+  free_metadata(mount_.volume, remains.blocks.metadata);
   gate_.detached_unasked(remains.blocks.data, remains.inode, remains.policy);
 }
 
@@ -160,18 +161,18 @@ void Filesystem::dispose_if_dead(Inode& inode) {
 void Filesystem::last_reference(Inode& inode) {
   given_.forget(inode.number);
   dispose_if_dead(inode);
-  if (inode.disposed) volume_.inodes().release(inode.number);
+  if (inode.disposed) mount_.volume.inodes().release(inode.number);
 }
 
 Result<InodeNumber> Filesystem::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
                                           const Inode& parent, const Caller& caller) {
   // It may have had to make room for it on the medium.
-  const auto number = acknowledge(volume_.inodes().allocate());
+  const auto number = acknowledge(mount_.volume.inodes().allocate());
   if (!number) return number;
   const std::int64_t now = file_time_now();
   const bool inherit_group = (parent.record.mode & S_ISGID) != 0;
   record = {};
-  record.generation = volume_.inodes().next_generation(*number);
+  record.generation = mount_.volume.inodes().next_generation(*number);
   record.links = S_ISDIR(mode) ? 2 : 1;
   record.mode = static_cast<std::uint16_t>(mode);
   if (inherit_group && S_ISDIR(mode))
@@ -195,13 +196,13 @@ Result<struct stat> Filesystem::attributes(InodeNumber number) {
 
 struct statvfs Filesystem::statistics() const {
   struct statvfs out {};
-  const BlockCount free = volume_.allocator().free_blocks();
-  const std::uint64_t used_inodes = volume_.inodes().used();
+  const BlockCount free = mount_.volume.allocator().free_blocks();
+  const std::uint64_t used_inodes = mount_.volume.inodes().used();
   // Every free block can become inodes, as in XFS.
-  const std::uint64_t free_inodes = volume_.inodes().capacity() - used_inodes +
+  const std::uint64_t free_inodes = mount_.volume.inodes().capacity() - used_inodes +
                                     free.value / pmem::kChunkBlocks * pmem::kChunkInodes;
   out.f_bsize = out.f_frsize = kBlockSize;
-  out.f_blocks = volume_.data_blocks().value;
+  out.f_blocks = mount_.volume.data_blocks().value;
   out.f_bfree = out.f_bavail = free.value;
   out.f_files = used_inodes + free_inodes;
   out.f_ffree = out.f_favail = free_inodes;

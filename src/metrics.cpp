@@ -51,9 +51,9 @@ std::string Filesystem::metrics() const {
 
   Metrics out;
   out.begin("daxfs_mount_info", "gauge", "The mount: always 1.");
-  out.value(label("pool", pool_ != nullptr ? pool_->path() : "") + "," +
-                label("uuid", volume_.uuid()) + "," + label("mountpoint", mountpoint_) + "," +
-                label("version", DAXFS_VERSION),
+  out.value(label("pool", mount_.pool != nullptr ? mount_.pool->path() : "") + "," +
+                label("uuid", mount_.volume.uuid()) + "," + label("mountpoint", mount_.mountpoint) +
+                "," + label("version", DAXFS_VERSION),
             1);
   out.begin("daxfs_policy_info", "gauge", "The policy in force: always 1.");
   out.value(label("pin_policy", to_string(policy.pin_policy)) + "," +

@@ -126,28 +126,28 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
   if (!number) return std::unexpected(number.error());
   std::vector<PoolRange> content;
   if (!target.empty()) {
-    if (const Status got = volume_.allocator().allocate(BlockCount(1), PoolBlock(0), content);
+    if (const Status got = mount_.volume.allocator().allocate(BlockCount(1), PoolBlock(0), content);
         !got) {
-      volume_.inodes().release(*number);
+      mount_.volume.inodes().release(*number);
       return std::unexpected(got.error());
     }
-    volume_.medium().write(offset_of(content[0].start), std::as_bytes(std::span(target)));
-    volume_.medium().fence();
+    mount_.volume.medium().write(offset_of(content[0].start), std::as_bytes(std::span(target)));
+    mount_.volume.medium().fence();
     record.size = target.size();
     record.blocks = 1;
   }
   Transaction tx;
   if (const Status room = directory.directory->prepare_insert(tx, directory.record, name.size());
       !room) {
-    for (const PoolRange& range : content) (void)volume_.allocator().free(range);
-    volume_.inodes().release(*number);
+    for (const PoolRange& range : content) (void)mount_.volume.allocator().free(range);
+    mount_.volume.inodes().release(*number);
     return std::unexpected(room.error());
   }
 
   InodeRef inode;  // before the guard, which must not outlive it
   std::unique_lock<FairSharedMutex> inode_guard;
   inode = cache_.adopt(*number, record, inode_guard);
-  inode->extents.emplace(volume_.medium(), volume_.allocator(), *number, inode->slot);
+  inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), *number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
     inode->extents->insert(
@@ -184,7 +184,7 @@ Result<std::string> Filesystem::read_symlink(InodeNumber number) {
   if (!S_ISLNK(inode.record.mode)) return fail(EINVAL);
   const auto run = inode.extents->run_at(FileBlock(0), BlockCount(1));
   if (!run.pool || inode.record.size >= kBlockSize) return fail(EUCLEAN);
-  const auto* text = reinterpret_cast<const char*>(volume_.medium().at(*run.pool));
+  const auto* text = reinterpret_cast<const char*>(mount_.volume.medium().at(*run.pool));
   return std::string(text, inode.record.size);
 }
 
@@ -284,7 +284,7 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   }
   const Status committed = commit(tx);
   cache_.clear_name_hint(*victim, parent_number, name);
-  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  for (const PoolRange& range : released) (void)mount_.volume.allocator().free(range);
   parent_guard.unlock();
   give_back(remains);
   return committed;

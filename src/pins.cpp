@@ -71,7 +71,8 @@ void Filesystem::release(OpenFileRef file) {
       if (written > 0) write_unpinned(*file->inode, static_cast<std::uint32_t>(written));
     };
     // No process, and so no device, works on a medium that is no file of the system (tests).
-    auto awaited = pool_ != nullptr ? grace_->due(file->holder, file->users.all()) : std::nullopt;
+    auto awaited =
+        mount_.pool != nullptr ? grace_->due(file->holder, file->users.all()) : std::nullopt;
     if (awaited) {
       grace_->begin(file->holder, *std::move(awaited), ended);
     } else {
@@ -93,7 +94,7 @@ void Filesystem::write_unpinned(Inode& inode, std::uint32_t pins) {
   inode.cache_stale = true;
   // Not from here: the kernel may be evicting the inode, and wait for a worker of ours to write its
   // pages.
-  KernelCache* const kernel = kernel_cache_;
+  KernelCache* const kernel = mount_.kernel;
   if (kernel == nullptr) return;
   const auto gone = [this, number = inode.number, until = given_.now()](bool dropped) {
     if (dropped) given_.forget_until(number, until);
@@ -106,14 +107,14 @@ void Filesystem::note_write_unpinned(Inode& inode, std::uint32_t pins) {
   {
     const std::shared_lock guard(inode.lock);
     // A survivor's pin can outlive its file, and end under a mount that may store nothing.
-    if (!inode.disposed && !options_.read_only) touch(inode);
+    if (!inode.disposed && !mount_.options.read_only) touch(inode);
   }
   inode.write_pins -= pins;
 }
 
 void Filesystem::drop_cached_pages(OpenFile& file, KernelCache::Asker asker,
                                    std::function<void(bool)> done) {
-  KernelCache* const kernel = kernel_cache_;
+  KernelCache* const kernel = mount_.kernel;
   if (kernel == nullptr) return done(true);
   Inode& inode = *file.inode;
   // If another request has them dropped just now, this one waits for the end of that, too.
@@ -162,13 +163,13 @@ Status Filesystem::populate(Inode& inode, FileRange range, std::uint64_t size) {
   std::vector<FileRange> unwritten;
   map.for_each(shown, [&](const Extent& extent) {
     if (!extent.unwritten) return;
-    volume_.medium().zero(offset_of(extent.pool), bytes(extent.count));
+    mount_.volume.medium().zero(offset_of(extent.pool), bytes(extent.count));
     unwritten.push_back({extent.file, extent.count});
   });
   if (unwritten.empty()) return {};
-  volume_.medium().fence();
+  mount_.volume.medium().fence();
   // A few at a time, as a transaction holds.
-  const std::size_t per_commit = changes_per_commit(volume_.journal(), 4);
+  const std::size_t per_commit = changes_per_commit(mount_.volume.journal(), 4);
   Status committed;  // the last one counts: none succeeds behind one that failed
   for (std::size_t i = 0; i < unwritten.size(); ++i) {
     map.mark_written(tx, unwritten[i]);
@@ -212,7 +213,7 @@ Result<std::optional<PinId>> Filesystem::pin_once(const PinAsk& ask, const Ticke
       .write = (range.flags & DAXFS_PIN_WRITE) != 0,
       .nowait = (range.flags & DAXFS_PIN_NOWAIT) != 0,
       // Nothing can be taken from a file of a read-only mount; short-term pins promise to end.
-      .recorded = (range.flags & DAXFS_PIN_SHORT) == 0 && !options_.read_only,
+      .recorded = (range.flags & DAXFS_PIN_SHORT) == 0 && !mount_.options.read_only,
       .behind_all = ask.behind_all};
 
   // Called with the lock held, shared or exclusive, and all blocks there.
@@ -263,7 +264,7 @@ Result<std::optional<PinId>> Filesystem::pin_once(const PinAsk& ask, const Ticke
     const bool to_commit = dropped || end > inode.record.size;
     const Status committed = to_commit ? grow_to(inode, grows ? end : 0) : Status();
     if (grows) note_growth(inode, before);
-    if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
+    if (KernelCache* const kernel = mount_.kernel) kernel->invalidate_attributes(inode.number);
     if (!committed) return std::unexpected(committed.error());
   }
   return take();
@@ -288,7 +289,7 @@ void Filesystem::pin(OpenFile& file, const PinRange& range, const Caller& caller
     return done(std::unexpected(loaded.error()));
 
   Requester requester{processes_.process(caller.thread), caller.uid};
-  if (pool_ != nullptr) {
+  if (mount_.pool != nullptr) {
     const ProcessMark mark = processes_.identity(requester.process).mark;
     requester.start_ticks = mark.start_ticks;
     file.users.add(mark);
@@ -327,7 +328,7 @@ void Filesystem::settle_pin(const std::shared_ptr<PinAsk>& ask, PinId pin) {
       ask->file->inode->write_pins -= 1;
     // What has waited at the gate may not wait there as long once more, if the kernel has a limit.
     const auto waited = std::chrono::steady_clock::now() - ask->since;
-    const bool late = request_limit_ && waited > *request_limit_ / 4;
+    const bool late = mount_.request_limit && waited > *mount_.request_limit / 4;
     if (std::exchange(ask->again, true) || late || (ask->range.flags & DAXFS_PIN_NOWAIT) != 0)
       return ask->done(fail(EAGAIN));
     ask_for_pin(ask);
@@ -344,19 +345,19 @@ void Filesystem::unpin(OpenFile& file, PinId pin, Done done) {
   if (!info->write) return done({});
   Inode& inode = *file.inode;
   note_write_unpinned(inode, 1);
-  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
+  if (KernelCache* const kernel = mount_.kernel) kernel->invalidate_attributes(inode.number);
   // Whoever waits for pins may be waiting for this one: it is answered in any case.
   write_back(file, [done = std::move(done)](bool) { done({}); });
 }
 
 Status Filesystem::record_pin(const OpenFile& file, PinId pin, const PinRequest& request) {
   // A medium that is no file of the system (tests) is mapped by no process.
-  if (pool_ == nullptr && request.requester.process == 0) {
+  if (mount_.pool == nullptr && request.requester.process == 0) {
     gate_.record_pin(file.holder, pin, 0);
     return {};
   }
   const auto since = std::chrono::system_clock::now().time_since_epoch();
-  const auto slot = acknowledge(volume_.pin_records().add(
+  const auto slot = acknowledge(mount_.volume.pin_records().add(
       {.owner = processes_.owner(request.requester.process, request.requester.uid),
        .inode = request.inode,
        .generation = file.inode->record.generation,
@@ -382,7 +383,7 @@ Status Filesystem::adopt(OpenFile& file, PinId pin, const Caller& caller) {
 }
 
 void Filesystem::note_user(OpenFile& file, const Caller& caller) {
-  if (pool_ == nullptr || !file.ever_pinned) return;
+  if (mount_.pool == nullptr || !file.ever_pinned) return;
   file.users.add(processes_.identity(processes_.process(caller.thread)).mark);
 }
 

@@ -12,7 +12,7 @@ const std::string kPolicyXattr = "user.daxfs.pin_policy";
 }  // namespace
 
 bool Filesystem::is_trusted(const Caller& caller) const {
-  return caller.uid == 0 || caller.uid == mounter_;
+  return caller.uid == 0 || caller.uid == mount_.mounter;
 }
 
 Outcome<void> Filesystem::set_policy(std::string_view text, const Caller& caller) {
@@ -20,12 +20,12 @@ Outcome<void> Filesystem::set_policy(std::string_view text, const Caller& caller
     return problem(EPERM, "only root and the user who mounted may switch policies");
   }
   const std::lock_guard guard(policy_mutex_);
-  const auto changed =
-      change_policy(gate_.options(), text, options_.unsafe_demo, bytes(volume_.data_area().count));
+  const auto changed = change_policy(gate_.options(), text, mount_.options.unsafe_demo,
+                                     bytes(mount_.volume.data_area().count));
   if (!changed) return std::unexpected(changed.error());
   if (changed->pin_policy == PinPolicy::ignore) {
     spdlog::warn("{}: switched to pin_policy=ignore: holders WILL see and cause corruption",
-                 mountpoint_);
+                 mount_.mountpoint);
   }
   gate_.set_options(*changed, processes_.process(caller.thread));
   return {};
@@ -35,8 +35,8 @@ std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
   if (!inode.pin_policy) {
     inode.pin_policy.emplace();
     if (inode.record.xattr_block != 0) {
-      const auto attributes =
-          load_xattrs(volume_.medium(), inode.number, inode.record, volume_.data_area());
+      const auto attributes = load_xattrs(mount_.volume.medium(), inode.number, inode.record,
+                                          mount_.volume.data_area());
       // Attributes that cannot be read are reported to who reads them; here the mount's policy is
       // the answer.
       if (attributes) {
@@ -45,7 +45,8 @@ std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
       }
     }
     // It may have been set under a mount that allowed it.
-    if (*inode.pin_policy == PinPolicy::ignore && !options_.unsafe_demo) inode.pin_policy->reset();
+    if (*inode.pin_policy == PinPolicy::ignore && !mount_.options.unsafe_demo)
+      inode.pin_policy->reset();
   }
   return *inode.pin_policy;
 }
@@ -58,7 +59,7 @@ Status Filesystem::check_policy_xattr(Inode& inode, const std::string& name,
   if (!value) return {};
   const auto policy = parse_pin_policy(*value);
   if (!policy || !inode.is_regular()) return fail(EINVAL);
-  if (*policy == PinPolicy::ignore && !options_.unsafe_demo) return fail(EINVAL);
+  if (*policy == PinPolicy::ignore && !mount_.options.unsafe_demo) return fail(EINVAL);
   return {};
 }
 
@@ -67,7 +68,7 @@ void Filesystem::policy_xattr_changed(Inode& inode, const std::string& name) {
   inode.pin_policy.reset();
   if (policy_of(inode) == PinPolicy::ignore) {
     spdlog::warn("{}{}: has pin_policy=ignore now: holders WILL see and cause corruption",
-                 mountpoint_, path_of(inode.number));
+                 mount_.mountpoint, path_of(inode.number));
   }
   gate_.rejudge(inode.number);
 }

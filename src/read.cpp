@@ -43,7 +43,7 @@ bool Filesystem::send_pages(Inode& inode, FileOffset offset, std::span<const iov
   }
   if (!given_.given(inode.number, offset, copy, pinned)) {
     // Too many: the kernel shall not keep them.
-    if (KernelCache* const kernel = kernel_cache_)
+    if (KernelCache* const kernel = mount_.kernel)
       kernel->invalidate_data(inode.number, nullptr, KernelCache::Asker::other);
   }
   const iovec whole{copy.data(), copy.size()};
@@ -91,11 +91,11 @@ Status Filesystem::read(OpenFile& file, FileOffset offset, ByteCount length, con
     if (run.pool && !run.unwritten) {
       const PoolOffset from =
           offset_of(*run.pool) + ByteCount(at - offset_of(run.range.start).value);
-      if (volume_.medium().lost(from, ByteCount(here))) {
+      if (mount_.volume.medium().lost(from, ByteCount(here))) {
         note_unreadable(inode, FileOffset(at), ByteCount(here));
         return fail(EIO);
       }
-      add(volume_.medium().at(from), here);
+      add(mount_.volume.medium().at(from), here);
     } else {
       here = std::min<std::uint64_t>(here, kZeroBytes);
       add(kZeroes.data(), here);

@@ -254,7 +254,7 @@ Result<Verdict> Filesystem::rename_once(const Renaming& renaming, const Requeste
     const Result<Verdict> verdict = planned ? commit_rename(renaming, plan, requester, ticket)
                                             : std::unexpected(planned.error());
     guard.unlock();
-    for (const PoolRange& range : plan.released) (void)volume_.allocator().free(range);
+    for (const PoolRange& range : plan.released) (void)mount_.volume.allocator().free(range);
     std::erase_if(plan.locks, [&](const auto& lock) {
       return !plan.target || lock.mutex() != &plan.target->lock;
     });

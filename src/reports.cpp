@@ -146,42 +146,42 @@ std::string Filesystem::path_of(InodeNumber inode) {
 }
 
 json Filesystem::status_report() const {
-  const MountOptions& mount = options_;
   const GateOptions gate = gate_.options();
   const GateCounts counts = gate_.totals();
-  const bool dax = pool_ != nullptr && pool_->is_dax();
+  const bool dax = mount_.pool != nullptr && mount_.pool->is_dax();
   const std::string stopped = why_stopped();
-  return {{"pool", pool_ != nullptr ? pool_->path() : ""},
-          {"uuid", volume_.uuid()},
-          {"mountpoint", mountpoint_},
-          {"block_size", kBlockSize},
-          {"total", bytes(volume_.data_blocks()).value},
-          {"free", bytes(volume_.allocator().free_blocks()).value},
-          {"limbo", bytes(counts.limbo).value},
-          {"pins",
-           {{"long", counts.long_pins},
-            {"short", counts.short_pins},
-            {"bytes", counts.pinned_bytes.value}}},
-          {"leases", counts.leases},
-          {"waiting", counts.waiting},
-          {"policy",
-           {{"pin_policy", to_string(gate.pin_policy)},
-            {"on_timeout", to_string(gate.on_timeout)},
-            {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
-            {"break_timeout", in_seconds(gate.break_timeout_ms)},
-            {"short_timeout", in_seconds(gate.short_timeout_ms)},
-            {"exit_grace", in_seconds(gate.exit_grace_ms)},
-            {"longterm", to_string(gate.longterm)},
-            {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
-            {"user_limit", or_none(gate.user_limit, gate.user_limit)},
-            {"limbo_limit", gate.limbo_limit.value}}},
-          {"granularity", pool_ != nullptr ? to_string(pool_->granularity()) : "byte"},
-          {"dax", dax},
-          {"read_only", mount.read_only},
-          // Seconds after which the kernel ends the mount if a request is not answered, or null.
-          {"request_limit", request_limit_ ? json(request_limit_->count()) : json(nullptr)},
-          // Why nothing is changed any more, or null.
-          {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
+  return {
+      {"pool", mount_.pool != nullptr ? mount_.pool->path() : ""},
+      {"uuid", mount_.volume.uuid()},
+      {"mountpoint", mount_.mountpoint},
+      {"block_size", kBlockSize},
+      {"total", bytes(mount_.volume.data_blocks()).value},
+      {"free", bytes(mount_.volume.allocator().free_blocks()).value},
+      {"limbo", bytes(counts.limbo).value},
+      {"pins",
+       {{"long", counts.long_pins},
+        {"short", counts.short_pins},
+        {"bytes", counts.pinned_bytes.value}}},
+      {"leases", counts.leases},
+      {"waiting", counts.waiting},
+      {"policy",
+       {{"pin_policy", to_string(gate.pin_policy)},
+        {"on_timeout", to_string(gate.on_timeout)},
+        {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
+        {"break_timeout", in_seconds(gate.break_timeout_ms)},
+        {"short_timeout", in_seconds(gate.short_timeout_ms)},
+        {"exit_grace", in_seconds(gate.exit_grace_ms)},
+        {"longterm", to_string(gate.longterm)},
+        {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
+        {"user_limit", or_none(gate.user_limit, gate.user_limit)},
+        {"limbo_limit", gate.limbo_limit.value}}},
+      {"granularity", mount_.pool != nullptr ? to_string(mount_.pool->granularity()) : "byte"},
+      {"dax", dax},
+      {"read_only", mount_.options.read_only},
+      // Seconds after which the kernel ends the mount if a request is not answered, or null.
+      {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},
+      // Why nothing is changed any more, or null.
+      {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }
 
 Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,
@@ -199,7 +199,8 @@ Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t
     case DAXFS_QUERY_PINS: {
       const auto survivors = survivors_->list();
       CommandNames commands;
-      const PinLocked locked = pool_ != nullptr ? pin_locks_of(pool_->descriptor()) : PinLocked();
+      const PinLocked locked =
+          mount_.pool != nullptr ? pin_locks_of(mount_.pool->descriptor()) : PinLocked();
       const auto grace_left = [&](HolderId holder) -> json {
         const auto left = grace_->left(holder);
         return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);

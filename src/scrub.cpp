@@ -25,7 +25,7 @@ std::string line(const json& object) {
 
 Scrub::Scrub(Filesystem& filesystem, std::chrono::milliseconds step)
     : fs_(filesystem),
-      volume_(filesystem.volume_),
+      volume_(filesystem.mount().volume),
       step_(step),
       moved_(volume_.medium().blocks()),
       owned_(volume_.medium().blocks()),
@@ -35,7 +35,7 @@ Result<std::unique_ptr<Scrub>> Scrub::begin(Filesystem& filesystem,
                                             std::chrono::milliseconds step) {
   try {
     std::unique_ptr<Scrub> scrub(new Scrub(filesystem, step));
-    scrub->watching_ = filesystem.volume_.allocator().watch(&scrub->moved_);
+    scrub->watching_ = filesystem.mount().volume.allocator().watch(&scrub->moved_);
     if (!scrub->watching_) return fail(EBUSY);
     return scrub;
   } catch (const std::bad_alloc&) {  // the bitmaps, which malloc and its reserve know nothing of

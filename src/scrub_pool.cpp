@@ -77,7 +77,7 @@ void Scrub::next_pins() {
         }
         // pin_policy=ignore frees what is pinned.
         const auto free =
-            fs_.options_.unsafe_demo ? std::nullopt : volume_.allocator().find_free(blocks);
+            fs_.mount().options.unsafe_demo ? std::nullopt : volume_.allocator().find_free(blocks);
         if (free) {
           found("free-block", Severity::loss, name_of(pin),
                 fmt::format("has {}, which is in the free space", name_of(*free)), Spreads::yes);
@@ -102,7 +102,7 @@ void Scrub::look_at_record(const PinInfo& pin) {
 
 // Its blocks must be its file's, or in limbo.
 void Scrub::look_at_pin(const PinInfo& pin) {
-  if (fs_.options_.unsafe_demo) return;
+  if (fs_.mount().options.unsafe_demo) return;
   const auto ref = fs_.cache_.get(pin.inode);
   std::shared_lock<FairSharedMutex> guard;
   std::vector<PoolRange> of_file;

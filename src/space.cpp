@@ -71,7 +71,7 @@ void Filesystem::zero_in_place(Inode& inode, FileOffset offset, ByteCount length
     const std::uint64_t from = std::max(offset.value, offset_of(extent.file).value);
     const std::uint64_t to = std::min(end, offset_of(extent.end()).value);
     const PoolOffset at = offset_of(extent.pool) + ByteCount(from - offset_of(extent.file).value);
-    volume_.medium().zero(at, ByteCount(to - from));
+    mount_.volume.medium().zero(at, ByteCount(to - from));
   });
 }
 
@@ -79,7 +79,7 @@ bool Filesystem::drop_privileges_unasked(Inode& inode) {
   const std::uint16_t before = inode.record.mode;
   drop_setid_bits(inode);
   if (inode.record.mode == before) return false;
-  if (KernelCache* const kernel = kernel_cache_) kernel->invalidate_attributes(inode.number);
+  if (KernelCache* const kernel = mount_.kernel) kernel->invalidate_attributes(inode.number);
   return true;
 }
 
@@ -93,7 +93,7 @@ void Filesystem::zero_behind_end(Inode& inode, std::uint64_t size) {
 
 Status Filesystem::grow_to(Inode& inode, std::uint64_t size) {
   zero_behind_end(inode, size);
-  volume_.medium().fence();
+  mount_.volume.medium().fence();
   inode.record.size = std::max(inode.record.size, size);
   inode.mtime = inode.ctime = file_time_now();
   Transaction tx;
@@ -120,7 +120,7 @@ Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
   if (!verdict || *verdict == Verdict::parked) return verdict;
   sync_times(inode);
   if (const Status ready =
-          prepare_detach(volume_, inode.number, inode.record, *inode.extents, range);
+          prepare_detach(mount_.volume, inode.number, inode.record, *inode.extents, range);
       !ready) {
     return proceed_if(acknowledge(ready));
   }
@@ -128,7 +128,7 @@ Result<Verdict> Filesystem::detach_at_gate(Inode& inode, const Detach& detach,
   sync_times(inode);
   std::vector<PoolRange> removed;
   const Status committed =
-      detach_extents(volume_, inode.number, inode.record, *inode.extents, range, removed);
+      detach_extents(mount_.volume, inode.number, inode.record, *inode.extents, range, removed);
   gate_.detached(ticket, removed);
   return proceed_if(acknowledge(committed));
 }
@@ -174,7 +174,7 @@ Result<Verdict> Filesystem::change_once(Inode& inode, const AttributeChange& cha
   const FileRange tail = to_end(FileBlock(blocks_for(ByteCount(size)).value));
   if (size > inode.record.size) {
     zero_behind_end(inode, size);
-    volume_.medium().fence();
+    mount_.volume.medium().fence();
   } else if (inode.extents->first_from(tail.start)) {
     const Detach detach{.range = tail,
                         .offset = FileOffset(size),
@@ -214,7 +214,7 @@ void Filesystem::set_attributes(InodeNumber number, const AttributeChange& chang
   if (const Status loaded = load_extents(**inode); !loaded)
     return done(std::unexpected(loaded.error()));
   const Detacher detacher{{processes_.process(caller.thread), caller.uid}, through};
-  const auto wait = std::make_shared<TruncateWait>(kernel_cache_, inode);
+  const auto wait = std::make_shared<TruncateWait>(mount_.kernel, inode);
   run_at_gate(cancellation, [this, inode, change, detacher, answer, wait,
                              done = std::move(done)](const TicketRef& ticket) {
     const auto verdict = change_once(**inode, change, detacher, ticket);
@@ -242,7 +242,7 @@ Result<Verdict> Filesystem::punch_once(Inode& inode, FileOffset offset, ByteCoun
       zero_in_place(inode, offset, ByteCount(whole_start - offset.value));
       zero_in_place(inode, offset_of(whole.end()), ByteCount(end - offset_of(whole.end()).value));
     }
-    volume_.medium().fence();
+    mount_.volume.medium().fence();
     given_.zeroed(inode.number, offset, length);
     inode.mtime = inode.ctime = file_time_now();
     if (detacher.requester.uid != 0) drop_privileges_unasked(inode);
@@ -292,11 +292,11 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
     at = run.range.end();
   }
   if (holes.empty()) return {};
-  if (volume_.allocator().free_blocks() < missing) return fail(ENOSPC);
+  if (mount_.volume.allocator().free_blocks() < missing) return fail(ENOSPC);
 
   const auto last = inode.extents->last();
   std::vector<PoolRange> blocks;
-  if (const Status got = volume_.allocator().allocate(
+  if (const Status got = mount_.volume.allocator().allocate(
           missing, last ? last->pool + last->count : PoolBlock(0), blocks);
       !got) {
     return got;
@@ -306,16 +306,16 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
   Transaction tx;
   const std::size_t pieces = holes.size() + blocks.size() - 1;
   if (const Status room = inode.extents->reserve(tx, inode.record, pieces + spare_slots); !room) {
-    for (const PoolRange& unused : blocks) (void)volume_.allocator().free(unused);
+    for (const PoolRange& unused : blocks) (void)mount_.volume.allocator().free(unused);
     return room;
   }
   if (fill == Fill::zeroed) {
     for (const PoolRange& range_to_zero : blocks) {
-      volume_.medium().zero(offset_of(range_to_zero.start), bytes(range_to_zero.count));
+      mount_.volume.medium().zero(offset_of(range_to_zero.start), bytes(range_to_zero.count));
     }
-    volume_.medium().fence();
+    mount_.volume.medium().fence();
   }
-  const std::size_t per_commit = changes_per_commit(volume_.journal(), 2);
+  const std::size_t per_commit = changes_per_commit(mount_.volume.journal(), 2);
   std::size_t in_transaction = 0;
   std::size_t hole = 0;
   std::size_t run = 0;
@@ -336,7 +336,7 @@ Status Filesystem::fill_holes(Inode& inode, FileRange range, Fill fill, std::uin
     inode.ctime = file_time_now();
     if (hole == holes.size() && size > inode.record.size) {
       zero_behind_end(inode, size);
-      volume_.medium().fence();
+      mount_.volume.medium().fence();
       inode.record.size = size;
       inode.mtime.store(inode.ctime);
     }

@@ -72,7 +72,7 @@ Result<Filesystem::Appended> Filesystem::append(OpenFile& file, FileOffset belie
 void Filesystem::forget_pages(OpenFile& file) {
   Inode& inode = *file.inode;
   inode.cache_stale = true;
-  if (KernelCache* const kernel = kernel_cache_)
+  if (KernelCache* const kernel = mount_.kernel)
     kernel->invalidate_data(inode.number, nullptr, KernelCache::Asker::other);
 }
 
@@ -117,7 +117,7 @@ Result<std::size_t> Filesystem::write_bytes(OpenFile& file, FileOffset offset,
 std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
                                        std::span<const std::byte> data, bool drop_privileges) {
   const std::uint64_t end = offset.value + data.size();
-  Medium& medium = volume_.medium();
+  Medium& medium = mount_.volume.medium();
   const std::shared_lock guard(inode.lock);
   if (end > inode.record.size) return 0;
   if (drop_privileges && has_privileges(inode)) return 0;
@@ -138,7 +138,7 @@ std::size_t Filesystem::write_in_place(Inode& inode, FileOffset offset,
 Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset,
                                                  std::span<const std::byte> data,
                                                  bool drop_privileges, bool at_end) {
-  Medium& medium = volume_.medium();
+  Medium& medium = mount_.volume.medium();
   const std::unique_lock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
   if (at_end) {
@@ -149,7 +149,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
 
   // What is missing, and how many records the change may take; as much of it as one transaction
   // holds.
-  const std::size_t most_slots = changes_per_commit(volume_.journal(), 2);
+  const std::size_t most_slots = changes_per_commit(mount_.volume.journal(), 2);
   const FileRange range = covering(offset, ByteCount(data.size()));
   BlockCount missing;
   std::size_t slots = 0;
@@ -169,17 +169,18 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
   }
   std::vector<PoolRange> blocks;
   if (missing.value > 0) {
-    missing = std::min(missing, volume_.allocator().free_blocks());
+    missing = std::min(missing, mount_.volume.allocator().free_blocks());
     const auto before = map.run_at(
         range.start.value > 0 ? range.start - BlockCount(1) : range.start, BlockCount(1));
     const PoolBlock goal = before.pool ? *before.pool + BlockCount(1) : PoolBlock(0);
     if (missing.value > 0) {
       // Without them it stops at the first hole.
-      (void)volume_.allocator().allocate(missing, goal, blocks);
+      (void)mount_.volume.allocator().allocate(missing, goal, blocks);
     }
   }
   const auto give_back = [&](std::size_t from) {
-    for (std::size_t i = from; i < blocks.size(); ++i) (void)volume_.allocator().free(blocks[i]);
+    for (std::size_t i = from; i < blocks.size(); ++i)
+      (void)mount_.volume.allocator().free(blocks[i]);
   };
 
   // Pair holes with new blocks; stop where they run out.
@@ -205,7 +206,7 @@ Result<std::size_t> Filesystem::write_allocating(Inode& inode, FileOffset offset
     const std::size_t needed = fresh.size() + map.slots_to_write({range.start, stop - range.start});
     if (const Status room = map.reserve(tx, inode.record, needed); !room) {
       for (const Extent& extent : fresh)
-        (void)volume_.allocator().free({extent.pool, extent.count});
+        (void)mount_.volume.allocator().free({extent.pool, extent.count});
       give_back(next);
       blocks.clear();
       // What comes before the first hole can be written all the same.

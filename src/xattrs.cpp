@@ -33,7 +33,7 @@ Result<std::string> Filesystem::get_xattr(InodeNumber number, const std::string&
   const std::shared_lock guard((*inode)->lock);
   if ((*inode)->record.xattr_block == 0) return fail(ENODATA);
   const auto attributes =
-      load_xattrs(volume_.medium(), number, (*inode)->record, volume_.data_area());
+      load_xattrs(mount_.volume.medium(), number, (*inode)->record, mount_.volume.data_area());
   if (!attributes) return std::unexpected(attributes.error());
   const auto found = attributes->find(name);
   if (found == attributes->end()) return fail(ENODATA);
@@ -45,7 +45,7 @@ Result<std::vector<std::string>> Filesystem::list_xattrs(InodeNumber number) {
   if (!inode) return std::unexpected(inode.error());
   const std::shared_lock guard((*inode)->lock);
   const auto attributes =
-      load_xattrs(volume_.medium(), number, (*inode)->record, volume_.data_area());
+      load_xattrs(mount_.volume.medium(), number, (*inode)->record, mount_.volume.data_area());
   if (!attributes) return std::unexpected(attributes.error());
   std::vector<std::string> names;
   names.reserve(attributes->size());
@@ -62,11 +62,12 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
   std::vector<PoolRange> released;
   const std::unique_lock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
-  auto attributes = load_xattrs(volume_.medium(), number, inode.record, volume_.data_area());
+  auto attributes =
+      load_xattrs(mount_.volume.medium(), number, inode.record, mount_.volume.data_area());
   if (!attributes) return std::unexpected(attributes.error());
   if (const Status changed = change(inode, *attributes); !changed) return changed;
-  if (const Status stored = replace_xattrs(volume_.medium(), volume_.allocator(), number,
-                                           inode.record, *attributes, released);
+  if (const Status stored = replace_xattrs(mount_.volume.medium(), mount_.volume.allocator(),
+                                           number, inode.record, *attributes, released);
       !stored) {
     return stored;
   }
@@ -75,7 +76,7 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
   stage(tx, inode);
   const Status committed = commit(tx);
   policy_xattr_changed(inode, name);
-  for (const PoolRange& range : released) (void)volume_.allocator().free(range);
+  for (const PoolRange& range : released) (void)mount_.volume.allocator().free(range);
   return committed;
 }
 

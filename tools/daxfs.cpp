@@ -78,15 +78,22 @@ daxfs::Problem no_remount(const std::string& mountpoint, const daxfs::MountOptio
 Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions& options,
                            daxfs::Pool& pool, daxfs::Volume& volume,
                            const std::function<void()>& ready) {
-  daxfs::Filesystem filesystem(volume, &pool, options);
+  const auto session =
+      daxfs::Session::make({pool.path(), arguments.mountpoint, arguments.debug}, options, &pool);
+  if (!session) return std::unexpected(session.error());
+  daxfs::Filesystem filesystem({.volume = volume,
+                                .pool = &pool,
+                                .options = options,
+                                .mountpoint = arguments.mountpoint,
+                                .kernel = &(*session)->kernel_cache(),
+                                .request_limit = daxfs::kernel_request_limit()});
   if (options.gate.pin_policy == daxfs::PinPolicy::ignore) {
     spdlog::warn(
         "{}: pin_policy=ignore frees pinned blocks: holders WILL see and cause corruption; for "
-        "demonstrations "
-        "only",
+        "demonstrations only",
         arguments.mountpoint);
   }
-  const auto announce = [&] {
+  return (*session)->serve(filesystem, [&] {
     fmt::print("{} on {}: {}, granularity {}{}, pin_policy={}\n", pool.path(), arguments.mountpoint,
                daxfs::format_size(daxfs::bytes(volume.data_blocks())),
                daxfs::to_string(pool.granularity()),
@@ -94,8 +101,7 @@ Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions
                daxfs::to_string(options.gate.pin_policy));
     std::fflush(stdout);
     ready();
-  };
-  return daxfs::serve(filesystem, {pool.path(), arguments.mountpoint, arguments.debug}, announce);
+  });
 }
 
 // Everything from opening the pool to the unmount. `ready` is called once the mount answers.

@@ -203,7 +203,7 @@ std::optional<std::string> Explorer::judge(Volume& volume, const Scene& scene) {
     return fmt::format("{} blocks free, but inodes leave {}", free, report.free_blocks);
   }
   try {
-    Filesystem fs(volume, nullptr, crash_mount_options());
+    Filesystem fs({.volume = volume, .options = crash_mount_options()});
     const TreeState found = state_of(fs);
     if (blocks_of(found) != report.data_blocks) {
       return fmt::format("files have {} blocks, but {} are in use", blocks_of(found),

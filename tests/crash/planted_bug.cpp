@@ -284,12 +284,12 @@ void lane_not_verified(ReversibleMedium& image, const Superblock& super) {
 
 void limbo_lost(Filesystem& fs, std::span<const PoolRange>) {
   for (const Gate::LimboInfo& piece : fs.gate().limbo_from(PoolBlock(0), 64)) {
-    static_cast<void>(fs.volume().allocator().free(piece.range));
+    static_cast<void>(fs.mount().volume.allocator().free(piece.range));
   }
 }
 
 void block_leaked(Filesystem& fs, std::span<const PoolRange>) {
-  static_cast<void>(fs.volume().allocator().allocate_run(BlockCount(1)));
+  static_cast<void>(fs.mount().volume.allocator().allocate_run(BlockCount(1)));
 }
 
 }  // namespace

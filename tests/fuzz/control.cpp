@@ -120,10 +120,10 @@ class User {
     }
     if (reader->name == "policy") {
       const auto set = fs_.set_policy(all, Caller{.uid = 0, .gid = 0});
-      require(set || !fs_.options().unsafe_demo, "what was read cannot be written: " + all);
+      require(set || !fs_.mount().options.unsafe_demo, "what was read cannot be written: " + all);
     } else if (reader->name == "scrub") {
       // Only ignored pins may do damage here.
-      require(all.find("finding") == std::string::npos || fs_.options().unsafe_demo,
+      require(all.find("finding") == std::string::npos || fs_.mount().options.unsafe_demo,
               "a scrub has found something: " + all);
     } else if (reader->name != "metrics") {
       require(nlohmann::json::accept(all), fmt::format("{}: no JSON: {}", reader->name, all));

@@ -117,7 +117,7 @@ class Story {
     auto volume = Volume::open(medium_, "pool", read_only, 1);
     check(volume || !volume.error().text.empty(), "refused without a reason");
     if (volume) {
-      Filesystem fs(**volume, nullptr, how);
+      Filesystem fs({.volume = **volume, .options = how});
       read_everything(fs, Expect::damaged);
       operate(fs, in_, operations_, Expect::damaged);
       fs.unmount();
@@ -141,7 +141,7 @@ class Story {
     auto volume = Volume::open(medium_, "pool", false, 1);
     check(volume.has_value(),
           "does not mount after the repair: " + (volume ? std::string() : volume.error().text));
-    Filesystem fs(**volume, nullptr, options());
+    Filesystem fs({.volume = **volume, .options = options()});
     read_everything(fs, Expect::sound);
     operate(fs, in_, operations_, Expect::sound);
     read_everything(fs, Expect::sound);

@@ -47,14 +47,15 @@ struct Kernel::Session {
   const std::function<void()> on_ready = [] {};
   UniqueFd kernel_end;
   ops::Pollers pollers;
-  ops::Context context;
+  ops::UserData context;
   std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)> session{nullptr,
                                                                          fuse_session_destroy};
   std::optional<Notifier> notifier;
   fuse_buf received{};  // its memory is kept
 };
 
-Kernel::Session::Session(Filesystem& filesystem) : context{filesystem, on_ready, pollers} {
+Kernel::Session::Session(Filesystem& filesystem) {
+  context.emplace(filesystem, on_ready, pollers);
   int ends[2];
   require(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
   kernel_end = UniqueFd(ends[0]);
@@ -75,13 +76,13 @@ Kernel::Session::Session(Filesystem& filesystem) : context{filesystem, on_ready,
           "no connection");
   require(install_wire_hooks(session.get()), "no hooks");
   notifier.emplace(session.get(), pollers);
-  filesystem.set_kernel_cache(&*notifier);
 }
 
 Kernel::Session::~Session() { std::free(received.mem); }
 
-Kernel::Kernel(Filesystem& filesystem, bool modern)
-    : filesystem_(filesystem), session_(std::make_unique<Session>(filesystem)) {
+Kernel::Kernel(Filesystem& filesystem, KernelRelay& relay, bool modern)
+    : filesystem_(filesystem), relay_(relay), session_(std::make_unique<Session>(filesystem)) {
+  relay_.set_kernel(&*session_->notifier);
   fuse_init_in init{};
   init.major = FUSE_KERNEL_VERSION;
   init.minor = FUSE_KERNEL_MINOR_VERSION;
@@ -99,9 +100,9 @@ Kernel::~Kernel() {
   for (; interrupts_ > 0; --interrupts_) send(FUSE_STATFS, FUSE_ROOT_ID, {}, {});
   // As serve() does it.
   filesystem_.stop_waiting();
-  session_->notifier.reset();
-  filesystem_.set_kernel_cache(nullptr);
-  while (auto file = session_->context.open_files.take_any()) filesystem_.abandon(std::move(file));
+  session_->notifier->disconnect();
+  relay_.set_kernel(nullptr);
+  while (auto file = session_->context->open_files.take_any()) filesystem_.abandon(std::move(file));
   filesystem_.unmount();
   collect();
   require_all_answered();

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "src/filesystem.h"
+#include "tests/fuzz/small_pool.h"
 
 namespace daxfs::fuzz {
 
@@ -42,7 +43,7 @@ struct Sender {
 class Kernel {
  public:
   // Sends INIT, offering all features if `modern`.
-  Kernel(Filesystem& filesystem, bool modern);
+  Kernel(Filesystem& filesystem, KernelRelay& relay, bool modern);
   // Ends like an unmount with files still open: whoever waits is answered, and every request must
   // have had its one answer. The filesystem is unmounted then.
   ~Kernel();
@@ -82,6 +83,7 @@ class Kernel {
   void require_all_answered() const;
 
   Filesystem& filesystem_;
+  KernelRelay& relay_;
   std::unique_ptr<Session> session_;
   std::uint64_t next_request_ = 2;  // even, as the kernel numbers them
   std::map<std::uint64_t, Pending> pending_;

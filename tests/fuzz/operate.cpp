@@ -269,7 +269,7 @@ class Operator : Checked {
 
 void read_everything(Filesystem& fs, Expect expect) {
   Reader reader(fs, expect);
-  const InodeTable& inodes = fs.volume().inodes();
+  const InodeTable& inodes = fs.mount().volume.inodes();
   for (std::uint64_t n = 1; n <= inodes.capacity(); ++n) {
     // What is in use but damaged is asked for as well.
     const auto record = inodes.load(InodeNumber(n));

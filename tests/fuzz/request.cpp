@@ -303,8 +303,8 @@ void make_seeds(const std::function<void(const std::string&, const std::string&)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace daxfs::fuzz;
-  on_small_pool(Input({data, size}), [](daxfs::Filesystem& fs, Input& choices) {
-    Kernel kernel(fs, choices.flag());
+  on_small_pool(Input({data, size}), [](daxfs::Filesystem& fs, KernelRelay& relay, Input& choices) {
+    Kernel kernel(fs, relay, choices.flag());
     Client client(kernel, choices);
     for (unsigned i = 0; i < kMostMessages && !choices.empty(); ++i) client.send();
   });

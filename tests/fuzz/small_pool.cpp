@@ -69,20 +69,31 @@ testing::ReversibleMedium& pristine_medium() {
   return medium;
 }
 
-}  // namespace
-
-void on_small_pool(Input input, const std::function<void(Filesystem&, Input&)>& use) {
+void mounted_by(Input input, KernelRelay* relay,
+                const std::function<void(Filesystem&, Input&)>& use) {
   spdlog::set_level(spdlog::level::off);
   const auto options =
       parse_mount_options(std::string("short_timeout=2ms,") + input.one_of(kMounts));
   require(options.has_value(), "mount options");
   Medium& medium = pristine_medium();
   {
-    const testing::Mounted mounted(medium, *options);
+    const testing::Mounted mounted(medium, *options, relay);
     use(*mounted.fs, input);
   }
   const CheckReport report = check_volume(medium, "pool");
   require(report.ok(), report.ok() ? "" : report.errors.front());
+}
+
+}  // namespace
+
+void on_small_pool(Input input, const std::function<void(Filesystem&, Input&)>& use) {
+  mounted_by(input, nullptr, use);
+}
+
+void on_small_pool(Input input, const std::function<void(Filesystem&, KernelRelay&, Input&)>& use) {
+  KernelRelay relay;
+  mounted_by(input, &relay,
+             [&](Filesystem& filesystem, Input& choices) { use(filesystem, relay, choices); });
 }
 
 }  // namespace daxfs::fuzz

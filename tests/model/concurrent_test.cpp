@@ -392,8 +392,8 @@ class Worker {
         const std::shared_lock guard(locks_.of(file.inode()));
         for (const Filesystem::PinnedExtent& extent : held->extents) {
           for (std::uint64_t at = 0; at < extent.length.value; at += kBlockSize) {
-            const std::string bytes(reinterpret_cast<const char*>(
-                                        fs_.volume().medium().at(extent.pool + ByteCount(at))),
+            const std::string bytes(reinterpret_cast<const char*>(fs_.mount().volume.medium().at(
+                                        extent.pool + ByteCount(at))),
                                     kBlockSize);
             ++findings_.held_blocks;
             const auto verdict =

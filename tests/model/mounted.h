@@ -5,6 +5,7 @@
 #include <chrono>
 #include <future>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -34,11 +35,13 @@ inline MountOptions mount_options(PinPolicy policy, std::uint64_t short_timeout_
 }
 
 struct Mounted {
-  Mounted(Medium& medium, const MountOptions& options) {
+  Mounted(Medium& medium, const MountOptions& options, KernelCache* kernel = nullptr,
+          std::optional<std::chrono::seconds> request_limit = {}) {
     auto opened = Volume::open(medium, "pool", options.read_only, 1);
     if (!opened) throw std::runtime_error(opened.error().text);
     volume = std::move(*opened);
-    fs = std::make_unique<Filesystem>(*volume, nullptr, options);
+    fs = std::make_unique<Filesystem>(Mount{
+        .volume = *volume, .options = options, .kernel = kernel, .request_limit = request_limit});
   }
 
   std::unique_ptr<Volume> volume;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "client/daxfs.h"
@@ -38,24 +39,24 @@ struct DirtyKernel : KernelCache {
 TEST_CASE("a pin that pages stand in the way of is tried once more, in a request's time") {
   HeapMedium medium(ByteCount(8 << 20));
   format_medium(medium);
-  Mounted mounted(medium, mount_options(PinPolicy::refuse));
-  Filesystem& fs = *mounted.fs;
   DirtyKernel kernel;
-  fs.set_kernel_cache(&kernel);
+  std::optional<std::chrono::seconds> request_limit;
   // What comes before the pin is granted and behind it, each time.
   int most_asked = 4;
   std::uint32_t flags = 0;
   SECTION("a kernel without a limit") { kernel.delay = std::chrono::milliseconds(300); }
-  SECTION("soon") { fs.set_request_limit(std::chrono::hours(1)); }
+  SECTION("soon") { request_limit = std::chrono::hours(1); }
   SECTION("a quarter of the limit is over: the caller's next request has a time of its own") {
     kernel.delay = std::chrono::milliseconds(300);
-    fs.set_request_limit(std::chrono::seconds(1));
+    request_limit = std::chrono::seconds(1);
     most_asked = 2;
   }
   SECTION("a caller who does not want to wait") {
     flags = DAXFS_PIN_NOWAIT;
     most_asked = 2;
   }
+  Mounted mounted(medium, mount_options(PinPolicy::refuse), &kernel, request_limit);
+  Filesystem& fs = *mounted.fs;
   const auto inode = number_of(fs, fs.make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
   REQUIRE(inode);
   auto file = fs.open(*inode, O_RDWR);

@@ -111,7 +111,7 @@ TEST_CASE_METHOD(Control, "a file of that name in an old pool is covered, and co
       REQUIRE(pool_file);
       auto volume = daxfs::Volume::open((*pool_file)->medium(), pool(), false, 1);
       REQUIRE(volume);
-      daxfs::Filesystem filesystem(**volume, pool_file->get(), {});
+      daxfs::Filesystem filesystem({.volume = **volume, .pool = pool_file->get()});
       act(filesystem);
       filesystem.unmount();
     }
