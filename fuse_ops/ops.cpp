@@ -25,7 +25,7 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
   param.attr_timeout = believe;
   // The kernel never learned of the entry: take the reference back.
   Filesystem& filesystem = fs(req);
-  if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.forget(entry->inode, 1);
+  if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.names().forget(entry->inode, 1);
 }
 
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double believe) {
@@ -96,19 +96,24 @@ void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info) {
 void release(Context& context, const fuse_file_info& info) {
   OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
   context.pollers.forget(opened->holder);
-  context.filesystem.release(std::move(opened));
+  context.filesystem.files().release(std::move(opened));
 }
 
-std::shared_ptr<Waiting> Waiting::watch(fuse_req_t req) {
-  std::shared_ptr<Waiting> waiting(new Waiting(req));
+std::shared_ptr<Waiting> Waiting::of(fuse_req_t req) {
+  return std::shared_ptr<Waiting>(new Waiting(req));
+}
+
+const CancellationRef& Waiting::cancellation() {
+  if (cancellation_) return cancellation_;
+  cancellation_ = std::make_shared<Cancellation>();
   fuse_req_interrupt_func(
-      req, [](fuse_req_t, void* data) { static_cast<Cancellation*>(data)->cancel(); },
-      waiting->cancellation_.get());
-  return waiting;
+      req_, [](fuse_req_t, void* data) { static_cast<Cancellation*>(data)->cancel(); },
+      cancellation_.get());
+  return cancellation_;
 }
 
 fuse_req_t Waiting::finish() {
-  fuse_req_interrupt_func(req_, nullptr, nullptr);
+  if (cancellation_) fuse_req_interrupt_func(req_, nullptr, nullptr);
   return req_;
 }
 

@@ -89,19 +89,19 @@ void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);
 // The kernel has no more use for it.
 void release(Context& context, const fuse_file_info& info);
 
-// A request that may wait at the gate: an INTERRUPT for it reaches the filesystem, also if it comes
-// first. The completion calls finish() before it replies.
+// A request that may wait at the gate. The completion calls finish() before it replies.
 class Waiting {
  public:
-  static std::shared_ptr<Waiting> watch(fuse_req_t req);
-  const CancellationRef& cancellation() const { return cancellation_; }
+  static std::shared_ptr<Waiting> of(fuse_req_t req);
+  // From here on an INTERRUPT for the request reaches the filesystem, also if it came before.
+  const CancellationRef& cancellation();
   // From here on no interrupt handler runs or will run; the request may be answered.
   fuse_req_t finish();
 
  private:
   explicit Waiting(fuse_req_t req) : req_(req) {}
   fuse_req_t req_;
-  CancellationRef cancellation_ = std::make_shared<Cancellation>();
+  CancellationRef cancellation_;  // once it was asked for
 };
 
 // All of them, as a session takes them; with UserData.

@@ -12,7 +12,7 @@ namespace {
 
 void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
   if (is_control(inode)) return control::getattr(req, inode);
-  reply_attributes(req, fs(req).attributes({inode}));
+  reply_attributes(req, fs(req).attributes().get({inode}));
 }
 
 AttributeChange to_change(const struct stat& attributes, int to_set) {
@@ -65,11 +65,11 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
   }
   const AttributeChange change = to_change(*attributes, to_set);
   if (is_control(inode)) return control::setattr(req, inode, change);
-  const auto waiting = Waiting::watch(req);
-  fs(req).set_attributes({inode}, change, through(change, info), caller(req),
-                         waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
-                           reply_attributes(waiting->finish(), changed, believe_changed());
-                         });
+  const auto waiting = Waiting::of(req);
+  fs(req).attributes().set({inode}, change, through(change, info), caller(req),
+                           waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
+                             reply_attributes(waiting->finish(), changed, believe_changed());
+                           });
 }
 
 // getxattr and listxattr: size 0 asks for the length.
@@ -85,7 +85,7 @@ void reply_sized(fuse_req_t req, std::string_view value, std::size_t size) {
 
 void getxattr(fuse_req_t req, fuse_ino_t inode, const char* name, std::size_t size) {
   if (is_control(inode)) return reply(req, fail(ENODATA));
-  const auto value = fs(req).get_xattr({inode}, name);
+  const auto value = fs(req).xattrs().get({inode}, name);
   if (value) {
     reply_sized(req, *value, size);
   } else {
@@ -95,7 +95,7 @@ void getxattr(fuse_req_t req, fuse_ino_t inode, const char* name, std::size_t si
 
 void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
   if (is_control(inode)) return reply_sized(req, {}, size);
-  const auto names = fs(req).list_xattrs({inode});
+  const auto names = fs(req).xattrs().list({inode});
   if (!names) {
     fuse_reply_err(req, names.error().code);
     return;
@@ -113,16 +113,16 @@ void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
 void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
               std::size_t size, int flags) {
   if (is_control(inode)) return reply(req, fail(EPERM));
-  reply(req, fs(req).set_xattr({inode}, name, {value, size}, flags, caller(req)));
+  reply(req, fs(req).xattrs().set({inode}, name, {value, size}, flags, caller(req)));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {
   if (is_control(inode)) return reply(req, fail(EPERM));
-  reply(req, fs(req).remove_xattr({inode}, name, caller(req)));
+  reply(req, fs(req).xattrs().remove({inode}, name, caller(req)));
 }
 
 void statfs(fuse_req_t req, fuse_ino_t) {
-  const struct statvfs statistics = fs(req).statistics();
+  const struct statvfs statistics = fs(req).reports().statistics();
   fuse_reply_statfs(req, &statistics);
 }
 

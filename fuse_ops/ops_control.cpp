@@ -58,7 +58,7 @@ class WaitingRead {
 void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   const auto entry = context(req).control.lookup({parent}, name);
   if (entry && entry->inode == kRootInode) {
-    reply_entry(req, fs(req).lookup(kRootInode, "."));
+    reply_entry(req, fs(req).names().lookup(kRootInode, "."));
   } else {
     reply_entry(req, entry);
   }
@@ -112,7 +112,7 @@ void read(fuse_req_t req, std::size_t size, off_t offset, fuse_file_info* info) 
              });
     return;
   }
-  const auto text = session.control.read(file, static_cast<std::uint64_t>(offset), size);
+  const auto text = file.read(static_cast<std::uint64_t>(offset), size);
   if (text) {
     fuse_reply_buf(req, text->data(), text->size());
   } else {
@@ -121,7 +121,7 @@ void read(fuse_req_t req, std::size_t size, off_t offset, fuse_file_info* info) 
 }
 
 void write(fuse_req_t req, std::string_view text, fuse_file_info* info) {
-  const Status written = context(req).control.write(file_of(info), text, caller(req));
+  const Status written = file_of(info).write(text, caller(req));
   if (written) {
     fuse_reply_write(req, text.size());
   } else {

@@ -25,13 +25,14 @@ struct CName {
 // The kernel asks for a page or a few at a time.
 constexpr std::size_t kMostBytes = 1 << 20;
 
-using Visit = std::function<bool(const Filesystem::DirectoryEntry&)>;
+using Visit = std::function<bool(const Names::DirectoryEntry&)>;
 
 Status list(fuse_req_t req, fuse_ino_t inode, off_t offset, const Visit& visit) {
   const auto cookie = static_cast<std::uint64_t>(offset);
   if (is_control(inode)) return context(req).control.list({inode}, cookie, visit);
-  if (InodeNumber{inode} != kRootInode) return fs(req).read_directory({inode}, cookie, visit);
-  return fs(req).read_directory({inode}, cookie, [&](const Filesystem::DirectoryEntry& entry) {
+  if (InodeNumber{inode} != kRootInode)
+    return fs(req).names().read_directory({inode}, cookie, visit);
+  return fs(req).names().read_directory({inode}, cookie, [&](const Names::DirectoryEntry& entry) {
     // Of an old pool: the control directory covers it.
     return entry.name == ControlDirectory::kName || visit(entry);
   });
@@ -40,7 +41,7 @@ Status list(fuse_req_t req, fuse_ino_t inode, off_t offset, const Visit& visit) 
 void readdir(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info*) {
   std::vector<char> buffer(std::min(size, kMostBytes));
   std::size_t used = 0;
-  const Status status = list(req, inode, offset, [&](const Filesystem::DirectoryEntry& entry) {
+  const Status status = list(req, inode, offset, [&](const Names::DirectoryEntry& entry) {
     const CName name(entry.name);
     struct stat attributes {};
     attributes.st_ino = entry.inode.value;
@@ -65,7 +66,7 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
   std::size_t used = 0;
   Filesystem& filesystem = fs(req);
   std::vector<InodeNumber> looked_up;
-  const Status status = list(req, inode, offset, [&](const Filesystem::DirectoryEntry& entry) {
+  const Status status = list(req, inode, offset, [&](const Names::DirectoryEntry& entry) {
     const CName name(entry.name);
     const std::size_t room = buffer.size() - used;
     if (fuse_add_direntry_plus(req, nullptr, 0, name.text, nullptr, 0) > room) return false;
@@ -79,7 +80,7 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
         param = to_param(*child);
       }
     } else if (entry.cookie > 2) {
-      if (const auto child = filesystem.entry_of(entry.inode, {inode}, entry.name)) {
+      if (const auto child = filesystem.names().entry_of(entry.inode, {inode}, entry.name)) {
         param = to_param(*child);
         looked_up.push_back(entry.inode);
       }
@@ -91,7 +92,7 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
   if (!status) {
     fuse_reply_err(req, status.error().code);
   } else if (fuse_reply_buf(req, buffer.data(), used) == -ENOENT) {
-    for (const InodeNumber number : looked_up) filesystem.forget(number, 1);
+    for (const InodeNumber number : looked_up) filesystem.names().forget(number, 1);
   }
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (is_control(inode)) return control::open(req, inode, info);
-  auto opened = fs(req).open({inode}, info->flags);
+  auto opened = fs(req).files().open({inode}, info->flags);
   if (!opened) {
     fuse_reply_err(req, opened.error().code);
     return;
@@ -34,7 +34,7 @@ void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
 void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* info) {
   if (is_control(inode)) return control::read(req, size, offset, info);
   const OpenFileRef opened = file(info);
-  const Status status = fs(req).read(
+  const Status status = fs(req).reading().read(
       *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
       [req](std::span<const iovec> data) {
         if (data.size() == 1) {
@@ -49,48 +49,32 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
   if (!status) fuse_reply_err(req, status.error().code);
 }
 
-void append(fuse_req_t req, const OpenFileRef& opened, FileOffset believed,
-            std::span<const std::byte> data, bool drop_privileges) {
-  Filesystem& filesystem = fs(req);
-  const auto written = filesystem.append(*opened, believed, data, drop_privileges);
-  if (!written) {
-    fuse_reply_err(req, written.error().code);
-    return;
-  }
-  filesystem.after_write(*opened, [req, opened, &filesystem, done = *written] {
-    fuse_reply_write(req, done.count);
-    // Not before: the pages are locked while they wait for the answer.
-    if (done.moved) filesystem.forget_pages(*opened);
-  });
-}
-
 void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size, off_t offset,
            fuse_file_info* info) {
   if (is_control(inode)) return control::write(req, {data, size}, info);
   const OpenFileRef opened = file(info);
-  const FileOffset at(static_cast<std::uint64_t>(offset));
-  const auto bytes = std::as_bytes(std::span(data, size));
-  const bool drops = current_write_drops_privileges();
-  if (!info->writepage && (info->flags & O_APPEND) != 0)
-    return append(req, opened, at, bytes, drops);
-  const auto written = info->writepage ? fs(req).write_pages(*opened, at, bytes, drops)
-                                       : fs(req).write(*opened, at, bytes, drops);
-  if (!written) {
-    fuse_reply_err(req, written.error().code);
-    return;
-  }
-  if (info->writepage) {
-    // The pages are what was written; and while they wait for this answer they cannot be dropped.
-    fuse_reply_write(req, *written);
-    return;
-  }
-  fs(req).after_write(*opened, [req, count = *written] { fuse_reply_write(req, count); });
+  const bool pages = info->writepage != 0;
+  fs(req).writing().write(*opened,
+                          {.offset = FileOffset(static_cast<std::uint64_t>(offset)),
+                           .data = std::as_bytes(std::span(data, size)),
+                           .by_page_cache = pages,
+                           .drop_privileges = current_write_drops_privileges(),
+                           .at_end = !pages && (info->flags & O_APPEND) != 0},
+                          [req](const Result<std::size_t>& written) {
+                            if (written) {
+                              fuse_reply_write(req, *written);
+                            } else {
+                              fuse_reply_err(req, written.error().code);
+                            }
+                          });
 }
 
 // Nothing is left to do: the kernel has written dirty pages back before it asks. But it has to ask.
 // It forgets pages that it cannot write because the daemon is gone, without an error, so that an
 // msync or fsync that needs no answer from here would acknowledge them.
-void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { reply(req, fs(req).durable()); }
+void fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) {
+  reply(req, fs(req).health().durable());
+}
 
 void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                fuse_file_info* info) {
@@ -105,15 +89,16 @@ void fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t l
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case 0:
-      reply(req, fs(req).allocate(*opened, from, count, keep_size, caller(req)));
+      reply(req, fs(req).space().allocate(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_ZERO_RANGE:
-      reply(req, fs(req).zero_range(*opened, from, count, keep_size, caller(req)));
+      reply(req, fs(req).space().zero_range(*opened, from, count, keep_size, caller(req)));
       return;
     case FALLOC_FL_PUNCH_HOLE: {
-      const auto waiting = Waiting::watch(req);
-      fs(req).punch_hole(*opened, from, count, caller(req), waiting->cancellation(),
-                         [waiting](const Status& status) { reply(waiting->finish(), status); });
+      const auto waiting = Waiting::of(req);
+      fs(req).space().punch_hole(
+          *opened, from, count, caller(req), waiting->cancellation(),
+          [waiting](const Status& status) { reply(waiting->finish(), status); });
       return;
     }
     default:
@@ -129,9 +114,9 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
   }
   const OpenFileRef opened = file(info);
   // The kernel asks without writing its dirty pages first.
-  fs(req).write_back(*opened, [req, opened, offset, whence](bool written) {
-    const auto found =
-        fs(req).seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)), whence, written);
+  fs(req).kernel_pages().write_back(*opened, [req, opened, offset, whence](bool written) {
+    const auto found = fs(req).space().seek(*opened, FileOffset(static_cast<std::uint64_t>(offset)),
+                                            whence, written);
     if (found) {
       fuse_reply_lseek(req, static_cast<off_t>(found->value));
     } else {
@@ -147,7 +132,7 @@ void poll(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info, fuse_pollhandl
   // First the handle, then the look: news that come in between wake it.
   if (handle != nullptr) context(req).pollers.keep(opened->holder, handle);
   unsigned ready = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
-  if (fs(req).has_news(*opened)) ready |= POLLPRI;
+  if (fs(req).leases().has_news(*opened)) ready |= POLLPRI;
   fuse_reply_poll(req, ready);
 }
 

@@ -35,23 +35,24 @@ void pin(fuse_req_t req, daxfs_pin_args args, OpenFile& opened) {
     fuse_reply_err(req, EINVAL);
     return;
   }
-  const auto waiting = Waiting::watch(req);
-  fs(req).pin(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags}, caller(req),
-              waiting->cancellation(), [waiting, args](const Result<PinId>& pinned) {
-                fuse_req_t answered = waiting->finish();
-                if (!pinned) {
-                  fuse_reply_err(answered, pinned.error().code);
-                  return;
-                }
-                daxfs_pin_args out = args;
-                out.pin_id = pinned->value;
-                answer(answered, out);
-              });
+  const auto waiting = Waiting::of(req);
+  fs(req).pins().pin(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags},
+                     caller(req), waiting->cancellation(),
+                     [waiting, args](const Result<PinId>& pinned) {
+                       fuse_req_t answered = waiting->finish();
+                       if (!pinned) {
+                         fuse_reply_err(answered, pinned.error().code);
+                         return;
+                       }
+                       daxfs_pin_args out = args;
+                       out.pin_id = pinned->value;
+                       answer(answered, out);
+                     });
 }
 
 void unpin(fuse_req_t req, const daxfs_unpin_args& args, OpenFile& opened) {
-  fs(req).unpin(opened, PinId{args.pin_id},
-                [req](const Status& status) { reply_ioctl(req, status); });
+  fs(req).pins().unpin(opened, PinId{args.pin_id},
+                       [req](const Status& status) { reply_ioctl(req, status); });
 }
 
 void lease(fuse_req_t req, daxfs_lease_args args, OpenFile& opened) {
@@ -59,19 +60,19 @@ void lease(fuse_req_t req, daxfs_lease_args args, OpenFile& opened) {
     fuse_reply_err(req, EINVAL);
     return;
   }
-  const auto waiting = Waiting::watch(req);
-  fs(req).lease(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags},
-                LeaseId{args.lease_id}, caller(req), waiting->cancellation(),
-                [waiting, args](const Result<LeaseId>& taken) {
-                  fuse_req_t answered = waiting->finish();
-                  if (!taken) {
-                    fuse_reply_err(answered, taken.error().code);
-                    return;
-                  }
-                  daxfs_lease_args out = args;
-                  out.lease_id = taken->value;
-                  answer(answered, out);
-                });
+  const auto waiting = Waiting::of(req);
+  fs(req).leases().lease(opened, {FileOffset(args.offset), ByteCount(args.length), args.flags},
+                         LeaseId{args.lease_id}, caller(req), waiting->cancellation(),
+                         [waiting, args](const Result<LeaseId>& taken) {
+                           fuse_req_t answered = waiting->finish();
+                           if (!taken) {
+                             fuse_reply_err(answered, taken.error().code);
+                             return;
+                           }
+                           daxfs_lease_args out = args;
+                           out.lease_id = taken->value;
+                           answer(answered, out);
+                         });
 }
 
 std::uint32_t type_of(const LeaseNews& news) {
@@ -93,7 +94,7 @@ std::uint32_t reason_of(const LeaseNews& news) {
 }
 
 void next_event(fuse_req_t req, OpenFile& opened) {
-  const auto news = fs(req).next_news(opened);
+  const auto news = fs(req).leases().next_news(opened);
   if (!news) {
     fuse_reply_err(req, news.error().code);
     return;
@@ -119,7 +120,7 @@ void set_policy(fuse_req_t req, daxfs_policy_args args) {
     fuse_reply_err(req, EINVAL);
     return;
   }
-  const auto set = fs(req).set_policy({args.text, args.length}, caller(req));
+  const auto set = fs(req).policies().set({args.text, args.length}, caller(req));
   args = {};
   if (set) {
     answer(req, args);
@@ -131,15 +132,15 @@ void set_policy(fuse_req_t req, daxfs_policy_args args) {
   fuse_reply_ioctl(req, -set.error().code, &args, sizeof args);
 }
 
-void answer_extents(fuse_req_t req, daxfs_extents_args args,
-                    const Result<Filesystem::PinnedExtents>& found, bool cursor_is_index) {
+void answer_extents(fuse_req_t req, daxfs_extents_args args, const Result<PinnedExtents>& found,
+                    bool cursor_is_index) {
   if (!found) {
     fuse_reply_err(req, found.error().code);
     return;
   }
   args.count = 0;
   args.more = found->more ? 1 : 0;
-  for (const Filesystem::PinnedExtent& extent : found->extents) {
+  for (const PinnedExtent& extent : found->extents) {
     const std::uint32_t flags = (extent.unwritten ? DAXFS_EXTENT_UNWRITTEN : 0u) |
                                 (found->writable ? DAXFS_EXTENT_WRITABLE : 0u);
     args.extents[args.count++] = {.file_offset = extent.file.value,
@@ -154,9 +155,9 @@ void answer_extents(fuse_req_t req, daxfs_extents_args args,
 }
 
 void pin_extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
-  fs(req).note_user(opened, caller(req));
+  fs(req).files().note_user(opened, caller(req));
   const auto found =
-      fs(req).pin_extents(opened, PinId{args.pin_id}, args.cursor, DAXFS_EXTENTS_PER_CALL);
+      fs(req).extents().of_pin(opened, PinId{args.pin_id}, args.cursor, DAXFS_EXTENTS_PER_CALL);
   answer_extents(req, args, found, true);
 }
 
@@ -167,15 +168,16 @@ void extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
   if (args.cursor > args.offset && length > 0) {
     const std::uint64_t skipped = args.cursor - args.offset;
     if (skipped >= length) {
-      answer_extents(req, args, Filesystem::PinnedExtents{}, false);
+      answer_extents(req, args, PinnedExtents{}, false);
       return;
     }
     from += skipped;
     length -= skipped;
   }
-  answer_extents(
-      req, args,
-      fs(req).extents(opened, FileOffset(from), ByteCount(length), DAXFS_EXTENTS_PER_CALL), false);
+  answer_extents(req, args,
+                 fs(req).extents().of_range(opened, FileOffset(from), ByteCount(length),
+                                            DAXFS_EXTENTS_PER_CALL),
+                 false);
 }
 
 void pool(fuse_req_t req) {
@@ -205,7 +207,7 @@ void pool(fuse_req_t req) {
 void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
   std::string text;
   const Status status =
-      fs(req).report(args.what, args.cursor, sizeof args.text, text, opened, caller(req));
+      fs(req).reports().report(args.what, args.cursor, sizeof args.text, text, opened, caller(req));
   if (!status) {
     fuse_reply_err(req, status.error().code);
     return;
@@ -218,7 +220,8 @@ void query(fuse_req_t req, daxfs_query_args args, OpenFile* opened) {
 
 void query_settled(fuse_req_t req, const daxfs_query_args& args, const OpenFileRef& opened) {
   if (!opened || args.what != DAXFS_QUERY_EXTENTS) return query(req, args, opened.get());
-  fs(req).write_back(*opened, [req, opened, args](bool) { query(req, args, opened.get()); });
+  fs(req).kernel_pages().write_back(*opened,
+                                    [req, opened, args](bool) { query(req, args, opened.get()); });
 }
 
 void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
@@ -261,18 +264,21 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     case DAXFS_IOC_PIN_EXTENTS:
       return pin_extents(req, argument<daxfs_extents_args>(in), *opened);
     case DAXFS_IOC_EXTENTS:
-      return fs(req).write_back(*opened, [req, opened, args = argument<daxfs_extents_args>(in)](
-                                             bool) { extents(req, args, *opened); });
+      return fs(req).kernel_pages().write_back(
+          *opened, [req, opened, args = argument<daxfs_extents_args>(in)](bool) {
+            extents(req, args, *opened);
+          });
     case DAXFS_IOC_LEASE:
       return lease(req, argument<daxfs_lease_args>(in), *opened);
     case DAXFS_IOC_UNLEASE:
-      return reply_ioctl(
-          req, fs(req).unlease(*opened, LeaseId{argument<daxfs_unlease_args>(in).lease_id}));
+      return reply_ioctl(req, fs(req).leases().unlease(
+                                  *opened, LeaseId{argument<daxfs_unlease_args>(in).lease_id}));
     case DAXFS_IOC_NEXT_EVENT:
       return next_event(req, *opened);
     case DAXFS_IOC_ADOPT:
       return reply_ioctl(
-          req, fs(req).adopt(*opened, PinId{argument<daxfs_unpin_args>(in).pin_id}, caller(req)));
+          req, fs(req).files().adopt(*opened, PinId{argument<daxfs_unpin_args>(in).pin_id},
+                                     caller(req)));
     default:
       fuse_reply_err(req, ENOTTY);
   }

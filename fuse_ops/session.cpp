@@ -250,7 +250,7 @@ Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<voi
 
   filesystem.stop_waiting();  // while there is a connection to answer on
   notifier_->disconnect();
-  while (auto file = context_->open_files.take_any()) filesystem.abandon(std::move(file));
+  while (auto file = context_->open_files.take_any()) filesystem.files().abandon(std::move(file));
   fuse_session_unmount(session_.get());
   fuse_remove_signal_handlers(session_.get());
   fuse_set_log_func(nullptr);

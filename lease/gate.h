@@ -136,8 +136,8 @@ class Gate {
 
   // --- detaching ---
   // Precondition: the inode's lock is held exclusively, from before `blocks` was computed until
-  // detached(). proceed: the caller removes the blocks from the file and then calls detached(), or,
-  // where the inode ends with it (rename over a file), detached_unasked().
+  // detached(). proceed: the caller removes the blocks from the file and then calls detached(). A
+  // rename over a file that others have open takes no blocks from it, and calls nothing.
   // parked: it lets go of every lock and forgets about the request; the continuation will come.
   // Errors: ETXTBSY (policy, or an exclusive lease of somebody else), EDEADLK (would wait only for
   // its own process's pins), EINTR (cancelled), EAGAIN (user_limit of requests that wait).
@@ -145,10 +145,10 @@ class Gate {
   // The blocks have left the file for good (committed): free what is unpinned, put the rest into
   // limbo.
   void detached(const TicketRef& ticket, std::span<const PoolRange> blocks);
-  // For blocks that leave where no requester can be refused any more: the last close, the inode
-  // that a rename has replaced, recovery at the mount. Pinned blocks go to limbo under every policy
-  // but `ignore`, which frees them; other blocks are freed. `policy` is the file's own, else the
-  // mount's.
+  // For blocks that leave where no requester can be refused any more: the last close, recovery at
+  // the mount. With an inode that is no more: nothing is expected for it again. Pinned blocks go to
+  // limbo under every policy but `ignore`, which frees them; other blocks are freed. `policy` is
+  // the file's own, else the mount's.
   void detached_unasked(std::span<const PoolRange> blocks, InodeNumber inode = {},
                         std::optional<PinPolicy> policy = {});
 

@@ -44,10 +44,10 @@ struct DetachRequest {
   // The open file description through which it is asked: its own leases are not in the way,
   // whichever process asks (a child may have inherited the descriptor). None: asked by path.
   std::optional<HolderId> holder = {};
-  InodeNumber inode;
-  FileRange range;                    // what is fenced while it waits
-  std::span<const PoolRange> blocks;  // what would leave the file; any order
-  Requester requester;
+  InodeNumber inode = {};
+  FileRange range = {};                    // what is fenced while it waits
+  std::span<const PoolRange> blocks = {};  // what would leave the file; any order
+  Requester requester = {};
   DetachReason reason = DetachReason::punch;
   std::optional<PinPolicy> policy = {};  // the file's own; else the mount's
   // As asked for, in bytes: for people (events).

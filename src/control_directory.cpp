@@ -60,10 +60,102 @@ constexpr std::size_t kPage = 16000;
 
 }  // namespace
 
+ControlFile::ControlFile(Filesystem& filesystem, Kind kind, const Caller& caller)
+    : filesystem_(filesystem),
+      kind_(kind),
+      caller_(caller),
+      holder_(filesystem.gate().new_holder()) {}
+
+ControlFile::~ControlFile() {
+  if (events_) filesystem_.events().leave(events_);
+}
+
+Result<std::unique_ptr<ControlFile>> ControlFile::open(
+    Filesystem& filesystem, Kind kind, const Caller& caller,
+    const std::function<void(HolderId)>& has_news) {
+  std::unique_ptr<ControlFile> file(new ControlFile(filesystem, kind, caller));
+  const bool trusted = filesystem.callers().is_trusted(caller);
+  if (kind == Kind::release && !trusted) return fail(EPERM);
+  if (kind == Kind::scrub) {
+    if (!trusted) return fail(EPERM);
+    auto scrub = Scrub::begin(filesystem);
+    if (!scrub) return std::unexpected(scrub.error());
+    file->scrub_ = std::move(*scrub);
+  }
+  if (kind == Kind::events) {
+    if (!trusted) return fail(EACCES);
+    auto reader =
+        filesystem.reports().listen([has_news, holder = file->holder()] { has_news(holder); });
+    if (!reader) return std::unexpected(reader.error());
+    file->events_ = std::move(*reader);
+  }
+  return file;
+}
+
 void ControlFile::begin_anew() {
   start_ = cursor_ = 0;
   text_.clear();
   ended_ = any_ = false;
+}
+
+Result<std::string> ControlFile::read(std::uint64_t offset, std::size_t length) {
+  const MutexLock guard(mutex_);
+  if (scrub_) return read_scrub(length);
+  if (offset == 0 || offset < start_) begin_anew();
+  for (;;) {
+    // What lies before the offset has been read, or is not wanted.
+    const std::size_t passed = std::min<std::uint64_t>(offset - start_, text_.size());
+    text_.erase(0, passed);
+    start_ += passed;
+    if (ended_ || (start_ == offset && text_.size() >= length)) break;
+    if (const Status made = read_on(); !made) return std::unexpected(made.error());
+  }
+  if (start_ < offset) return std::string();
+  return text_.substr(0, length);
+}
+
+std::string ControlFile::read_scrub(std::size_t length) {
+  if (text_.empty()) scrub_->step(text_);
+  std::string text = text_.substr(0, length);
+  text_.erase(0, text.size());
+  return text;
+}
+
+Status ControlFile::read_on() {
+  if (kind_ == Kind::release) return fail(EBADF);
+  if (kind_ == Kind::policy || kind_ == Kind::metrics) {
+    text_ += kind_ == Kind::policy ? format_policy(filesystem_.gate().options())
+                                   : filesystem_.reports().metrics();
+    ended_ = true;
+    return {};
+  }
+  std::string lines;
+  const Status made =
+      filesystem_.reports().report(query_of(kind_), cursor_, kPage, lines, nullptr, caller_);
+  if (!made) return made;
+  ended_ = cursor_ == DAXFS_QUERY_END;
+  if (kind_ == Kind::status) {
+    text_ += lines;
+    return {};
+  }
+  for (std::size_t at = 0; at < lines.size();) {
+    const std::size_t end = lines.find('\n', at);
+    text_ += any_ ? ",\n  " : "[\n  ";
+    text_.append(lines, at, end - at);
+    any_ = true;
+    at = end + 1;
+  }
+  if (ended_) text_ += any_ ? "\n]\n" : "[]\n";
+  return {};
+}
+
+Status ControlFile::write(std::string_view text, const Caller& caller) {
+  if (kind_ == Kind::release) return filesystem_.files().release_pin(text, caller);
+  if (kind_ != Kind::policy) return fail(EBADF);
+  // A program that runs as root may write what a stranger gave it as its standard error.
+  if (!filesystem_.callers().is_trusted(caller_)) return fail(EPERM);
+  const auto set = filesystem_.policies().set(text, caller);
+  return set ? Status() : fail(set.error().code);
 }
 
 ControlDirectory::ControlDirectory(Filesystem& filesystem)
@@ -97,7 +189,7 @@ Result<struct stat> ControlDirectory::attributes(InodeNumber inode) const {
   out.st_ino = inode.value;
   out.st_mode = node != nullptr ? S_IFREG | node->mode : S_IFDIR | 0555u;
   out.st_nlink = node != nullptr ? 1 : 2;
-  out.st_uid = filesystem_.mounter();
+  out.st_uid = filesystem_.callers().mounter();
   out.st_gid = group_;
   out.st_blksize = static_cast<blksize_t>(kBlockSize);
   out.st_atim = out.st_mtim = out.st_ctim = to_timespec(made_);
@@ -106,7 +198,7 @@ Result<struct stat> ControlDirectory::attributes(InodeNumber inode) const {
 
 Status ControlDirectory::list(
     InodeNumber inode, std::uint64_t cookie,
-    const std::function<bool(const Filesystem::DirectoryEntry&)>& visit) const {
+    const std::function<bool(const Names::DirectoryEntry&)>& visit) const {
   if (inode != kDirectory) return fail(ENOTDIR);
   if (cookie < 1 && !visit({kDirectory, DT_DIR, ".", 1})) return {};
   if (cookie < 2 && !visit({kRootInode, DT_DIR, "..", 2})) return {};
@@ -130,92 +222,20 @@ Result<ControlFile*> ControlDirectory::open(InodeNumber inode, const Caller& cal
                                             const std::function<void(HolderId)>& has_news) {
   const Node* node = node_of(inode);
   if (node == nullptr) return fail(ESTALE);
-  auto file = std::make_unique<ControlFile>(node->kind, caller, filesystem_.gate().new_holder());
-  const bool trusted = filesystem_.is_trusted(caller);
-  if (node->kind == Kind::release && !trusted) return fail(EPERM);
-  if (node->kind == Kind::scrub) {
-    if (!trusted) return fail(EPERM);
-    auto scrub = Scrub::begin(filesystem_);
-    if (!scrub) return std::unexpected(scrub.error());
-    file->scrub_ = std::move(*scrub);
-  }
-  if (node->kind == Kind::events) {
-    if (!trusted) return fail(EACCES);
-    auto reader = filesystem_.listen([has_news, holder = file->holder()] { has_news(holder); });
-    if (!reader) return std::unexpected(reader.error());
-    file->events_ = std::move(*reader);
-  }
+  auto file = ControlFile::open(filesystem_, node->kind, caller, has_news);
+  if (!file) return std::unexpected(file.error());
   const MutexLock guard(mutex_);
-  files_.push_back(std::move(file));
+  files_.push_back(std::move(*file));
   return files_.back().get();
 }
 
 void ControlDirectory::close(ControlFile* file) {
-  if (file->events_) filesystem_.events().leave(file->events_);
-  file->scrub_.reset();
+  const auto find = [&](const auto& open) { return open.get() == file; };
+  std::unique_ptr<ControlFile> closed;  // without the lock
   const MutexLock guard(mutex_);
-  std::erase_if(files_, [&](const auto& open) { return open.get() == file; });
-}
-
-Result<std::string> ControlDirectory::read(ControlFile& file, std::uint64_t offset,
-                                           std::size_t length) {
-  const MutexLock guard(file.mutex_);
-  if (file.scrub_) return read_scrub(file, length);
-  if (offset == 0 || offset < file.start_) file.begin_anew();
-  for (;;) {
-    // What lies before the offset has been read, or is not wanted.
-    const std::size_t passed = std::min<std::uint64_t>(offset - file.start_, file.text_.size());
-    file.text_.erase(0, passed);
-    file.start_ += passed;
-    if (file.ended_ || (file.start_ == offset && file.text_.size() >= length)) break;
-    if (const Status made = read_on(file); !made) return std::unexpected(made.error());
-  }
-  if (file.start_ < offset) return std::string();
-  return file.text_.substr(0, length);
-}
-
-Result<std::string> ControlDirectory::read_scrub(ControlFile& file, std::size_t length) {
-  if (file.text_.empty()) file.scrub_->step(file.text_);
-  std::string text = file.text_.substr(0, length);
-  file.text_.erase(0, text.size());
-  return text;
-}
-
-Status ControlDirectory::read_on(ControlFile& file) {
-  if (file.kind_ == Kind::release) return fail(EBADF);
-  if (file.kind_ == Kind::policy || file.kind_ == Kind::metrics) {
-    file.text_ += file.kind_ == Kind::policy ? format_policy(filesystem_.gate().options())
-                                             : filesystem_.metrics();
-    file.ended_ = true;
-    return {};
-  }
-  std::string lines;
-  const Status made =
-      filesystem_.report(query_of(file.kind_), file.cursor_, kPage, lines, nullptr, file.caller_);
-  if (!made) return made;
-  file.ended_ = file.cursor_ == DAXFS_QUERY_END;
-  if (file.kind_ == Kind::status) {
-    file.text_ += lines;
-    return {};
-  }
-  for (std::size_t at = 0; at < lines.size();) {
-    const std::size_t end = lines.find('\n', at);
-    file.text_ += file.any_ ? ",\n  " : "[\n  ";
-    file.text_.append(lines, at, end - at);
-    file.any_ = true;
-    at = end + 1;
-  }
-  if (file.ended_) file.text_ += file.any_ ? "\n]\n" : "[]\n";
-  return {};
-}
-
-Status ControlDirectory::write(ControlFile& file, std::string_view text, const Caller& caller) {
-  if (file.kind_ == Kind::release) return filesystem_.release_pin(text, caller);
-  if (file.kind_ != Kind::policy) return fail(EBADF);
-  // A program that runs as root may write what a stranger gave it as its standard error.
-  if (!filesystem_.is_trusted(file.caller_)) return fail(EPERM);
-  const auto set = filesystem_.set_policy(text, caller);
-  return set ? Status() : fail(set.error().code);
+  const auto found = std::find_if(files_.begin(), files_.end(), find);
+  closed = std::move(*found);
+  files_.erase(found);
 }
 
 }  // namespace daxfs

@@ -30,7 +30,7 @@
 
 namespace daxfs {
 
-// One open file of the control directory.
+// One open file of the control directory. Thread-safe.
 class ControlFile {
  public:
   enum class Kind : std::uint8_t {
@@ -44,8 +44,14 @@ class ControlFile {
     scrub,
     release
   };
-  ControlFile(Kind kind, const Caller& caller, HolderId holder)
-      : kind_(kind), caller_(caller), holder_(holder) {}
+  // What it shows is what `caller` may see, whoever reads. `has_news`: of `events`, see EventLog.
+  // EPERM, EACCES, EBUSY.
+  static Result<std::unique_ptr<ControlFile>> open(Filesystem& filesystem, Kind kind,
+                                                   const Caller& caller,
+                                                   const std::function<void(HolderId)>& has_news);
+  ~ControlFile();
+  ControlFile(const ControlFile&) = delete;
+  ControlFile& operator=(const ControlFile&) = delete;
 
   // Of `events`; else null.
   const EventLog::ReaderRef& events() const { return events_; }
@@ -54,10 +60,19 @@ class ControlFile {
   // A name for it, unlike any open file's: who polls it.
   HolderId holder() const { return holder_; }
 
- private:
-  friend class ControlDirectory;
-  void begin_anew() REQUIRES(mutex_);
+  // Not of `events`. Beginning at 0 shows everything anew.
+  Result<std::string> read(std::uint64_t offset, std::size_t length);
+  // All of it or nothing. EINVAL; EPERM: who opened the file or who writes may not switch policies.
+  Status write(std::string_view text, const Caller& caller);
 
+ private:
+  ControlFile(Filesystem& filesystem, Kind kind, const Caller& caller);
+  void begin_anew() REQUIRES(mutex_);
+  Status read_on() REQUIRES(mutex_);
+  // A step of the work for each read.
+  std::string read_scrub(std::size_t length) REQUIRES(mutex_);
+
+  Filesystem& filesystem_;
   const Kind kind_;
   const Caller caller_;  // who opened it
   const HolderId holder_;
@@ -92,26 +107,16 @@ class ControlDirectory {
   Result<struct stat> attributes(InodeNumber inode) const;
   // As Filesystem::read_directory(), of the directory itself.
   Status list(InodeNumber inode, std::uint64_t cookie,
-              const std::function<bool(const Filesystem::DirectoryEntry&)>& visit) const;
+              const std::function<bool(const Names::DirectoryEntry&)>& visit) const;
   // Emptying the policy before it is written means nothing, and succeeds; EPERM for all else.
   Result<struct stat> set_attributes(InodeNumber inode, const AttributeChange& change) const;
 
-  // The file stays the directory's until it is closed. What it shows is what `caller` may see,
-  // whoever reads. `has_news`: of `events`, see EventLog.
+  // The file stays the directory's until it is closed. See ControlFile::open().
   Result<ControlFile*> open(InodeNumber inode, const Caller& caller,
                             const std::function<void(HolderId)>& has_news);
   void close(ControlFile* file);
-  // Not of `events`. Beginning at 0 shows everything anew.
-  Result<std::string> read(ControlFile& file, std::uint64_t offset, std::size_t length);
-  // All of it or nothing. EINVAL; EPERM: who opened the file or who writes may not switch policies.
-  Status write(ControlFile& file, std::string_view text, const Caller& caller);
 
  private:
-  Status read_on(ControlFile& file) REQUIRES(file.mutex_);
-  // A step of the work for each read.
-  static Result<std::string> read_scrub(ControlFile& file, std::size_t length)
-      REQUIRES(file.mutex_);
-
   Filesystem& filesystem_;
   const gid_t group_;
   const std::int64_t made_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <iterator>
 #include <system_error>
 #include <utility>
@@ -9,6 +10,18 @@
 #include "base/background_thread.h"
 
 namespace daxfs {
+
+struct EventLog::Reader {
+  Mutex mutex;                                // taken before the log's
+  std::deque<Event> first GUARDED_BY(mutex);  // to be told before anything else
+  std::string text GUARDED_BY(mutex);         // formatted, and not yet read
+  // Guarded by the log's mutex.
+  Sequence next = 0;
+  std::deque<Parked> parked;
+  bool polled = false;
+  std::function<void()> has_news;
+};
+
 namespace {
 
 // How many events are formatted between two looks at the ring.
@@ -17,25 +30,25 @@ constexpr std::size_t kAtOnce = 64;
 }  // namespace
 
 EventLog::EventLog(Format format, std::size_t capacity)
-    : format_(std::move(format)), capacity_(capacity) {}
+    : format_(std::move(format)), ring_(capacity) {}
 
 EventLog::~EventLog() { stop(); }
 
 void EventLog::post(const GateEvent& event) noexcept {
   const auto now = std::chrono::system_clock::now();
   const MutexLock guard(mutex_);
-  if (ring_.empty()) return;
-  ring_[next_ % capacity_] = {event, now};
-  ++next_;
-  if (waiting_ == 0 || due_) return;
-  due_ = true;
-  attention_.notify_one();
+  if (ring_.events.empty()) return;
+  ring_.at(ring_.next) = {event, now};
+  ++ring_.next;
+  if (waiting_ == 0 || alarm_.due) return;
+  alarm_.due = true;
+  alarm_.attention.notify_one();
 }
 
 Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Event>()>& first,
                                              std::function<void()> has_news) {
   auto reader = std::make_shared<Reader>();
-  reader->has_news_ = std::move(has_news);
+  reader->has_news = std::move(has_news);
   {
     const MutexLock guard(mutex_);
     if (!thread_.joinable() && !stopping_) {
@@ -45,23 +58,23 @@ Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Eve
         return fail(none_left.code().value());
       }
     }
-    ring_.resize(capacity_);
-    reader->next_ = next_;
+    ring_.events.resize(ring_.capacity);
+    reader->next = ring_.next;
     readers_.push_back(reader);
     // With the lock, like the last one who leaves and takes the ring away.
     listening_.fetch_add(1, std::memory_order_relaxed);
   }
   const std::vector<Event> told = first();
-  const MutexLock guard(reader->mutex_);
-  reader->first_.assign(told.begin(), told.end());
+  const MutexLock guard(reader->mutex);
+  reader->first.assign(told.begin(), told.end());
   return reader;
 }
 
 void EventLog::leave(const ReaderRef& reader) {
   const MutexLock guard(mutex_);
   if (std::erase(readers_, reader) == 0) return;
-  if (reader->polled_) --waiting_;
-  if (listening_.fetch_sub(1, std::memory_order_relaxed) == 1) ring_ = {};
+  if (reader->polled) --waiting_;
+  if (listening_.fetch_sub(1, std::memory_order_relaxed) == 1) ring_.events = {};
 }
 
 void EventLog::read(const ReaderRef& reader, std::size_t room, bool may_wait, const WaitRef& wait,
@@ -73,29 +86,29 @@ void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
   std::string text;
   int error = 0;
   {
-    const MutexLock reading(reader->mutex_);
+    const MutexLock reading(reader->mutex);
     for (;;) {
       fetch(*reader, read.room);
-      if (!reader->text_.empty() || read.room == 0) break;
+      if (!reader->text.empty() || read.room == 0) break;
       const MutexLock guard(mutex_);
-      if (reader->next_ != next_) continue;
-      if (read.wait->cancelled_) {
+      if (reader->next != ring_.next) continue;
+      if (read.wait->cancelled) {
         error = EINTR;
       } else if (!stopping_ && !may_wait) {
         error = EAGAIN;
       } else if (!stopping_) {
         if (longest_wait_ && read.until == Clock::time_point::max()) {
           read.until = Clock::now() + *longest_wait_;
-          if (read.until < sleeps_until_) attention_.notify_one();
+          if (read.until < alarm_.sleeps_until) alarm_.attention.notify_one();
         }
-        reader->parked_.push_back(std::move(read));
+        reader->parked.push_back(std::move(read));
         ++waiting_;
         return;
       }
       break;
     }
     // Whole lines, if one fits.
-    std::string& ready = reader->text_;
+    std::string& ready = reader->text;
     std::size_t length = std::min(read.room, ready.size());
     if (length < ready.size()) {
       const std::size_t end = std::string_view(ready).substr(0, length).rfind('\n');
@@ -108,27 +121,27 @@ void EventLog::answer(const ReaderRef& reader, Parked read, bool may_wait) {
 }
 
 void EventLog::fetch(Reader& reader, std::size_t room) {
-  reader.mutex_.assert_held();
-  while (reader.text_.size() < room) {
-    if (!reader.first_.empty()) {
-      reader.text_ += format_(reader.first_.front(), 0);
-      reader.first_.pop_front();
+  reader.mutex.assert_held();
+  while (reader.text.size() < room) {
+    if (!reader.first.empty()) {
+      reader.text += format_(reader.first.front(), 0);
+      reader.first.pop_front();
       continue;
     }
     std::vector<Event> events;
     Sequence lost = 0;
     {
       const MutexLock guard(mutex_);
-      if (next_ - reader.next_ > capacity_) {
-        lost = next_ - capacity_ - reader.next_;
-        reader.next_ += lost;
+      if (ring_.next - reader.next > ring_.capacity) {
+        lost = ring_.next - ring_.capacity - reader.next;
+        reader.next += lost;
       }
-      while (reader.next_ != next_ && events.size() < kAtOnce) {
-        events.push_back(ring_[reader.next_++ % capacity_]);
+      while (reader.next != ring_.next && events.size() < kAtOnce) {
+        events.push_back(ring_.at(reader.next++));
       }
     }
     if (events.empty()) return;
-    for (const Event& event : events) reader.text_ += format_(event, std::exchange(lost, 0));
+    for (const Event& event : events) reader.text += format_(event, std::exchange(lost, 0));
   }
 }
 
@@ -139,19 +152,19 @@ void EventLog::limit_waits(std::chrono::milliseconds longest) {
 
 void EventLog::cancel(const WaitRef& wait) {
   const MutexLock guard(mutex_);
-  wait->cancelled_ = true;
-  due_ = true;
-  attention_.notify_one();
+  wait->cancelled = true;
+  alarm_.due = true;
+  alarm_.attention.notify_one();
 }
 
 bool EventLog::poll(const ReaderRef& reader) {
-  const MutexLock reading(reader->mutex_);
+  const MutexLock reading(reader->mutex);
   const MutexLock guard(mutex_);
-  if (!reader->text_.empty() || !reader->first_.empty() || reader->next_ != next_ || stopping_) {
+  if (!reader->text.empty() || !reader->first.empty() || reader->next != ring_.next || stopping_) {
     return true;
   }
-  if (!reader->polled_) ++waiting_;
-  reader->polled_ = true;
+  if (!reader->polled) ++waiting_;
+  reader->polled = true;
   return false;
 }
 
@@ -160,30 +173,30 @@ void EventLog::stop() {
     {
       const MutexLock guard(mutex_);
       stopping_ = true;
-      due_ = true;
-      attention_.notify_one();
+      alarm_.due = true;
+      alarm_.attention.notify_one();
     }
     if (thread_.joinable()) thread_.join();
   });
 }
 
 void EventLog::wait_for_news() {
-  while (!due_) {
-    sleeps_until_ = Clock::time_point::max();
+  while (!alarm_.due) {
+    alarm_.sleeps_until = Clock::time_point::max();
     for (const ReaderRef& reader : readers_) {
-      for (const Parked& read : reader->parked_) {
-        sleeps_until_ = std::min(sleeps_until_, read.until);
+      for (const Parked& read : reader->parked) {
+        alarm_.sleeps_until = std::min(alarm_.sleeps_until, read.until);
       }
     }
-    if (sleeps_until_ == Clock::time_point::max()) {
-      attention_.wait(mutex_);
-    } else if (Clock::now() >= sleeps_until_) {
+    if (alarm_.sleeps_until == Clock::time_point::max()) {
+      alarm_.attention.wait(mutex_);
+    } else if (Clock::now() >= alarm_.sleeps_until) {
       break;
     } else {
-      attention_.wait_until(mutex_, sleeps_until_);
+      alarm_.attention.wait_until(mutex_, alarm_.sleeps_until);
     }
   }
-  due_ = false;
+  alarm_.due = false;
 }
 
 void EventLog::run() {
@@ -195,17 +208,17 @@ void EventLog::run() {
     std::vector<ReaderRef> polled;
     std::vector<std::pair<ReaderRef, Parked>> reads;
     for (const ReaderRef& reader : readers_) {
-      const bool all = last || reader->next_ != next_;
-      if (reader->polled_ && all) {
-        reader->polled_ = false;
+      const bool all = last || reader->next != ring_.next;
+      if (reader->polled && all) {
+        reader->polled = false;
         --waiting_;
         polled.push_back(reader);
       }
       // In their order; the later ones of a reader may find that nothing is left for them.
-      std::erase_if(reader->parked_, [&](Parked& read) {
+      std::erase_if(reader->parked, [&](Parked& read) {
         mutex_.assert_held();
-        if (read.until <= now) read.wait->cancelled_ = true;
-        if (!all && !read.wait->cancelled_) return false;
+        if (read.until <= now) read.wait->cancelled = true;
+        if (!all && !read.wait->cancelled) return false;
         reads.emplace_back(reader, std::move(read));
         --waiting_;
         return true;
@@ -213,7 +226,7 @@ void EventLog::run() {
     }
     {
       const MutexUnlock unlocked(mutex_);
-      for (const ReaderRef& reader : polled) reader->has_news_();
+      for (const ReaderRef& reader : polled) reader->has_news();
       for (auto& [reader, read] : reads) answer(reader, std::move(read), true);
     }
     if (last) return;

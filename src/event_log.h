@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -39,13 +38,12 @@ class EventLog final : public GateEvents {
   // slow.
   using Format = std::function<std::string(const Event&, std::uint64_t lost)>;
 
-  class Reader;
+  struct Reader;  // an open description of the events
   using ReaderRef = std::shared_ptr<Reader>;
 
   // A read that may have to wait. It can be cancelled at any time, also before it waits.
-  class Wait {
-    friend class EventLog;
-    bool cancelled_ = false;  // guarded by the log's mutex
+  struct Wait {
+    bool cancelled = false;  // protected by the log's mutex
   };
   using WaitRef = std::shared_ptr<Wait>;
   // Some bytes, at most as many as there was room for; none: the log has ended. The text is good
@@ -101,37 +99,35 @@ class EventLog final : public GateEvents {
   // Text for the reader until it is at least `room` long, or all has been said. Reader's lock held.
   void fetch(Reader& reader, std::size_t room) EXCLUDES(mutex_);
 
+  // The last events.
+  struct Ring {
+    explicit Ring(std::size_t size) : capacity(size) {}
+    // Precondition: it has not been overwritten yet.
+    Event& at(Sequence event) { return events[event % capacity]; }
+
+    const std::size_t capacity;
+    std::vector<Event> events;  // empty until somebody listens
+    Sequence next = 0;          // of the next event
+  };
+  // What wakes the log's thread.
+  struct Alarm {
+    Condition attention;
+    Clock::time_point sleeps_until = Clock::time_point::max();
+    bool due = false;  // there is something to do
+  };
+
   const Format format_;
-  const std::size_t capacity_;
   std::atomic<std::size_t> listening_{0};
 
-  Mutex mutex_;                                 // guards of readers what they say, too; a leaf lock
-  std::vector<Event> ring_ GUARDED_BY(mutex_);  // empty until somebody listens
-  Sequence next_ GUARDED_BY(mutex_) =
-      0;  // of the next event; it will be at ring_[next_ % capacity_]
+  Mutex mutex_;  // guards of readers what they say, too; a leaf lock
+  Ring ring_ GUARDED_BY(mutex_);
   std::vector<ReaderRef> readers_ GUARDED_BY(mutex_);
   std::optional<std::chrono::milliseconds> longest_wait_ GUARDED_BY(mutex_);
   std::size_t waiting_ GUARDED_BY(mutex_) = 0;  // parked reads, and readers that are polled
-  Condition attention_;
-  Clock::time_point sleeps_until_ GUARDED_BY(mutex_) = Clock::time_point::max();  // the thread
-  bool due_ GUARDED_BY(mutex_) = false;  // the thread has something to do
+  Alarm alarm_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
   std::once_flag stopped_;
-};
-
-// One open description of the events.
-class EventLog::Reader {
- private:
-  friend class EventLog;
-  Mutex mutex_ ABSL_ACQUIRED_BEFORE(EventLog::mutex_);
-  std::deque<Event> first_ GUARDED_BY(mutex_);  // to be told before anything else
-  std::string text_ GUARDED_BY(mutex_);         // formatted, and not yet read
-  // Guarded by the log's mutex.
-  Sequence next_ = 0;
-  std::deque<Parked> parked_;
-  bool polled_ = false;
-  std::function<void()> has_news_;
 };
 
 }  // namespace daxfs

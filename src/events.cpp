@@ -2,16 +2,16 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "src/filesystem.h"
+#include "src/reports.h"
 
 namespace daxfs {
 
-Result<EventLog::ReaderRef> Filesystem::listen(std::function<void()> has_news) {
+Result<EventLog::ReaderRef> Reports::listen(std::function<void()> has_news) {
   const auto survivors = [this] {
     std::vector<EventLog::Event> out;
     const auto now = std::chrono::system_clock::now();
     const PinPolicy policy = gate_.options().pin_policy;
-    for (const Survivors::Survivor& one : survivors_->list()) {
+    for (const Survivors::Survivor& one : files_.survivors()) {
       // The first of its pins stands for all.
       const auto pin = gate_.find_pin(one.holder, one.first);
       if (!pin) continue;
@@ -29,7 +29,7 @@ Result<EventLog::ReaderRef> Filesystem::listen(std::function<void()> has_news) {
   return events_.listen(survivors, std::move(has_news));
 }
 
-std::string Filesystem::event_line(const EventLog::Event& event, std::uint64_t lost) {
+std::string event_line(const EventLog::Event& event, const std::string& path, std::uint64_t lost) {
   using Microseconds = std::chrono::duration<std::int64_t, std::micro>;
   const auto time = std::chrono::duration_cast<Microseconds>(event.time.time_since_epoch());
   const GateEvent& what = event.what;
@@ -40,7 +40,7 @@ std::string Filesystem::event_line(const EventLog::Event& event, std::uint64_t l
                                  {"length", what.length},
                                  {"policy", to_string(what.policy)},
                                  {"pid", what.process}};
-  if (what.inode.value != 0) line["path"] = path_of(what.inode);
+  if (what.inode.value != 0) line["path"] = path;
   if (event.pins != 0) line["pins"] = event.pins;
   if (lost != 0) line["lost"] = lost;
   // File names need not be UTF-8; a report has to be.

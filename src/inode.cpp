@@ -1,11 +1,56 @@
 #include "src/inode.h"
 
+#include <algorithm>
 #include <utility>
+
+#include "base/clock.h"
 
 namespace daxfs {
 
+void Inode::fill_attributes(struct stat& out) const {
+  out = {};
+  out.st_ino = number.value;
+  out.st_mode = record.mode;
+  out.st_nlink = record.links;
+  out.st_uid = record.uid;
+  out.st_gid = record.gid;
+  out.st_rdev = record.rdev;
+  out.st_size = static_cast<off_t>(record.size);
+  out.st_blksize = static_cast<blksize_t>(kBlockSize);
+  out.st_blocks = static_cast<blkcnt_t>(record.blocks * (kBlockSize / 512));
+  out.st_atim = to_timespec(atime.load(std::memory_order_relaxed));
+  out.st_mtim = to_timespec(mtime.load(std::memory_order_relaxed));
+  out.st_ctim = to_timespec(ctime.load(std::memory_order_relaxed));
+}
+
+void Inode::sync_times() {
+  record.atime_ns = atime.load(std::memory_order_relaxed);
+  record.mtime_ns = mtime.load(std::memory_order_relaxed);
+  record.ctime_ns = ctime.load(std::memory_order_relaxed);
+}
+
+bool Inode::has_privileges() const {
+  constexpr mode_t with_execution = S_ISGID | S_IXGRP;
+  return (record.mode & S_ISUID) != 0 || (record.mode & with_execution) == with_execution;
+}
+
+void Inode::drop_setid_bits() {
+  // A setgid bit without group execution marks mandatory locking, not privilege: it stays.
+  record.mode = static_cast<std::uint16_t>(record.mode & ~S_ISUID);
+  if ((record.mode & S_IXGRP) != 0) {
+    record.mode = static_cast<std::uint16_t>(record.mode & ~S_ISGID);
+  }
+}
+
+void Inode::note_growth(std::uint64_t from) {
+  grown_from = grown_to > grown_from ? std::min(grown_from, from) : from;
+  grown_to = record.size;
+}
+
+void Inode::note_end(std::uint64_t size) { grown_to = std::min(grown_to, size); }
+
 InodeRef::~InodeRef() {
-  if (inode_ != nullptr) cache_->drop(*inode_, 1);
+  if (inode_ != nullptr) cache_->drop(inode_->number, 1);
 }
 
 InodeTableCache::InodeTableCache(Volume& volume, LastReference on_last_reference)
@@ -15,7 +60,7 @@ InodeTableCache::~InodeTableCache() = default;
 
 Result<InodeRef> InodeTableCache::get(InodeNumber number) {
   Shard& shard = shard_of(number);
-  const std::lock_guard guard(shard.mutex);
+  const MutexLock guard(shard.mutex);
   auto it = shard.inodes.find(number.value);
   if (it == shard.inodes.end()) {
     auto record = volume_.inodes().load(number);
@@ -23,94 +68,88 @@ Result<InodeRef> InodeTableCache::get(InodeNumber number) {
     // Being freed: whoever knew it has let go of it.
     if (record->links == 0) return fail(ESTALE);
     it = shard.inodes
-             .emplace(number.value,
-                      std::make_unique<Inode>(number, volume_.inodes().slot(number), *record))
+             .emplace(number.value, Entry{.inode = std::make_unique<Inode>(
+                                              number, volume_.inodes().slot(number), *record)})
              .first;
   }
-  it->second->references_ += 1;
-  return InodeRef(this, it->second.get());
+  it->second.references += 1;
+  return InodeRef(this, it->second.inode.get());
 }
 
 InodeRef InodeTableCache::adopt(InodeNumber number, const pmem::InodeRecord& record,
                                 std::unique_lock<FairSharedMutex>& guard) {
   auto inode = std::make_unique<Inode>(number, volume_.inodes().slot(number), record);
   guard = std::unique_lock(inode->lock);
-  inode->references_ = 1;
   Inode* raw = inode.get();
   Shard& shard = shard_of(number);
-  const std::lock_guard shard_guard(shard.mutex);
-  shard.inodes[number.value] = std::move(inode);
+  const MutexLock shard_guard(shard.mutex);
+  shard.inodes[number.value] = {.inode = std::move(inode), .references = 1};
   return InodeRef(this, raw);
 }
 
 bool InodeTableCache::if_absent(InodeNumber number, absl::FunctionRef<void()> look) {
   Shard& shard = shard_of(number);
-  const std::lock_guard guard(shard.mutex);
+  const MutexLock guard(shard.mutex);
   if (shard.inodes.contains(number.value)) return false;
   look();
   return true;
 }
 
-void InodeTableCache::add_lookups(Inode& inode, std::uint64_t count) {
-  const std::lock_guard guard(shard_of(inode.number).mutex);
-  inode.references_ += count;
+void InodeTableCache::add_lookups(const Inode& inode, std::uint64_t count) {
+  Shard& shard = shard_of(inode.number);
+  const MutexLock guard(shard.mutex);
+  shard.inodes.find(inode.number.value)->second.references += count;
 }
 
-void InodeTableCache::drop(Inode& inode, std::uint64_t count) {
-  Shard& shard = shard_of(inode.number);
+void InodeTableCache::drop(InodeNumber number, std::uint64_t count) {
+  Shard& shard = shard_of(number);
   std::unique_ptr<Inode> last;
   {
-    const std::lock_guard guard(shard.mutex);
-    inode.references_ -= count < inode.references_ ? count : inode.references_;
-    if (inode.references_ != 0) return;
-    const auto it = shard.inodes.find(inode.number.value);
-    last = std::move(it->second);
+    const MutexLock guard(shard.mutex);
+    const auto it = shard.inodes.find(number.value);
+    if (it == shard.inodes.end()) return;
+    Entry& entry = it->second;
+    entry.references -= std::min(count, entry.references);
+    if (entry.references != 0) return;
+    last = std::move(entry.inode);
     shard.inodes.erase(it);
   }
   on_last_reference_(*last);
 }
 
-void InodeTableCache::forget(InodeNumber number, std::uint64_t count) {
-  Inode* inode = nullptr;
-  {
-    Shard& shard = shard_of(number);
-    const std::lock_guard guard(shard.mutex);
-    const auto it = shard.inodes.find(number.value);
-    if (it == shard.inodes.end()) return;
-    inode = it->second.get();
-  }
-  drop(*inode, count);
-}
-
 void InodeTableCache::drain(const std::function<void(Inode&)>& last) {
   for (Shard& shard : shards_) {
-    absl::flat_hash_map<std::uint64_t, std::unique_ptr<Inode>> inodes;
+    absl::flat_hash_map<std::uint64_t, Entry> inodes;
     {
-      const std::lock_guard guard(shard.mutex);
+      const MutexLock guard(shard.mutex);
       inodes.swap(shard.inodes);
     }
-    for (auto& [number, inode] : inodes) last(*inode);
+    for (auto& [number, entry] : inodes) last(*entry.inode);
   }
 }
 
-void InodeTableCache::set_name_hint(Inode& inode, InodeNumber parent, std::string_view name) {
-  const std::lock_guard guard(shard_of(inode.number).mutex);
-  if (inode.hint_parent_ == parent && inode.hint_name_ == name) return;
-  inode.hint_parent_ = parent;
-  inode.hint_name_ = name;
+void InodeTableCache::set_name_hint(const Inode& inode, InodeNumber parent, std::string_view name) {
+  Shard& shard = shard_of(inode.number);
+  const MutexLock guard(shard.mutex);
+  NameHint& hint = shard.inodes.find(inode.number.value)->second.name;
+  if (hint.parent == parent && hint.name == name) return;
+  hint.parent = parent;
+  hint.name = name;
 }
 
-void InodeTableCache::clear_name_hint(Inode& inode, InodeNumber parent, std::string_view name) {
-  const std::lock_guard guard(shard_of(inode.number).mutex);
-  if (inode.hint_parent_ == parent && inode.hint_name_ == name) inode.hint_name_.clear();
+void InodeTableCache::clear_name_hint(const Inode& inode, InodeNumber parent,
+                                      std::string_view name) {
+  Shard& shard = shard_of(inode.number);
+  const MutexLock guard(shard.mutex);
+  NameHint& hint = shard.inodes.find(inode.number.value)->second.name;
+  if (hint.parent == parent && hint.name == name) hint.name.clear();
 }
 
 InodeTableCache::NameHint InodeTableCache::name_hint(InodeNumber number) {
   Shard& shard = shard_of(number);
-  const std::lock_guard guard(shard.mutex);
+  const MutexLock guard(shard.mutex);
   const auto it = shard.inodes.find(number.value);
-  if (it == shard.inodes.end()) return {};
-  return {it->second->hint_parent_, it->second->hint_name_};
+  return it != shard.inodes.end() ? it->second.name : NameHint{};
 }
 
 }  // namespace daxfs

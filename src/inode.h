@@ -19,6 +19,7 @@
 #include <string>
 
 #include "base/fair_shared_mutex.h"
+#include "base/mutex.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "blockmap/directory.h"
@@ -29,8 +30,10 @@
 
 namespace daxfs {
 
-// Lock order: Filesystem::rename_mutex_ -> directories, ancestors first -> other inodes, ascending
-// numbers -> gate -> inode table, allocator, journal. Held shared by reads and in-place writes for
+inline constexpr std::uint64_t kMaxFileBytes = INT64_MAX;
+
+// Lock order: renames (Renames) -> directories, ancestors first -> other inodes, ascending numbers
+// -> gate -> inode table, allocator, journal. Held shared by reads and in-place writes for
 // as long as they touch the blocks, so holding it exclusively means that no I/O of the daemon is in
 // flight on this file.
 class Inode {
@@ -65,7 +68,7 @@ class Inode {
   // stored to the slot any more.
   bool disposed = false;
 
-  // Built on first use: Filesystem::load_extents(), load_directory().
+  // Built on first use: Inodes::load_extents(), load_directory().
   std::optional<ExtentMap> extents;
   std::atomic<bool> extents_loaded{false};
   std::unique_ptr<Directory> directory;
@@ -75,7 +78,7 @@ class Inode {
   std::atomic<std::int64_t> atime;
   std::atomic<std::int64_t> mtime;
   std::atomic<std::int64_t> ctime;
-  // Filesystem::touch(): whoever stores mtime and ctime with `lock` held shared, and what it has
+  // Inodes::touch(): whoever stores mtime and ctime with `lock` held shared, and what it has
   // fenced last. The mutex is innermost.
   std::mutex times_mutex;
   std::atomic<std::int64_t> times_fenced{INT64_MIN};
@@ -102,12 +105,20 @@ class Inode {
   bool is_directory() const { return S_ISDIR(type); }
   bool is_regular() const { return S_ISREG(type); }
 
- private:
-  friend class InodeTableCache;
-  std::uint64_t references_ = 0;  // protected by the cache's shard mutex
-  // One of its names, for people (reports). Protected by the shard mutex.
-  InodeNumber hint_parent_{};
-  std::string hint_name_;
+  // For all of these `lock` is held, shared where nothing is changed.
+  void fill_attributes(struct stat& out) const;
+  // The record's times, from the atomics.
+  void sync_times();
+  // Whether there are set-user-id bits that would go, and their going; the caller stages.
+  bool has_privileges() const;
+  void drop_setid_bits();
+  // It has become longer than `from`, or is `size` bytes long now, without the kernel's doing.
+  void note_growth(std::uint64_t from);
+  void note_end(std::uint64_t size);
+  // Whether the kernel may take this for the end of the file though the file is longer.
+  bool may_be_former_end(FileOffset offset) const {
+    return offset.value >= grown_from && offset.value < grown_to;
+  }
 };
 
 class InodeTableCache;
@@ -116,6 +127,8 @@ class InodeTableCache;
 class InodeRef {
  public:
   InodeRef() = default;
+  // Takes over one reference.
+  InodeRef(InodeTableCache* cache, Inode* inode) : cache_(cache), inode_(inode) {}
   InodeRef(InodeRef&& other) noexcept
       : cache_(other.cache_), inode_(std::exchange(other.inode_, nullptr)) {}
   InodeRef& operator=(InodeRef&& other) noexcept {
@@ -130,8 +143,6 @@ class InodeRef {
   explicit operator bool() const { return inode_ != nullptr; }
 
  private:
-  friend class InodeTableCache;
-  InodeRef(InodeTableCache* cache, Inode* inode) : cache_(cache), inode_(inode) {}
   InodeTableCache* cache_ = nullptr;
   Inode* inode_ = nullptr;
 };
@@ -156,15 +167,17 @@ class InodeTableCache {
   bool if_absent(InodeNumber number, absl::FunctionRef<void()> look);
 
   // The kernel's own references (FUSE lookup counts).
-  void add_lookups(Inode& inode, std::uint64_t count);
-  void forget(InodeNumber number, std::uint64_t count);
+  void add_lookups(const Inode& inode, std::uint64_t count);
+  // Takes so many references away, at most those that there are; with the last one the inode goes.
+  void drop(InodeNumber number, std::uint64_t count);
 
   // At unmount: empties the table, handing every inode to `last`.
   void drain(const std::function<void(Inode&)>& last);
 
-  void set_name_hint(Inode& inode, InodeNumber parent, std::string_view name);
+  // One of its names, for people (reports).
+  void set_name_hint(const Inode& inode, InodeNumber parent, std::string_view name);
   // Forgets the hint if it says this name.
-  void clear_name_hint(Inode& inode, InodeNumber parent, std::string_view name);
+  void clear_name_hint(const Inode& inode, InodeNumber parent, std::string_view name);
   struct NameHint {
     InodeNumber parent;
     std::string name;  // empty: none known
@@ -172,15 +185,18 @@ class InodeTableCache {
   NameHint name_hint(InodeNumber number);
 
  private:
-  friend class InodeRef;
+  struct Entry {
+    std::unique_ptr<Inode> inode;
+    std::uint64_t references = 0;
+    NameHint name{};
+  };
   struct Shard {
-    std::mutex mutex;  // protects the map and its inodes' references_ and hints; a leaf lock
-    absl::flat_hash_map<std::uint64_t, std::unique_ptr<Inode>> inodes;
+    Mutex mutex;  // a leaf lock
+    absl::flat_hash_map<std::uint64_t, Entry> inodes GUARDED_BY(mutex);
   };
   static constexpr std::size_t kShards = 16;
 
   Shard& shard_of(InodeNumber number) { return shards_[number.value % kShards]; }
-  void drop(Inode& inode, std::uint64_t count);
 
   Volume& volume_;
   LastReference on_last_reference_;

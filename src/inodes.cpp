@@ -1,14 +1,49 @@
-// One inode: its indexes, attributes, and its end.
+#include "src/inodes.h"
+
 #include <mutex>
 #include <shared_mutex>
 
 #include "base/clock.h"
-#include "blockmap/volume/detach.h"
-#include "src/filesystem.h"
 
 namespace daxfs {
 
-Status Filesystem::load_extents(Inode& inode) {
+Inodes::Inodes(const Mount& mount, Health& health, Gate& gate, KernelPages& pages,
+               Policies& policies)
+    : mount_(mount),
+      health_(health),
+      gate_(gate),
+      pages_(pages),
+      policies_(policies),
+      table_(mount.volume, [this](Inode& inode) { last_reference(inode); }) {
+  // If it cannot be read, every operation will say so.
+  if (auto root = table_.get(kRootInode)) root_ = std::move(*root);
+}
+
+Result<InodeRef> Inodes::child(InodeNumber directory, InodeNumber number) {
+  if (number == directory) return fail(EUCLEAN);
+  auto ref = table_.get(number);
+  if (ref && (*ref)->is_directory() && (*ref)->parent != directory.value) return fail(EUCLEAN);
+  return ref;
+}
+
+InodeRef Inodes::adopt(InodeNumber number, const pmem::InodeRecord& record,
+                       std::unique_lock<FairSharedMutex>& guard) {
+  return table_.adopt(number, record, guard);
+}
+
+std::string Inodes::path_of(InodeNumber inode) {
+  if (inode == kRootInode) return "/";
+  std::string path;
+  for (int depth = 0; inode != kRootInode; ++depth) {
+    const auto hint = table_.name_hint(inode);
+    if (hint.name.empty() || depth > 1000) return "";
+    path.insert(0, "/" + hint.name);
+    inode = hint.parent;
+  }
+  return path;
+}
+
+Status Inodes::load_extents(Inode& inode) {
   if (inode.extents_loaded.load(std::memory_order_acquire)) return {};
   const std::unique_lock guard(inode.lock);
   if (inode.extents) return {};
@@ -20,7 +55,7 @@ Status Filesystem::load_extents(Inode& inode) {
   return {};
 }
 
-Status Filesystem::load_directory(Inode& inode) {
+Status Inodes::load_directory(Inode& inode) {
   if (!inode.is_directory()) return fail(ENOTDIR);
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
   {
@@ -36,39 +71,22 @@ Status Filesystem::load_directory(Inode& inode) {
   return {};
 }
 
-void Filesystem::fill_attributes(const Inode& inode, struct stat& out) const {
-  const pmem::InodeRecord& record = inode.record;
-  out = {};
-  out.st_ino = inode.number.value;
-  out.st_mode = record.mode;
-  out.st_nlink = record.links;
-  out.st_uid = record.uid;
-  out.st_gid = record.gid;
-  out.st_rdev = record.rdev;
-  out.st_size = static_cast<off_t>(record.size);
-  out.st_blksize = static_cast<blksize_t>(kBlockSize);
-  out.st_blocks = static_cast<blkcnt_t>(record.blocks * (kBlockSize / 512));
-  out.st_atim = to_timespec(inode.atime.load(std::memory_order_relaxed));
-  out.st_mtim = to_timespec(inode.mtime.load(std::memory_order_relaxed));
-  out.st_ctim = to_timespec(inode.ctime.load(std::memory_order_relaxed));
-}
-
-void Filesystem::sync_times(Inode& inode) {
-  inode.record.atime_ns = inode.atime.load(std::memory_order_relaxed);
-  inode.record.mtime_ns = inode.mtime.load(std::memory_order_relaxed);
-  inode.record.ctime_ns = inode.ctime.load(std::memory_order_relaxed);
-}
-
-void Filesystem::stage(Transaction& tx, Inode& inode) {
-  sync_times(inode);
+void Inodes::stage(Transaction& tx, Inode& inode) {
+  inode.sync_times();
   mount_.volume.inodes().stage(tx, inode.number, inode.record);
+}
+
+Status Inodes::commit(Inode& inode) {
+  Transaction tx;
+  stage(tx, inode);
+  return health_.commit(tx);
 }
 
 // Writers of one file meet here. A time that another one has stored is not durable before that
 // one's fence, so only then it need not be stored again: a fence of ours does nothing for its
 // flush. And the clock is read with the mutex held, so that no older time reaches the medium behind
 // a newer one that somebody was promised. Both cost something only once a tick.
-void Filesystem::touch(Inode& inode) {
+void Inodes::touch(Inode& inode) {
   Medium& medium = mount_.volume.medium();
   std::int64_t now = file_time_now();
   const bool known = inode.times_fenced.load(std::memory_order_acquire) == now &&
@@ -88,7 +106,7 @@ void Filesystem::touch(Inode& inode) {
   if (!known) inode.times_fenced.store(now, std::memory_order_release);
 }
 
-void Filesystem::update_atime(Inode& inode) {
+void Inodes::update_atime(Inode& inode) {
   if (mount_.options.atime == AtimeMode::noatime || mount_.options.read_only) return;
   const std::int64_t now = file_time_now();
   const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
@@ -104,27 +122,21 @@ void Filesystem::update_atime(Inode& inode) {
                                    static_cast<std::uint64_t>(now));
 }
 
-bool Filesystem::has_privileges(const Inode& inode) {
-  constexpr mode_t with_execution = S_ISGID | S_IXGRP;
-  return (inode.record.mode & S_ISUID) != 0 ||
-         (inode.record.mode & with_execution) == with_execution;
+bool Inodes::drop_privileges(Inode& inode) {
+  const std::uint16_t before = inode.record.mode;
+  inode.drop_setid_bits();
+  if (inode.record.mode == before) return false;
+  pages_.attributes_changed(inode.number);
+  return true;
 }
 
-void Filesystem::drop_setid_bits(Inode& inode) {
-  // A setgid bit without group execution marks mandatory locking, not privilege: it stays.
-  inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~S_ISUID);
-  if ((inode.record.mode & S_IXGRP) != 0) {
-    inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~S_ISGID);
-  }
-}
-
-bool Filesystem::is_dead(const Inode& inode) const {
+bool Inodes::is_dead(const Inode& inode) const {
   return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
-         !mount_.options.read_only && !stopped_;
+         health_.may_change();
 }
 
-Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {
-  Remains remains{.inode = inode.number, .blocks = {}, .policy = policy_of(inode)};
+Inodes::Remains Inodes::dispose(Transaction& tx, Inode& inode) {
+  Remains remains{.inode = inode.number, .blocks = {}, .policy = policies_.of(inode)};
   remains.blocks = stage_end(tx, mount_.volume, inode.number, inode.record, *inode.extents);
   inode.disposed = true;
   inode.directory.reset();
@@ -137,12 +149,17 @@ Filesystem::Remains Filesystem::dispose(Transaction& tx, Inode& inode) {
   return remains;
 }
 
-void Filesystem::give_back(const Remains& remains) {
+void Inodes::give_back(const Remains& remains, const TicketRef& asked) {
+  if (remains.inode.value == 0) return;
   free_metadata(mount_.volume, remains.blocks.metadata);
-  gate_.detached_unasked(remains.blocks.data, remains.inode, remains.policy);
+  if (asked) gate_.detached(asked, remains.blocks.data);
+  // In any case the gate learns that the file is no more.
+  const std::span<const PoolRange> unasked =
+      asked ? std::span<const PoolRange>() : remains.blocks.data;
+  gate_.detached_unasked(unasked, remains.inode, remains.policy);
 }
 
-void Filesystem::dispose_if_dead(Inode& inode) {
+void Inodes::dispose_if_dead(Inode& inode) {
   {
     // At most closes there is nothing to do: they must not wait for those who read.
     const std::shared_lock guard(inode.lock);
@@ -154,60 +171,23 @@ void Filesystem::dispose_if_dead(Inode& inode) {
   Transaction tx;
   const Remains remains = dispose(tx, inode);
   // Nobody is told: the name that led here was acknowledged as gone before.
-  static_cast<void>(commit(tx));
+  static_cast<void>(health_.commit(tx));
   give_back(remains);
 }
 
-void Filesystem::last_reference(Inode& inode) {
-  given_.forget(inode.number);
+void Inodes::last_reference(Inode& inode) {
+  pages_.forget(inode);
   dispose_if_dead(inode);
   if (inode.disposed) mount_.volume.inodes().release(inode.number);
 }
 
-Result<InodeNumber> Filesystem::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
-                                          const Inode& parent, const Caller& caller) {
-  // It may have had to make room for it on the medium.
-  const auto number = acknowledge(mount_.volume.inodes().allocate());
-  if (!number) return number;
-  const std::int64_t now = file_time_now();
-  const bool inherit_group = (parent.record.mode & S_ISGID) != 0;
-  record = {};
-  record.generation = mount_.volume.inodes().next_generation(*number);
-  record.links = S_ISDIR(mode) ? 2 : 1;
-  record.mode = static_cast<std::uint16_t>(mode);
-  if (inherit_group && S_ISDIR(mode))
-    record.mode = static_cast<std::uint16_t>(record.mode | S_ISGID);
-  record.uid = caller.uid;
-  record.gid = inherit_group ? parent.record.gid : caller.gid;
-  record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0;
-  record.parent = S_ISDIR(mode) ? parent.number.value : 0;
-  record.atime_ns = record.mtime_ns = record.ctime_ns = record.btime_ns = now;
-  return number;
-}
-
-Result<struct stat> Filesystem::attributes(InodeNumber number) {
-  const auto inode = cache_.get(number);
-  if (!inode) return std::unexpected(inode.error());
-  struct stat out {};
-  const std::shared_lock guard((*inode)->lock);
-  fill_attributes(**inode, out);
-  return out;
-}
-
-struct statvfs Filesystem::statistics() const {
-  struct statvfs out {};
-  const BlockCount free = mount_.volume.allocator().free_blocks();
-  const std::uint64_t used_inodes = mount_.volume.inodes().used();
-  // Every free block can become inodes, as in XFS.
-  const std::uint64_t free_inodes = mount_.volume.inodes().capacity() - used_inodes +
-                                    free.value / pmem::kChunkBlocks * pmem::kChunkInodes;
-  out.f_bsize = out.f_frsize = kBlockSize;
-  out.f_blocks = mount_.volume.data_blocks().value;
-  out.f_bfree = out.f_bavail = free.value;
-  out.f_files = used_inodes + free_inodes;
-  out.f_ffree = out.f_favail = free_inodes;
-  out.f_namemax = pmem::kMaxName;
-  return out;
+void Inodes::end_all() {
+  root_ = InodeRef();
+  table_.drain([this](Inode& inode) {
+    inode.opens = 0;
+    dispose_if_dead(inode);
+    last_reference(inode);
+  });
 }
 
 }  // namespace daxfs

@@ -1,12 +1,14 @@
-// Layout leases, as programs ask for them. (lease/ has the rules.)
+#include "src/leases.h"
+
+#include <utility>
+
 #include "base/byte_range.h"
 #include "client/daxfs.h"
-#include "src/filesystem.h"
 
 namespace daxfs {
 
-void Filesystem::lease(OpenFile& file, const PinRange& range, LeaseId lease, const Caller& caller,
-                       const CancellationRef& cancellation, Completion<LeaseId> done) {
+void Leases::lease(OpenFile& file, const LeaseRange& range, LeaseId lease, const Caller& caller,
+                   const CancellationRef& cancellation, Completion<LeaseId> done) {
   constexpr std::uint32_t known = DAXFS_LEASE_EXCLUSIVE | DAXFS_LEASE_NOWAIT | DAXFS_LEASE_SHRINK;
   const Inode& inode = *file.inode;
   if (!inode.is_regular()) return done(fail(EINVAL));
@@ -25,17 +27,18 @@ void Filesystem::lease(OpenFile& file, const PinRange& range, LeaseId lease, con
                              .inode = inode.number,
                              .offset = range.offset,
                              .length = range.length,
-                             .requester = {processes_.process(caller.thread), caller.uid},
+                             .requester = callers_.requester(caller),
                              .exclusive = exclusive,
                              .nowait = (range.flags & DAXFS_LEASE_NOWAIT) != 0};
   file.ever_pinned = true;
-  run_at_gate(cancellation, [this, request, kept = file.shared_from_this(),
-                             done = std::move(done)](const TicketRef& ticket) {
-    const auto taken = gate_.lease(ticket, request);
-    if (taken && !*taken) return true;
-    done(taken ? Result<LeaseId>(**taken) : std::unexpected(taken.error()));
-    return false;
-  });
+  const OpenFileRef kept = file.shared_from_this();
+  run_at_gate(gate_, cancellation, kept,
+              [this, request, done = std::move(done)](const TicketRef& ticket) {
+                const auto taken = gate_.lease(ticket, request);
+                if (taken && !*taken) return true;
+                done(taken ? Result<LeaseId>(**taken) : std::unexpected(taken.error()));
+                return false;
+              });
 }
 
 }  // namespace daxfs

@@ -1,7 +1,7 @@
 // What can be counted, in Prometheus' text format.
 #include <fmt/format.h>
 
-#include "src/filesystem.h"
+#include "src/reports.h"
 
 namespace daxfs {
 namespace {
@@ -43,7 +43,7 @@ std::string label(std::string_view name, std::string_view value) {
 
 }  // namespace
 
-std::string Filesystem::metrics() const {
+std::string Reports::metrics() const {
   const GateOptions policy = gate_.options();
   const GateCounts counts = gate_.totals();
   const GateEventCounts happened = gate_.event_counts();
@@ -74,11 +74,11 @@ std::string Filesystem::metrics() const {
   out.gauge("daxfs_leases", "Layout leases.", counts.leases);
   out.gauge("daxfs_waiting_requests", "Requests that wait at the gate.", counts.waiting);
   out.gauge("daxfs_stopped", "1: nothing is changed any more; daxfsctl status says why.",
-            why_stopped().empty() ? 0 : 1);
+            health_.why_stopped().empty() ? 0 : 1);
   out.begin("daxfs_unreadable_total", "counter", "Reads that met missing or damaged storage.");
-  out.value({}, unreadable_.load(std::memory_order_relaxed));
+  out.value({}, health_.unreadable());
   out.gauge("daxfs_survivors", "Processes that hold pins of a former mount.",
-            survivors_->list().size());
+            files_.survivors().size());
   out.begin("daxfs_gate_events_total", "counter", "What has happened at the gate since the mount.");
   for (std::size_t kind = 0; kind < happened.size(); ++kind) {
     const auto what = static_cast<GateEvent::Kind>(kind);

@@ -1,13 +1,14 @@
 // What daxfsctl shows: one JSON object a line, produced in pages, so that a million pins cost
 // bounded memory.
+#include "src/reports.h"
+
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <shared_mutex>
 
+#include "base/process_table.h"
 #include "blockmap/pin_lock.h"
 #include "client/daxfs.h"
-#include "src/filesystem.h"
 
 namespace daxfs {
 namespace {
@@ -78,12 +79,36 @@ class CommandNames {
   std::string name_;
 };
 
+const Survivors::Survivor* find(const std::vector<Survivors::Survivor>& survivors,
+                                HolderId holder) {
+  const auto found = std::ranges::find(survivors, holder, &Survivors::Survivor::holder);
+  return found == survivors.end() ? nullptr : &*found;
+}
+
+// What keeps a pin whose process does not: somebody else, who maps its blocks by libdaxfs or has
+// its descriptor, such as a forked child. Null: its process does, or only the grace.
+json kept_by(const PinInfo& pin, const Survivors::Survivor* survivor, bool is_gone,
+             const PinLocked& locked) {
+  const bool without_process = survivor != nullptr ? !survivor->lives : is_gone || pin.left;
+  if (!without_process) return nullptr;
+  if (locked && locked(pin.id.value)) return "mapping";
+  return survivor != nullptr || pin.left ? json(nullptr) : json("descriptor");
+}
+
+}  // namespace
+
 // A list that is told a page at a time: each begins at the cursor where the last one ended.
-class Pages {
+class Reports::Pages {
  public:
   Pages(std::uint64_t& cursor, std::size_t room, std::string& out)
       : cursor_(cursor), room_(room), out_(out) {}
 
+  std::uint64_t cursor() const { return cursor_; }
+  Status only(const json& object) {
+    if (!append_line(object, room_, out_)) return fail(EMSGSIZE);
+    cursor_ = DAXFS_QUERY_END;
+    return {};
+  }
   // `next` gives at most so many items from the cursor on (less: there are no more),
   // `cursor_behind` where the one after an item begins, `show` its object, or null if it is left
   // out.
@@ -115,41 +140,11 @@ class Pages {
   std::string& out_;
 };
 
-const Survivors::Survivor* find(const std::vector<Survivors::Survivor>& survivors,
-                                HolderId holder) {
-  const auto found = std::ranges::find(survivors, holder, &Survivors::Survivor::holder);
-  return found == survivors.end() ? nullptr : &*found;
-}
-
-// What keeps a pin whose process does not: somebody else, who maps its blocks by libdaxfs or has
-// its descriptor, such as a forked child. Null: its process does, or only the grace.
-json kept_by(const PinInfo& pin, const Survivors::Survivor* survivor, bool is_gone,
-             const PinLocked& locked) {
-  const bool without_process = survivor != nullptr ? !survivor->lives : is_gone || pin.left;
-  if (!without_process) return nullptr;
-  if (locked && locked(pin.id.value)) return "mapping";
-  return survivor != nullptr || pin.left ? json(nullptr) : json("descriptor");
-}
-
-}  // namespace
-
-std::string Filesystem::path_of(InodeNumber inode) {
-  if (inode == kRootInode) return "/";
-  std::string path;
-  for (int depth = 0; inode != kRootInode; ++depth) {
-    const auto hint = cache_.name_hint(inode);
-    if (hint.name.empty() || depth > 1000) return "";
-    path.insert(0, "/" + hint.name);
-    inode = hint.parent;
-  }
-  return path;
-}
-
-json Filesystem::status_report() const {
+json Reports::status() const {
   const GateOptions gate = gate_.options();
   const GateCounts counts = gate_.totals();
   const bool dax = mount_.pool != nullptr && mount_.pool->is_dax();
-  const std::string stopped = why_stopped();
+  const std::string stopped = health_.why_stopped();
   return {
       {"pool", mount_.pool != nullptr ? mount_.pool->path() : ""},
       {"uuid", mount_.volume.uuid()},
@@ -184,99 +179,128 @@ json Filesystem::status_report() const {
       {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }
 
-Status Filesystem::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,
-                          std::string& out, OpenFile* file, const Caller& caller) {
+bool Reports::is_shown(const Requester& requester, const Caller& caller) const {
+  return callers_.is_trusted(caller) || requester.uid == caller.uid;
+}
+
+Status Reports::list_pins(Pages& pages, const Caller& caller) {
+  const auto survivors = files_.survivors();
+  CommandNames commands;
+  const PinLocked locked =
+      mount_.pool != nullptr ? pin_locks_of(mount_.pool->descriptor()) : PinLocked();
+  const auto grace_left = [&](HolderId holder) -> json {
+    const auto left = files_.grace_left(holder);
+    return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
+  };
+  return pages.list<PinInfo>(
+      [&](std::size_t limit) { return gate_.pins_after(PinId{pages.cursor()}, limit); },
+      [](const PinInfo& pin) { return pin.id.value; },
+      [&](const PinInfo& pin) -> json {
+        if (!is_shown(pin.requester, caller)) return nullptr;
+        const Survivors::Survivor* const survivor = find(survivors, pin.holder);
+        return {{"id", pin.id.value},
+                {"inode", pin.inode.value},
+                {"path", files_.has_no_file(pin.id) ? "" : inodes_.path_of(pin.inode)},
+                {"offset", pin.offset.value},
+                {"length", pin.length.value},
+                {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
+                {"write", pin.write},
+                {"pid", pin.requester.process},
+                {"command", commands.of(pin.requester)},
+                {"uid", pin.requester.uid},
+                {"since", seconds(pin.since)},
+                {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
+                {"survivor", survivor != nullptr},
+                {"kept_by", kept_by(pin, survivor, commands.is_gone(pin.requester), locked)},
+                {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
+      });
+}
+
+Status Reports::list_leases(Pages& pages, const Caller& caller) {
+  CommandNames commands;
+  return pages.list<Gate::LeaseState>(
+      [&](std::size_t limit) { return gate_.leases_after(LeaseId{pages.cursor()}, limit); },
+      [](const Gate::LeaseState& state) { return state.lease.id.value; },
+      [&](const Gate::LeaseState& state) -> json {
+        const auto& [lease, breaking] = state;
+        if (!is_shown(lease.requester, caller)) return nullptr;
+        return {{"id", lease.id.value},
+                {"inode", lease.inode.value},
+                {"path", inodes_.path_of(lease.inode)},
+                {"offset", lease.offset.value},
+                {"length", lease.length.value},
+                {"exclusive", lease.exclusive},
+                {"breaking", breaking.has_value()},
+                {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
+                {"pid", lease.requester.process},
+                {"command", commands.of(lease.requester)},
+                {"uid", lease.requester.uid}};
+      });
+}
+
+Status Reports::list_limbo(Pages& pages) {
+  return pages.list<Gate::LimboInfo>(
+      [&](std::size_t limit) { return gate_.limbo_from(PoolBlock(pages.cursor()), limit); },
+      [](const Gate::LimboInfo& piece) { return piece.range.end().value; },
+      [](const Gate::LimboInfo& piece) -> json {
+        return {{"pool_offset", offset_of(piece.range.start).value},
+                {"length", bytes(piece.range.count).value},
+                {"pins", piece.pins.long_term + piece.pins.short_term},
+                {"since", seconds(piece.since)}};
+      });
+}
+
+Status Reports::list_extents(Pages& pages, OpenFile& file) {
+  return pages.list<PinnedExtent>(
+      [&](std::size_t limit) -> Result<std::vector<PinnedExtent>> {
+        const FileOffset from(pages.cursor());
+        auto found = extents_.of_range(file, from, ByteCount(INT64_MAX - from.value), limit);
+        if (!found) return std::unexpected(found.error());
+        return std::move(found->extents);
+      },
+      [](const PinnedExtent& extent) { return (extent.file + extent.length).value; },
+      [](const PinnedExtent& extent) -> json {
+        return {{"file_offset", extent.file.value}, {"pool_offset", extent.pool.value},
+                {"length", extent.length.value},    {"unwritten", extent.unwritten},
+                {"long", extent.pins.long_term},    {"short", extent.pins.short_term}};
+      });
+}
+
+Status Reports::report(std::uint32_t what, std::uint64_t& cursor, std::size_t room,
+                       std::string& out, OpenFile* file, const Caller& caller) {
   if (cursor == DAXFS_QUERY_END) return {};
   Pages pages(cursor, room, out);
-  const auto is_shown = [&](const Requester& requester) {
-    return is_trusted(caller) || requester.uid == caller.uid;
-  };
   switch (what) {
     case DAXFS_QUERY_STATUS:
-      if (!append_line(status_report(), room, out)) return fail(EMSGSIZE);
-      cursor = DAXFS_QUERY_END;
-      return {};
-    case DAXFS_QUERY_PINS: {
-      const auto survivors = survivors_->list();
-      CommandNames commands;
-      const PinLocked locked =
-          mount_.pool != nullptr ? pin_locks_of(mount_.pool->descriptor()) : PinLocked();
-      const auto grace_left = [&](HolderId holder) -> json {
-        const auto left = grace_->left(holder);
-        return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
-      };
-      return pages.list<PinInfo>(
-          [&](std::size_t limit) { return gate_.pins_after(PinId{cursor}, limit); },
-          [](const PinInfo& pin) { return pin.id.value; },
-          [&](const PinInfo& pin) -> json {
-            if (!is_shown(pin.requester)) return nullptr;
-            const Survivors::Survivor* const survivor = find(survivors, pin.holder);
-            return {{"id", pin.id.value},
-                    {"inode", pin.inode.value},
-                    {"path", survivors_->has_no_file(pin.id) ? "" : path_of(pin.inode)},
-                    {"offset", pin.offset.value},
-                    {"length", pin.length.value},
-                    {"kind", pin.kind == PinKind::short_term ? "short" : "long"},
-                    {"write", pin.write},
-                    {"pid", pin.requester.process},
-                    {"command", commands.of(pin.requester)},
-                    {"uid", pin.requester.uid},
-                    {"since", seconds(pin.since)},
-                    {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
-                    {"survivor", survivor != nullptr},
-                    {"kept_by", kept_by(pin, survivor, commands.is_gone(pin.requester), locked)},
-                    {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
-          });
-    }
-    case DAXFS_QUERY_LEASES: {
-      CommandNames commands;
-      return pages.list<Gate::LeaseState>(
-          [&](std::size_t limit) { return gate_.leases_after(LeaseId{cursor}, limit); },
-          [](const Gate::LeaseState& state) { return state.lease.id.value; },
-          [&](const Gate::LeaseState& state) -> json {
-            const auto& [lease, breaking] = state;
-            if (!is_shown(lease.requester)) return nullptr;
-            return {{"id", lease.id.value},
-                    {"inode", lease.inode.value},
-                    {"path", path_of(lease.inode)},
-                    {"offset", lease.offset.value},
-                    {"length", lease.length.value},
-                    {"exclusive", lease.exclusive},
-                    {"breaking", breaking.has_value()},
-                    {"deadline", breaking ? wall_time(*breaking) : json(nullptr)},
-                    {"pid", lease.requester.process},
-                    {"command", commands.of(lease.requester)},
-                    {"uid", lease.requester.uid}};
-          });
-    }
+      return pages.only(status());
+    case DAXFS_QUERY_PINS:
+      return list_pins(pages, caller);
+    case DAXFS_QUERY_LEASES:
+      return list_leases(pages, caller);
     case DAXFS_QUERY_LIMBO:
-      return pages.list<Gate::LimboInfo>(
-          [&](std::size_t limit) { return gate_.limbo_from(PoolBlock(cursor), limit); },
-          [](const Gate::LimboInfo& piece) { return piece.range.end().value; },
-          [](const Gate::LimboInfo& piece) -> json {
-            return {{"pool_offset", offset_of(piece.range.start).value},
-                    {"length", bytes(piece.range.count).value},
-                    {"pins", piece.pins.long_term + piece.pins.short_term},
-                    {"since", seconds(piece.since)}};
-          });
+      return list_limbo(pages);
     case DAXFS_QUERY_EXTENTS:
-      if (file == nullptr) return fail(EISDIR);
-      return pages.list<PinnedExtent>(
-          [&](std::size_t limit) -> Result<std::vector<PinnedExtent>> {
-            const FileOffset from(cursor);
-            auto found = extents(*file, from, ByteCount(INT64_MAX - from.value), limit);
-            if (!found) return std::unexpected(found.error());
-            return std::move(found->extents);
-          },
-          [](const PinnedExtent& extent) { return (extent.file + extent.length).value; },
-          [](const PinnedExtent& extent) -> json {
-            return {{"file_offset", extent.file.value}, {"pool_offset", extent.pool.value},
-                    {"length", extent.length.value},    {"unwritten", extent.unwritten},
-                    {"long", extent.pins.long_term},    {"short", extent.pins.short_term}};
-          });
+      return file != nullptr ? list_extents(pages, *file) : fail(EISDIR);
     default:
       return fail(EINVAL);
   }
+}
+
+struct statvfs Reports::statistics() const {
+  struct statvfs out {};
+  Volume& volume = mount_.volume;
+  const BlockCount free = volume.allocator().free_blocks();
+  const std::uint64_t used_inodes = volume.inodes().used();
+  // Every free block can become inodes, as in XFS.
+  const std::uint64_t free_inodes = volume.inodes().capacity() - used_inodes +
+                                    free.value / pmem::kChunkBlocks * pmem::kChunkInodes;
+  out.f_bsize = out.f_frsize = kBlockSize;
+  out.f_blocks = volume.data_blocks().value;
+  out.f_bfree = out.f_bavail = free.value;
+  out.f_files = used_inodes + free_inodes;
+  out.f_ffree = out.f_favail = free_inodes;
+  out.f_namemax = pmem::kMaxName;
+  return out;
 }
 
 }  // namespace daxfs

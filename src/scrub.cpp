@@ -28,8 +28,9 @@ Scrub::Scrub(Filesystem& filesystem, std::chrono::milliseconds step)
       volume_(filesystem.mount().volume),
       step_(step),
       moved_(volume_.medium().blocks()),
-      owned_(volume_.medium().blocks()),
-      block_(volume_.data_area().start) {}
+      owned_(volume_.medium().blocks()) {
+  at_.block = volume_.data_area().start;
+}
 
 Result<std::unique_ptr<Scrub>> Scrub::begin(Filesystem& filesystem,
                                             std::chrono::milliseconds step) {
@@ -48,7 +49,7 @@ Scrub::~Scrub() {
 }
 
 bool Scrub::step(std::string& lines) {
-  if (phase_ == Phase::done) return false;
+  if (at_.phase == Phase::done) return false;
   const auto until = std::chrono::steady_clock::now() + step_;
   do {
     // What cannot be read any more would be taken for damage.
@@ -58,23 +59,23 @@ bool Scrub::step(std::string& lines) {
     } else {
       advance();
     }
-  } while (phase_ != Phase::done && lines_.size() < kEnoughSaid &&
+  } while (at_.phase != Phase::done && lines_.size() < kEnoughSaid &&
            std::chrono::steady_clock::now() < until);
   lines += std::exchange(lines_, {});
-  lines += phase_ == Phase::done ? summary() : progress();
+  lines += at_.phase == Phase::done ? summary() : progress();
   return true;
 }
 
 void Scrub::begin_phase(Phase phase) {
-  phase_ = phase;
-  inode_ = InodeNumber{1};
-  last_inode_ = InodeNumber{volume_.inodes().capacity()};
-  const GateCounts counts = fs_.gate_.totals();
-  pins_to_look_at_ = counts.long_pins + counts.short_pins;
+  at_.phase = phase;
+  at_.inode = InodeNumber{1};
+  at_.last_inode = InodeNumber{volume_.inodes().capacity()};
+  const GateCounts counts = fs_.gate().totals();
+  at_.pins_to_look_at = counts.long_pins + counts.short_pins;
 }
 
 void Scrub::advance() {
-  switch (phase_) {
+  switch (at_.phase) {
     case Phase::pool:
       check_superblocks();
       check_pool();
@@ -82,13 +83,13 @@ void Scrub::advance() {
       return begin_phase(Phase::inodes);
     case Phase::inodes:
       next_inodes();
-      if (inode_ > last_inode_) begin_phase(Phase::pins);
+      if (at_.inode > at_.last_inode) begin_phase(Phase::pins);
       return;
     case Phase::pins:
       return next_pins();
     case Phase::blocks:
       next_blocks();
-      if (block_ < volume_.data_area().end()) return;
+      if (at_.block < volume_.data_area().end()) return;
       if (orphaned_.empty() && shared_.empty()) return begin_phase(Phase::done);
       // Who held something in his hands when this began has put it down by now.
       owned_.clear();
@@ -96,7 +97,7 @@ void Scrub::advance() {
       return check_places();
     case Phase::suspects:
       next_inodes();
-      if (inode_ <= last_inode_) return;
+      if (at_.inode <= at_.last_inode) return;
       judge_suspects();
       return begin_phase(Phase::done);
     case Phase::done:
@@ -105,24 +106,24 @@ void Scrub::advance() {
 }
 
 void Scrub::next_inodes() {
-  const std::uint64_t end = std::min(inode_.value + kInodesAtOnce, last_inode_.value + 1);
-  while (inode_.value < end) {
-    if (!directory_at_) look_at(inode_);
-    if (directory_at_) {
-      if (look_at_directory(inode_)) return;
-      directory_at_.reset();
+  const std::uint64_t end = std::min(at_.inode.value + kInodesAtOnce, at_.last_inode.value + 1);
+  while (at_.inode.value < end) {
+    if (!at_.directory_at) look_at(at_.inode);
+    if (at_.directory_at) {
+      if (look_at_directory(at_.inode)) return;
+      at_.directory_at.reset();
     }
-    ++inode_.value;
+    ++at_.inode.value;
   }
 }
 
 void Scrub::found(std::string_view code, Severity severity, const std::string& object,
                   const std::string& text, Spreads spreads) {
-  ++findings_;
+  ++tally_.findings;
   if (spreads == Spreads::yes) {
-    fs_.stop_changes(fmt::format("a scrub has found that {} {}", object, text));
+    fs_.health().stop_changes(fmt::format("a scrub has found that {} {}", object, text));
   }
-  if (findings_ > fsck::Report::kMostFindings) return;
+  if (tally_.findings > fsck::Report::kMostFindings) return;
   lines_ += line(
       {{"finding",
         {{"code", code}, {"severity", to_string(severity)}, {"object", object}, {"text", text}}}});
@@ -137,29 +138,29 @@ std::string Scrub::progress() const {
     return line({{"progress", phase}, {"done", std::min(done, total)}, {"total", total}});
   };
   const PoolRange area = volume_.data_area();
-  switch (phase_) {
+  switch (at_.phase) {
     case Phase::pins:
-      return at("pins", pins_, pins_to_look_at_);
+      return at("pins", tally_.pins, at_.pins_to_look_at);
     case Phase::blocks:
-      return at("blocks", (block_ - area.start).value, area.count.value);
+      return at("blocks", (at_.block - area.start).value, area.count.value);
     case Phase::suspects:
-      return at("once more", inode_.value - 1, last_inode_.value);
+      return at("once more", at_.inode.value - 1, at_.last_inode.value);
     default:
-      return at("inodes", inode_.value - 1, last_inode_.value);
+      return at("inodes", at_.inode.value - 1, at_.last_inode.value);
   }
 }
 
 std::string Scrub::summary() const {
-  const std::string stopped = fs_.why_stopped();
+  const std::string stopped = fs_.health().why_stopped();
   return line({{"summary",
-                {{"clean", findings_ == 0},
-                 {"found", findings_},
-                 {"files", files_},
-                 {"directories", directories_},
-                 {"pins", pins_},
+                {{"clean", tally_.findings == 0},
+                 {"found", tally_.findings},
+                 {"files", tally_.files},
+                 {"directories", tally_.directories},
+                 {"pins", tally_.pins},
                  {"total", bytes(volume_.data_blocks()).value},
-                 {"owned", bytes(claimed_).value},
-                 {"limbo", bytes(fs_.gate_.totals().limbo).value},
+                 {"owned", bytes(tally_.claimed).value},
+                 {"limbo", bytes(fs_.gate().totals().limbo).value},
                  {"free", bytes(volume_.allocator().free_blocks()).value},
                  {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}}}});
 }

@@ -88,7 +88,7 @@ class Scrub {
   void claim_from_allocator(const std::string& who, const std::vector<PoolRange>& runs);
   void note_suspects(const std::string& who, const std::vector<PoolRange>& runs);
   void compare(Inode& inode, const fsck::InodePlan& plan);
-  // Some blocks of the directory from `directory_at_` on; false at its end.
+  // Some blocks of the directory from `directory_at` on; false at its end.
   bool look_at_directory(InodeNumber number);
   void look_at_directory_block(Inode& inode, FileBlock at, PoolBlock block,
                                std::vector<InodeRef>& entries);
@@ -96,30 +96,36 @@ class Scrub {
   void compare_names(Inode& inode, FileBlock at, PoolBlock block,
                      const std::vector<unsigned>& granules);
 
+  // How far each phase is, and where it ends: those who come later would be chased for ever.
+  struct Place {
+    Phase phase = Phase::pool;
+    InodeNumber inode{1};
+    InodeNumber last_inode{0};
+    std::uint64_t pins_to_look_at = 0;      // in the order of their ids, so new ones come behind
+    std::optional<FileBlock> directory_at;  // within inode
+    PinId pin;
+    PoolBlock block;
+  };
+  struct Tally {
+    std::uint64_t files = 0;
+    std::uint64_t directories = 0;
+    std::uint64_t pins = 0;
+    BlockCount claimed;
+    std::uint64_t findings = 0;
+  };
+
   Filesystem& fs_;
   Volume& volume_;
   const std::chrono::milliseconds step_;
   bool watching_ = false;
-  Phase phase_ = Phase::pool;
+  Place at_;
   BlockBitmap moved_;  // since begin(); the allocator's
   BlockBitmap owned_;  // what the walk has come by
-  // How far each phase is, and where it ends: those who come later would be chased for ever.
-  InodeNumber inode_{1};
-  InodeNumber last_inode_{0};
-  std::uint64_t pins_to_look_at_ = 0;      // in the order of their ids, so new ones come behind
-  std::optional<FileBlock> directory_at_;  // within inode_
-  PinId pin_;
-  PoolBlock block_;
   // What all inodes are asked about once more.
   std::vector<PoolRange> orphaned_;
   std::vector<Shared> shared_;
-
   std::string lines_;
-  std::uint64_t files_ = 0;
-  std::uint64_t directories_ = 0;
-  std::uint64_t pins_ = 0;
-  BlockCount claimed_;
-  std::uint64_t findings_ = 0;
+  Tally tally_;
 };
 
 }  // namespace daxfs

@@ -46,11 +46,11 @@ bool same_record(const pmem::InodeRecord& a, const pmem::InodeRecord& b) {
 
 void Scrub::look_at(InodeNumber number) {
   for (;;) {
-    if (const auto inode = fs_.cache_.get(number)) {
+    if (const auto inode = fs_.inodes().get(number)) {
       const std::shared_lock guard((*inode)->lock);
       return look_at_inode(**inode);
     }
-    if (fs_.cache_.if_absent(number, [&] { look_at_slot(number); })) return;
+    if (fs_.inodes().if_absent(number, [&] { look_at_slot(number); })) return;
   }
 }
 
@@ -62,7 +62,7 @@ void Scrub::look_at_slot(InodeNumber number) {
       record.mode != 0 && record.links == 0 && is_sealed(record, pmem::kInodeCrcBytes);
   const auto plan = fsck::inspect_inode(volume_.medium(), volume_.data_area(), number, place);
   if (volume_.medium().failed()) return;
-  if (phase_ == Phase::inodes && !orphan) {
+  if (at_.phase == Phase::inodes && !orphan) {
     for (const fsck::Finding& finding : plan.findings) found(finding);
   }
   if (!plan.in_use) return;
@@ -74,7 +74,7 @@ void Scrub::look_at_inode(Inode& inode) {
   const InodeNumber number = inode.number;
   if (inode.disposed) {
     const auto slot = volume_.medium().load<pmem::InodeSlot>(inode.slot);
-    if (phase_ == Phase::inodes && (slot.record.mode != 0 || !is_empty_slot(slot))) {
+    if (at_.phase == Phase::inodes && (slot.record.mode != 0 || !is_empty_slot(slot))) {
       found("free-slot", Severity::repairable, name_of(number),
             "was removed, but its slot on the medium is not empty");
     }
@@ -82,17 +82,17 @@ void Scrub::look_at_inode(Inode& inode) {
   }
   const auto plan = fsck::inspect_inode(volume_.medium(), volume_.data_area(), number, inode.slot);
   claim(name_of(number), runs_of(plan));
-  if (phase_ != Phase::inodes || volume_.medium().failed()) return;
-  ++(inode.is_directory() ? directories_ : files_);
+  if (at_.phase != Phase::inodes || volume_.medium().failed()) return;
+  ++(inode.is_directory() ? tally_.directories : tally_.files);
   for (const fsck::Finding& finding : plan.findings) found(finding);
   if (plan.findings.empty()) compare(inode, plan);
-  if (inode.is_directory()) directory_at_ = FileBlock(0);
+  if (inode.is_directory()) at_.directory_at = FileBlock(0);
 }
 
 void Scrub::claim(const std::string& who, const std::vector<PoolRange>& runs) {
-  for (std::size_t i = 0; i < runs.size() && phase_ != Phase::suspects; i += kRunsAtOnce) {
+  for (std::size_t i = 0; i < runs.size() && at_.phase != Phase::suspects; i += kRunsAtOnce) {
     const auto some = std::span(runs).subspan(i, std::min(kRunsAtOnce, runs.size() - i));
-    if (const auto limbo = fs_.gate_.find_limbo(some)) {
+    if (const auto limbo = fs_.gate().find_limbo(some)) {
       found("free-block", Severity::loss, who,
             fmt::format("has block {}, which is in limbo, too", limbo->start.value), Spreads::yes);
     }
@@ -101,7 +101,7 @@ void Scrub::claim(const std::string& who, const std::vector<PoolRange>& runs) {
 }
 
 void Scrub::claim_from_allocator(const std::string& who, const std::vector<PoolRange>& runs) {
-  if (phase_ == Phase::suspects) return note_suspects(who, runs);
+  if (at_.phase == Phase::suspects) return note_suspects(who, runs);
   for (std::size_t i = 0; i < runs.size(); i += kRunsAtOnce) {
     const auto some = std::span(runs).subspan(i, std::min(kRunsAtOnce, runs.size() - i));
     if (const auto free = volume_.allocator().find_free(some)) {
@@ -111,7 +111,7 @@ void Scrub::claim_from_allocator(const std::string& who, const std::vector<PoolR
     }
   }
   for (const PoolRange& run : runs) {
-    claimed_ += run.count;
+    tally_.claimed += run.count;
     const std::uint64_t end = run.end().value;
     for (std::uint64_t at = owned_.find(run.start.value, end, true); at < end;) {
       const std::uint64_t stop = owned_.find(at, end, false);
@@ -162,25 +162,25 @@ void Scrub::compare(Inode& inode, const fsck::InodePlan& plan) {
 }
 
 bool Scrub::look_at_directory(InodeNumber number) {
-  const auto ref = fs_.cache_.get(number);
+  const auto ref = fs_.inodes().get(number);
   if (!ref) return false;
   Inode& inode = **ref;
-  if (!inode.is_directory() || !fs_.load_extents(inode)) return false;
+  if (!inode.is_directory() || !fs_.inodes().load_extents(inode)) return false;
   std::vector<InodeRef> entries;  // let go without the lock
   const std::shared_lock guard(inode.lock);
   if (inode.disposed) return false;
   for (int i = 0; i < kDirectoryBlocksAtOnce; ++i) {
-    const auto extent = inode.extents->first_from(*directory_at_);
+    const auto extent = inode.extents->first_from(*at_.directory_at);
     if (!extent) return false;
-    const FileBlock at = std::max(extent->file, *directory_at_);
+    const FileBlock at = std::max(extent->file, *at_.directory_at);
     if (extent->unwritten) {
       found("directory-extents", Severity::repairable, name_of(number),
             fmt::format("has unwritten blocks in the directory, at its block {}", at.value));
-      directory_at_ = extent->end();
+      at_.directory_at = extent->end();
       continue;
     }
     look_at_directory_block(inode, at, extent->pool + (at - extent->file), entries);
-    directory_at_ = at + BlockCount(1);
+    at_.directory_at = at + BlockCount(1);
   }
   return true;
 }
@@ -211,7 +211,7 @@ void Scrub::look_at_entry(InodeNumber directory, PoolOffset at, std::vector<Inod
           fmt::format("the entry \"{}\" {}", name_at(volume_.medium(), at), what));
   };
   const InodeNumber target{header.inode};
-  auto inode = fs_.cache_.get(target);
+  auto inode = fs_.inodes().get(target);
   if (!inode) {
     if (inode.error().code != ESTALE) return;  // damaged: told elsewhere
     return wrong("entry-dangling", Severity::loss,

@@ -51,22 +51,22 @@ void Scrub::check_pool() {
 void Scrub::check_places() {
   std::vector<PoolRange> runs;
   const auto places = volume_.inodes().verify(runs);
-  if (!places && phase_ == Phase::pool) {
+  if (!places && at_.phase == Phase::pool) {
     found("pool-state", Severity::loss, "inode table", places.error().text);
   }
   claim_from_allocator("the inode table", runs);
   const auto records = volume_.pin_records().verify([&](const std::vector<PoolRange>& blocks) {
     claim_from_allocator("the pin records", blocks);
   });
-  if (!records && phase_ == Phase::pool) {
+  if (!records && at_.phase == Phase::pool) {
     found("pin-blocks", Severity::repairable, "pin records", records.error().text);
   }
 }
 
 void Scrub::next_pins() {
   std::vector<PinInfo> some;
-  const auto last = fs_.gate_.audit_pins(
-      pin_, kPinsAtOnce,
+  const auto last = fs_.gate().audit_pins(
+      at_.pin, kPinsAtOnce,
       [&](const PinInfo& pin, std::span<const PoolRange> blocks,
           std::optional<PoolRange> uncounted) {
         some.push_back(pin);
@@ -85,9 +85,9 @@ void Scrub::next_pins() {
         look_at_record(pin);
       });
   for (const PinInfo& pin : some) look_at_pin(pin);
-  pins_ += some.size();
-  if (!last || pins_ >= pins_to_look_at_) return begin_phase(Phase::blocks);
-  pin_ = *last;
+  tally_.pins += some.size();
+  if (!last || tally_.pins >= at_.pins_to_look_at) return begin_phase(Phase::blocks);
+  at_.pin = *last;
 }
 
 // Precondition: the pin does not end meanwhile.
@@ -103,29 +103,29 @@ void Scrub::look_at_record(const PinInfo& pin) {
 // Its blocks must be its file's, or in limbo.
 void Scrub::look_at_pin(const PinInfo& pin) {
   if (fs_.mount().options.unsafe_demo) return;
-  const auto ref = fs_.cache_.get(pin.inode);
+  const auto ref = fs_.inodes().get(pin.inode);
   std::shared_lock<FairSharedMutex> guard;
   std::vector<PoolRange> of_file;
   if (ref) {
-    if (!fs_.load_extents(**ref)) return;
+    if (!fs_.inodes().load_extents(**ref)) return;
     guard = std::shared_lock((*ref)->lock);
     of_file = to_set((*ref)->extents->physical(covering(pin.offset, pin.length)));
   } else if (volume_.inodes().valid(pin.inode) &&
              volume_.medium().load<pmem::InodeRecord>(volume_.inodes().slot(pin.inode)).mode != 0) {
     return;  // damaged: told elsewhere
   }
-  const auto blocks = fs_.gate_.pin_blocks(pin.holder, pin.id);
+  const auto blocks = fs_.gate().pin_blocks(pin.holder, pin.id);
   if (!blocks) return;
   std::vector<PoolRange> inside;
   std::vector<PoolRange> outside;
   for (const PoolRange& run : *blocks) split(run, of_file, inside, outside);
   std::vector<PoolRange> nowhere;
   for (const PoolRange& run : outside) {
-    const auto limbo = to_set(fs_.gate_.limbo_within(run, [](PoolRange, PinCounts) {}));
+    const auto limbo = to_set(fs_.gate().limbo_within(run, [](PoolRange, PinCounts) {}));
     split(run, limbo, inside, nowhere);
   }
   // It was pinned all the time, if it still is.
-  if (nowhere.empty() || !fs_.gate_.find_pin(pin.holder, pin.id)) return;
+  if (nowhere.empty() || !fs_.gate().find_pin(pin.holder, pin.id)) return;
   found("pin-counts", Severity::loss, name_of(pin),
         fmt::format("has {}, which is neither its file's nor in limbo: it may be somebody else's",
                     name_of(nowhere.front())),
@@ -134,8 +134,8 @@ void Scrub::look_at_pin(const PinInfo& pin) {
 
 void Scrub::next_blocks() {
   const PoolRange area = volume_.data_area();
-  const PoolRange group{block_, std::min(kBlocksAtOnce, area.end() - block_)};
-  fs_.gate_.limbo_within(group, [&](PoolRange piece, PinCounts pins) {
+  const PoolRange group{at_.block, std::min(kBlocksAtOnce, area.end() - at_.block)};
+  fs_.gate().limbo_within(group, [&](PoolRange piece, PinCounts pins) {
     if (pins.none()) {
       found("pin-counts", Severity::repairable, name_of(piece), "in limbo, but not pinned");
     }
@@ -146,12 +146,12 @@ void Scrub::next_blocks() {
   });
   append_orphaned(group, orphaned_);
   if (orphaned_.size() > kMostOrphaned) orphaned_.resize(kMostOrphaned);
-  block_ += group.count;
+  at_.block += group.count;
 }
 
 void Scrub::append_orphaned(PoolRange run, std::vector<PoolRange>& out) {
   // In this order: what leaves limbo meanwhile comes to the free space.
-  const auto limbo = to_set(fs_.gate_.limbo_within(run, [](PoolRange, PinCounts) {}));
+  const auto limbo = to_set(fs_.gate().limbo_within(run, [](PoolRange, PinCounts) {}));
   std::vector<PoolRange> inside;
   for (const PoolRange& used : volume_.allocator().in_use_since_watch(run)) {
     owned_.for_each_clear(used, [&](PoolRange piece) { split(piece, limbo, inside, out); });

@@ -1,11 +1,11 @@
-// Extended attributes.
+#include "src/xattrs.h"
+
 #include <sys/xattr.h>
 
 #include <mutex>
 #include <shared_mutex>
 
 #include "base/clock.h"
-#include "src/filesystem.h"
 
 namespace daxfs {
 namespace {
@@ -26,9 +26,9 @@ Status check_name(const std::string& name) {
 
 }  // namespace
 
-Result<std::string> Filesystem::get_xattr(InodeNumber number, const std::string& name) {
+Result<std::string> Xattrs::get(InodeNumber number, const std::string& name) {
   if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
-  const auto inode = cache_.get(number);
+  const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   const std::shared_lock guard((*inode)->lock);
   if ((*inode)->record.xattr_block == 0) return fail(ENODATA);
@@ -40,8 +40,8 @@ Result<std::string> Filesystem::get_xattr(InodeNumber number, const std::string&
   return found->second;
 }
 
-Result<std::vector<std::string>> Filesystem::list_xattrs(InodeNumber number) {
-  const auto inode = cache_.get(number);
+Result<std::vector<std::string>> Xattrs::list(InodeNumber number) {
+  const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   const std::shared_lock guard((*inode)->lock);
   const auto attributes =
@@ -53,10 +53,9 @@ Result<std::vector<std::string>> Filesystem::list_xattrs(InodeNumber number) {
   return names;
 }
 
-Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
-                                 const std::function<Status(Inode&, XattrMap&)>& change) {
-  if (const Status ok = writable(); !ok) return ok;
-  const auto ref = cache_.get(number);
+Status Xattrs::change(InodeNumber number, const std::string& name, const Change& change) {
+  if (const Status ok = health_.writable(); !ok) return ok;
+  const auto ref = inodes_.get(number);
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
   std::vector<PoolRange> released;
@@ -72,20 +71,20 @@ Status Filesystem::change_xattrs(InodeNumber number, const std::string& name,
     return stored;
   }
   inode.ctime = file_time_now();
-  Transaction tx;
-  stage(tx, inode);
-  const Status committed = commit(tx);
-  policy_xattr_changed(inode, name);
+  const Status committed = inodes_.commit(inode);
+  if (Policies::is_policy(name)) policies_.changed(inode, inodes_.path_of(number));
   for (const PoolRange& range : released) (void)mount_.volume.allocator().free(range);
   return committed;
 }
 
-Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::string_view value,
-                             int flags, const Caller& caller) {
+Status Xattrs::set(InodeNumber number, const std::string& name, std::string_view value, int flags,
+                   const Caller& caller) {
   if (const Status ok = check_name(name); !ok) return ok;
   if (value.size() > kMaxValue) return fail(E2BIG);
-  return change_xattrs(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
-    if (const Status may = check_policy_xattr(inode, name, value, caller); !may) return may;
+  return change(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
+    if (Policies::is_policy(name)) {
+      if (const Status may = policies_.check(inode, value, caller); !may) return may;
+    }
     const bool exists = attributes.contains(name);
     if (exists && (flags & XATTR_CREATE) != 0) return fail(EEXIST);
     if (!exists && (flags & XATTR_REPLACE) != 0) return fail(ENODATA);
@@ -98,11 +97,11 @@ Status Filesystem::set_xattr(InodeNumber number, const std::string& name, std::s
   });
 }
 
-Status Filesystem::drop_capability(Inode& inode) {
+Status Xattrs::drop_capability(Inode& inode) {
   if (!inode.may_have_capability.load(std::memory_order_relaxed)) [[likely]]
     return {};
   const Status dropped =
-      change_xattrs(inode.number, kCapability, [](Inode& same, XattrMap& attributes) -> Status {
+      change(inode.number, kCapability, [](Inode& same, XattrMap& attributes) -> Status {
         same.may_have_capability = false;
         return attributes.erase(kCapability) == 0 ? fail(ENODATA) : Status();
       });
@@ -111,10 +110,12 @@ Status Filesystem::drop_capability(Inode& inode) {
   return dropped;
 }
 
-Status Filesystem::remove_xattr(InodeNumber number, const std::string& name, const Caller& caller) {
+Status Xattrs::remove(InodeNumber number, const std::string& name, const Caller& caller) {
   if (const Status ok = check_name(name); !ok) return ok;
-  return change_xattrs(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
-    if (const Status may = check_policy_xattr(inode, name, {}, caller); !may) return may;
+  return change(number, name, [&](Inode& inode, XattrMap& attributes) -> Status {
+    if (Policies::is_policy(name)) {
+      if (const Status may = policies_.check(inode, {}, caller); !may) return may;
+    }
     if (attributes.erase(name) == 0) return fail(ENODATA);
     return {};
   });

@@ -207,7 +207,7 @@ class Campaign {
     const auto wrong = [&](const std::string& what) {
       return Mistake(fmt::format("inode {} was not damaged, but {}\n{}", number, what, last_));
     };
-    const auto st = fs.attributes(inode);
+    const auto st = fs.attributes().get(inode);
     if (!st) throw wrong("is gone");
     if (st->st_mode != known.record.mode || st->st_uid != known.record.uid ||
         st->st_gid != known.record.gid) {
@@ -280,16 +280,16 @@ class Campaign {
 
   // A repaired pool takes changes. `unsure`: it may have no room left.
   static void use(Filesystem& fs, bool unsure) {
-    const auto made =
-        testing::number_of(fs, fs.make_node(kRootInode, "after-the-repair", S_IFREG | 0600, 0, {}));
+    const auto made = testing::number_of(
+        fs, fs.names().make_node(kRootInode, "after-the-repair", S_IFREG | 0600, 0, {}));
     if (!made && made.error().code == ENOSPC && unsure) return;
     if (!made) throw Mistake("no file can be made");
-    auto file = fs.open(*made, O_RDWR);
+    auto file = fs.files().open(*made, O_RDWR);
     if (!file || !testing::write(fs, **file, 0, std::string(5000, 'x'))) {
       throw Mistake("no file can be written");
     }
-    fs.release(std::move(*file));
-    if (!fs.unlink(kRootInode, "after-the-repair")) throw Mistake("no file can be removed");
+    fs.files().release(std::move(*file));
+    if (!fs.names().unlink(kRootInode, "after-the-repair")) throw Mistake("no file can be removed");
   }
 
   std::vector<Image> images_;

@@ -44,18 +44,20 @@ class Populate {
   explicit Populate(Filesystem& fs) : fs_(fs) {}
 
   InodeNumber directory(InodeNumber parent, const std::string& name) {
-    return need(testing::number_of(fs_, fs_.make_directory(parent, name, 0755, caller_)), "mkdir");
+    return need(testing::number_of(fs_, fs_.names().make_directory(parent, name, 0755, caller_)),
+                "mkdir");
   }
   InodeNumber file(InodeNumber parent, const std::string& name, std::size_t length) {
     const auto inode = need(
-        testing::number_of(fs_, fs_.make_node(parent, name, S_IFREG | 0640, 0, caller_)), "create");
+        testing::number_of(fs_, fs_.names().make_node(parent, name, S_IFREG | 0640, 0, caller_)),
+        "create");
     if (length != 0) write(inode, 0, length);
     return inode;
   }
   void write(InodeNumber inode, std::uint64_t offset, std::size_t length) {
-    auto open = need(fs_.open(inode, O_RDWR), "open");
+    auto open = need(fs_.files().open(inode, O_RDWR), "open");
     need(testing::write(fs_, *open, offset, pattern(inode.value * 1000 + offset, length)), "write");
-    fs_.release(std::move(open));
+    fs_.files().release(std::move(open));
   }
   // One extent a block, with holes between.
   InodeNumber scattered(InodeNumber parent, const std::string& name, unsigned blocks) {
@@ -64,13 +66,14 @@ class Populate {
     return inode;
   }
   void link_to(InodeNumber parent, const std::string& name, const std::string& target) {
-    need(testing::number_of(fs_, fs_.make_symlink(parent, name, target, caller_)), "symlink");
+    need(testing::number_of(fs_, fs_.names().make_symlink(parent, name, target, caller_)),
+         "symlink");
   }
   void hard_link(InodeNumber inode, InodeNumber parent, const std::string& name) {
-    need(testing::number_of(fs_, fs_.link(inode, parent, name)), "link");
+    need(testing::number_of(fs_, fs_.names().link(inode, parent, name)), "link");
   }
   void attribute(InodeNumber inode, const std::string& name, std::size_t length) {
-    need(fs_.set_xattr(inode, name, pattern(length, length), 0, caller_), "setxattr");
+    need(fs_.xattrs().set(inode, name, pattern(length, length), 0, caller_), "setxattr");
   }
   void everything() {
     const auto docs = directory(kRootInode, "docs");
@@ -90,10 +93,11 @@ class Populate {
     scattered(deep, "chained", 180);
     link_to(kRootInode, "link", "docs/file3");
     link_to(deep, "long-link", pattern(7, 900));
-    need(testing::number_of(fs_, fs_.make_node(docs, "pipe", S_IFIFO | 0600, 0, caller_)), "mknod");
-    auto open = need(fs_.open(file(docs, "reserved", 5000), O_RDWR), "open");
-    need(fs_.allocate(*open, FileOffset(8192), ByteCount(40'000), false), "fallocate");
-    fs_.release(std::move(open));
+    need(testing::number_of(fs_, fs_.names().make_node(docs, "pipe", S_IFIFO | 0600, 0, caller_)),
+         "mknod");
+    auto open = need(fs_.files().open(file(docs, "reserved", 5000), O_RDWR), "open");
+    need(fs_.space().allocate(*open, FileOffset(8192), ByteCount(40'000), false), "fallocate");
+    fs_.files().release(std::move(open));
   }
 
  private:
@@ -270,31 +274,31 @@ Image blank(const char* name) {
 
 Known read_inode(Filesystem& fs, InodeNumber inode) {
   Known known;
-  const auto st = need(fs.attributes(inode), "attributes");
-  for (const std::string& name : need(fs.list_xattrs(inode), "listxattr")) {
-    const auto value = fs.get_xattr(inode, name);
+  const auto st = need(fs.attributes().get(inode), "attributes");
+  for (const std::string& name : need(fs.xattrs().list(inode), "listxattr")) {
+    const auto value = fs.xattrs().get(inode, name);
     // A forged name can be of a namespace that nobody knows.
     if (!value && value.error().code == EOPNOTSUPP) continue;
     known.xattrs[name] = need(value, "getxattr");
   }
-  if (S_ISLNK(st.st_mode)) known.content = need(fs.read_symlink(inode), "readlink");
+  if (S_ISLNK(st.st_mode)) known.content = need(fs.names().read_symlink(inode), "readlink");
   if (S_ISDIR(st.st_mode)) {
-    need(fs.read_directory(inode, 2,
-                           [&](const Filesystem::DirectoryEntry& entry) {
-                             known.entries[std::string(entry.name)] = entry.inode.value;
-                             return true;
-                           }),
+    need(fs.names().read_directory(inode, 2,
+                                   [&](const Names::DirectoryEntry& entry) {
+                                     known.entries[std::string(entry.name)] = entry.inode.value;
+                                     return true;
+                                   }),
          "readdir");
   }
   if (S_ISREG(st.st_mode)) {
     // A damaged size can be anything: what lies behind the first megabyte is a hole in these files.
     const auto size = std::min<std::uint64_t>(static_cast<std::uint64_t>(st.st_size), 2 << 20);
-    auto open = need(fs.open(inode, O_RDONLY), "open");
+    auto open = need(fs.files().open(inode, O_RDONLY), "open");
     while (known.content.size() < size) {
       known.content +=
           need(testing::read(fs, *open, known.content.size(), size - known.content.size()), "read");
     }
-    fs.release(std::move(open));
+    fs.files().release(std::move(open));
   }
   return known;
 }

@@ -221,7 +221,7 @@ void Runner::carry_out(const Operation& op, unsigned number) {
 std::vector<PoolRange> Runner::pinned() {
   std::vector<PoolRange> out;
   for (const Held& held : pins_) {
-    const auto pinned = calls_.fs().pin_extents(*held.file, held.pin, 0, SIZE_MAX);
+    const auto pinned = calls_.fs().extents().of_pin(*held.file, held.pin, 0, SIZE_MAX);
     if (!pinned) continue;
     for (const auto& extent : pinned->extents) {
       out.push_back({block_of(extent.pool), blocks_for(extent.length)});

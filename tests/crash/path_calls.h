@@ -22,35 +22,35 @@ class PathCalls {
     InodeNumber at = kRootInode;
     for (std::size_t from = 1; from < path.size();) {
       const std::size_t slash = std::min(path.find('/', from), path.size());
-      at = must(number_of(fs_, fs_.lookup(at, path.substr(from, slash - from))), path);
+      at = must(number_of(fs_, fs_.names().lookup(at, path.substr(from, slash - from))), path);
       from = slash + 1;
     }
     return at;
   }
   // Open for reading and writing. Only files: the kernel answers for all else by itself.
   OpenFileRef open(const std::string& path) {
-    auto file = must(fs_.open(find(path), O_RDWR), path);
+    auto file = must(fs_.files().open(find(path), O_RDWR), path);
     if (file->inode->is_regular()) return file;
-    fs_.release(std::move(file));
+    fs_.files().release(std::move(file));
     throw std::runtime_error(path + ": no file");
   }
-  void close(OpenFileRef file) { fs_.release(std::move(file)); }
+  void close(OpenFileRef file) { fs_.files().release(std::move(file)); }
 
   void create(const std::string& path, mode_t mode = S_IFREG | 0644) {
-    must(number_of(fs_, fs_.make_node(parent(path), leaf(path), mode, 0, {})), path);
+    must(number_of(fs_, fs_.names().make_node(parent(path), leaf(path), mode, 0, {})), path);
   }
   void mkdir(const std::string& path) {
-    must(number_of(fs_, fs_.make_directory(parent(path), leaf(path), 0755, {})), path);
+    must(number_of(fs_, fs_.names().make_directory(parent(path), leaf(path), 0755, {})), path);
   }
   void symlink(const std::string& target, const std::string& path) {
-    must(number_of(fs_, fs_.make_symlink(parent(path), leaf(path), target, {})), path);
+    must(number_of(fs_, fs_.names().make_symlink(parent(path), leaf(path), target, {})), path);
   }
   void link(const std::string& old_path, const std::string& path) {
-    must(number_of(fs_, fs_.link(find(old_path), parent(path), leaf(path))), path);
+    must(number_of(fs_, fs_.names().link(find(old_path), parent(path), leaf(path))), path);
   }
-  void unlink(const std::string& path) { must(fs_.unlink(parent(path), leaf(path)), path); }
+  void unlink(const std::string& path) { must(fs_.names().unlink(parent(path), leaf(path)), path); }
   void rmdir(const std::string& path) {
-    must(fs_.remove_directory(parent(path), leaf(path)), path);
+    must(fs_.names().remove_directory(parent(path), leaf(path)), path);
   }
   void rename(const std::string& from, const std::string& to, unsigned flags = 0) {
     must(testing::rename(fs_, parent(from), leaf(from), parent(to), leaf(to), flags), from);
@@ -69,12 +69,12 @@ class PathCalls {
   void allocate(const std::string& path, std::uint64_t offset, std::uint64_t length,
                 bool keep_size) {
     with(path, [&](OpenFile& file) {
-      must(fs_.allocate(file, FileOffset(offset), ByteCount(length), keep_size), path);
+      must(fs_.space().allocate(file, FileOffset(offset), ByteCount(length), keep_size), path);
     });
   }
   void zero_range(const std::string& path, std::uint64_t offset, std::uint64_t length) {
     with(path, [&](OpenFile& file) {
-      must(fs_.zero_range(file, FileOffset(offset), ByteCount(length), true), path);
+      must(fs_.space().zero_range(file, FileOffset(offset), ByteCount(length), true), path);
     });
   }
   void punch(const std::string& path, std::uint64_t offset, std::uint64_t length) {
@@ -84,10 +84,10 @@ class PathCalls {
     must(testing::set_attributes(fs_, find(path), change), path);
   }
   void set_xattr(const std::string& path, const std::string& name, const std::string& value) {
-    must(fs_.set_xattr(find(path), name, value, 0, Caller{.uid = 0, .gid = 0}), path);
+    must(fs_.xattrs().set(find(path), name, value, 0, Caller{.uid = 0, .gid = 0}), path);
   }
   void remove_xattr(const std::string& path, const std::string& name) {
-    must(fs_.remove_xattr(find(path), name, Caller{.uid = 0, .gid = 0}), path);
+    must(fs_.xattrs().remove(find(path), name, Caller{.uid = 0, .gid = 0}), path);
   }
   // Pins a range for writing, holes allocated.
   PinId pin(OpenFile& file, std::uint64_t offset, std::uint64_t length) {

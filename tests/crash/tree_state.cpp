@@ -19,7 +19,7 @@ class Walk {
   explicit Walk(Filesystem& fs) : fs_(fs) {}
 
   void visit(InodeNumber inode, const std::string& path, TreeState& out) {
-    const auto st = need(fs_.attributes(inode), path);
+    const auto st = need(fs_.attributes().get(inode), path);
     FileState& state = out[path];
     state = {.inode = inode.value,
              .mode = st.st_mode,
@@ -32,10 +32,10 @@ class Walk {
              .xattrs = {},
              .mtime = from_timespec(st.st_mtim),
              .ctime = from_timespec(st.st_ctim)};
-    for (const std::string& name : need(fs_.list_xattrs(inode), path)) {
-      state.xattrs[name] = need(fs_.get_xattr(inode, name), path);
+    for (const std::string& name : need(fs_.xattrs().list(inode), path)) {
+      state.xattrs[name] = need(fs_.xattrs().get(inode, name), path);
     }
-    if (S_ISLNK(st.st_mode)) state.content = need(fs_.read_symlink(inode), path);
+    if (S_ISLNK(st.st_mode)) state.content = need(fs_.names().read_symlink(inode), path);
     if (S_ISREG(st.st_mode)) state.content = content(inode, path, state.size);
     if (S_ISDIR(st.st_mode)) visit_children(inode, path, out);
   }
@@ -49,7 +49,7 @@ class Walk {
   }
 
   std::string content(InodeNumber inode, const std::string& path, std::uint64_t size) {
-    auto file = need(fs_.open(inode, O_RDONLY), path);
+    auto file = need(fs_.files().open(inode, O_RDONLY), path);
     std::string out;
     out.reserve(size);
     while (out.size() < size) {
@@ -57,14 +57,14 @@ class Walk {
       if (part.empty()) throw std::runtime_error(fmt::format("\"{}\" ends early", path));
       out += part;
     }
-    fs_.release(std::move(file));
+    fs_.files().release(std::move(file));
     return out;
   }
 
   void visit_children(InodeNumber inode, const std::string& path, TreeState& out) {
     std::vector<std::pair<std::string, InodeNumber>> children;
     const Status listed =
-        fs_.read_directory(inode, 2, [&](const Filesystem::DirectoryEntry& entry) {
+        fs_.names().read_directory(inode, 2, [&](const Names::DirectoryEntry& entry) {
           children.emplace_back(entry.name, entry.inode);
           return true;
         });

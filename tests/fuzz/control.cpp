@@ -37,8 +37,8 @@ class User {
  public:
   User(Filesystem& fs, Input& input) : fs_(fs), in_(input), control_(fs) {
     for (const std::uint64_t inode : {kSparseFile, kSparseFile, kDenseFile, kInnerFile}) {
-      auto open = fs_.open(InodeNumber(inode), O_RDWR);
-      if (!open) open = fs_.open(InodeNumber(inode), O_RDONLY);  // a read-only mount
+      auto open = fs_.files().open(InodeNumber(inode), O_RDWR);
+      if (!open) open = fs_.files().open(InodeNumber(inode), O_RDONLY);  // a read-only mount
       require(open.has_value(), "a file cannot be opened");
       files_.push_back(std::move(*open));
     }
@@ -59,7 +59,7 @@ class User {
     fs_.stop_waiting();
     require(waiting_ == 0, "a reader of events who was never answered");
     while (!readers_.empty()) close();
-    for (auto& file : files_) fs_.release(std::move(file));
+    for (auto& file : files_) fs_.files().release(std::move(file));
     fs_.unmount();
   }
 
@@ -100,7 +100,7 @@ class User {
     if (reader == nullptr || reader->file->events() || reader->name == "release") return;
     const std::uint64_t offset = in_.flag() ? reader->offset : some_offset();
     const std::size_t length = in_.below(20'000);
-    const auto text = control_.read(*reader->file, offset, length);
+    const auto text = reader->file->read(offset, length);
     require(text.has_value(), "cannot be read");
     require(text->size() <= length, "more than was asked for");
     reader->offset = offset + text->size();
@@ -113,13 +113,13 @@ class User {
     std::string all;
     const std::size_t piece = 1 + in_.below(9000);
     for (;;) {
-      const auto text = control_.read(*reader->file, all.size(), piece);
+      const auto text = reader->file->read(all.size(), piece);
       require(text.has_value(), "cannot be read");
       if (text->empty()) break;
       all += *text;
     }
     if (reader->name == "policy") {
-      const auto set = fs_.set_policy(all, Caller{.uid = 0, .gid = 0});
+      const auto set = fs_.policies().set(all, Caller{.uid = 0, .gid = 0});
       require(set || !fs_.mount().options.unsafe_demo, "what was read cannot be written: " + all);
     } else if (reader->name == "scrub") {
       // Only ignored pins may do damage here.
@@ -151,7 +151,7 @@ class User {
   void write() {
     Reader* const reader = some_reader();
     if (reader == nullptr) return;
-    const Status written = control_.write(*reader->file, policy_text(in_), some_caller());
+    const Status written = reader->file->write(policy_text(in_), some_caller());
     require(!written || reader->name == "policy" || reader->name == "release",
             "written to what cannot be written");
   }
@@ -167,7 +167,7 @@ class User {
   void list() {
     const InodeNumber inode{ControlDirectory::kDirectory.value + in_.below(3)};
     std::uint64_t last = in_.flag() ? in_.below(12) : some_offset();
-    (void)control_.list(inode, last, [&](const Filesystem::DirectoryEntry& entry) {
+    (void)control_.list(inode, last, [&](const Names::DirectoryEntry& entry) {
       require(entry.cookie > last, "a listing that goes back");
       last = entry.cookie;
       return true;
@@ -182,21 +182,20 @@ class User {
   }
 
   void pin() {
-    const Filesystem::PinRange range{some_place(), some_length(),
-                                     static_cast<std::uint32_t>(in_.below(16))};
-    fs_.pin(some_file(), range, some_caller(), nullptr, [](const Result<PinId>&) {});
+    const PinRange range{some_place(), some_length(), static_cast<std::uint32_t>(in_.below(16))};
+    fs_.pins().pin(some_file(), range, some_caller(), nullptr, [](const Result<PinId>&) {});
   }
   void unpin() {
-    fs_.unpin(some_file(), PinId{in_.below(24)}, [](const Status&) {});
+    fs_.pins().unpin(some_file(), PinId{in_.below(24)}, [](const Status&) {});
   }
   void lease() {
-    const Filesystem::PinRange range{some_place(), some_length(),
-                                     static_cast<std::uint32_t>(in_.below(4))};
-    fs_.lease(some_file(), range, LeaseId{}, some_caller(), nullptr, [](const Result<LeaseId>&) {});
+    const LeaseRange range{some_place(), some_length(), static_cast<std::uint32_t>(in_.below(4))};
+    fs_.leases().lease(some_file(), range, LeaseId{}, some_caller(), nullptr,
+                       [](const Result<LeaseId>&) {});
   }
   void punch() {
-    fs_.punch_hole(some_file(), some_place(), some_length(), some_caller(), nullptr,
-                   [](const Status&) {});
+    fs_.space().punch_hole(some_file(), some_place(), some_length(), some_caller(), nullptr,
+                           [](const Status&) {});
   }
 
   Filesystem& fs_;

@@ -102,7 +102,8 @@ Kernel::~Kernel() {
   filesystem_.stop_waiting();
   session_->notifier->disconnect();
   relay_.set_kernel(nullptr);
-  while (auto file = session_->context->open_files.take_any()) filesystem_.abandon(std::move(file));
+  while (auto file = session_->context->open_files.take_any())
+    filesystem_.files().abandon(std::move(file));
   filesystem_.unmount();
   collect();
   require_all_answered();

@@ -43,44 +43,45 @@ class Reader : Checked {
   Reader(Filesystem& fs, Expect expect) : Checked(expect), fs_(fs) {}
 
   void inode(InodeNumber number) {
-    const auto st = fs_.attributes(number);
+    const auto st = fs_.attributes().get(number);
     if (!good(st, "stat", number)) return;
     extended_attributes(number);
-    if (S_ISLNK(st->st_mode)) good(fs_.read_symlink(number), "readlink", number);
+    if (S_ISLNK(st->st_mode)) good(fs_.names().read_symlink(number), "readlink", number);
     if (S_ISDIR(st->st_mode)) directory(number);
     if (S_ISREG(st->st_mode)) file(number);
   }
 
  private:
   void extended_attributes(InodeNumber number) {
-    const auto names = fs_.list_xattrs(number);
+    const auto names = fs_.xattrs().list(number);
     if (!good(names, "listxattr", number)) return;
-    for (const std::string& name : *names) good(fs_.get_xattr(number, name), "getxattr", number);
+    for (const std::string& name : *names) good(fs_.xattrs().get(number, name), "getxattr", number);
   }
 
   void directory(InodeNumber number) {
     std::vector<std::string> names;
-    const Status listed = fs_.read_directory(number, 0, [&](const auto& entry) {
+    const Status listed = fs_.names().read_directory(number, 0, [&](const auto& entry) {
       if (entry.cookie > 2) names.emplace_back(entry.name);
       return true;
     });
     if (!good(listed, "readdir", number)) return;
     for (const std::string& name : names) {
-      const auto entry = fs_.lookup(number, name);
-      if (good(entry, "lookup", number)) fs_.forget(entry->inode, 1);
+      const auto entry = fs_.names().lookup(number, name);
+      if (good(entry, "lookup", number)) fs_.names().forget(entry->inode, 1);
     }
   }
 
   void file(InodeNumber number) {
-    auto open = fs_.open(number, O_RDONLY);
+    auto open = fs_.files().open(number, O_RDONLY);
     if (!good(open, "open", number)) return;
-    good(fs_.extents(**open, FileOffset(0), ByteCount(INT64_MAX), 500), "extents", number);
+    good(fs_.extents().of_range(**open, FileOffset(0), ByteCount(INT64_MAX), 500), "extents",
+         number);
     FileOffset at(0);
     std::uint64_t left = kMostBytes;
     for (unsigned i = 0; i < kMostRuns && left > 0; ++i) {
-      const auto data = fs_.seek(**open, at, SEEK_DATA);
+      const auto data = fs_.space().seek(**open, at, SEEK_DATA);
       if (!good(data, "SEEK_DATA", number)) break;
-      const auto hole = fs_.seek(**open, *data, SEEK_HOLE);
+      const auto hole = fs_.space().seek(**open, *data, SEEK_HOLE);
       if (!good(hole, "SEEK_HOLE", number)) break;
       require(*hole > *data, "a run of data that does not go on");
       const std::uint64_t length = std::min(left, (*hole - *data).value);
@@ -93,7 +94,7 @@ class Reader : Checked {
     }
     // What a hole reads as, at the end of the file.
     good(testing::read(fs_, **open, at.value, 9000), "read", number);
-    fs_.release(std::move(*open));
+    fs_.files().release(std::move(*open));
   }
 
   Filesystem& fs_;
@@ -123,7 +124,7 @@ class Operator : Checked {
     const std::uint64_t wanted = in_.below(24);
     std::string found = fmt::format("new{}", wanted);
     std::uint64_t number = 0;
-    const Status listed = fs_.read_directory(directory, 2, [&](const auto& entry) {
+    const Status listed = fs_.names().read_directory(directory, 2, [&](const auto& entry) {
       if (number++ != wanted) return true;
       found = entry.name;
       return false;
@@ -146,12 +147,12 @@ class Operator : Checked {
   }
 
   void forget(const Result<Entry>& entry, const char* what, InodeNumber inode) {
-    if (good(entry, what, inode)) fs_.forget(entry->inode, 1);
+    if (good(entry, what, inode)) fs_.names().forget(entry->inode, 1);
   }
 
   OpenFileRef some_file() {
     const InodeNumber inode = some_inode();
-    auto open = fs_.open(inode, O_RDWR);
+    auto open = fs_.files().open(inode, O_RDWR);
     return good(open, "open", inode) ? std::move(*open) : nullptr;
   }
 
@@ -159,24 +160,24 @@ class Operator : Checked {
     const InodeNumber parent = some_inode();
     static constexpr mode_t kTypes[] = {S_IFREG, S_IFREG, S_IFIFO, S_IFCHR};
     const mode_t type = in_.one_of(kTypes);
-    forget(fs_.make_node(parent, some_name(parent), type | 0600, 5, {}), "mknod", parent);
+    forget(fs_.names().make_node(parent, some_name(parent), type | 0600, 5, {}), "mknod", parent);
   }
   void make_directory() {
     const InodeNumber parent = some_inode();
-    forget(fs_.make_directory(parent, some_name(parent), 0700, {}), "mkdir", parent);
+    forget(fs_.names().make_directory(parent, some_name(parent), 0700, {}), "mkdir", parent);
   }
   void make_symlink() {
     const InodeNumber parent = some_inode();
     const std::string name = some_name(parent);
-    forget(fs_.make_symlink(parent, name, std::string(1 + in_.below(4200), 't'), {}), "symlink",
-           parent);
+    forget(fs_.names().make_symlink(parent, name, std::string(1 + in_.below(4200), 't'), {}),
+           "symlink", parent);
   }
   void remove() {
     const InodeNumber parent = some_inode();
     const std::string name = some_name(parent);
-    const Status removed = fs_.unlink(parent, name);
+    const Status removed = fs_.names().unlink(parent, name);
     if (!removed && removed.error().code == EISDIR) {
-      good(fs_.remove_directory(parent, name), "rmdir", parent);
+      good(fs_.names().remove_directory(parent, name), "rmdir", parent);
     } else {
       good(removed, "unlink", parent);
     }
@@ -192,7 +193,7 @@ class Operator : Checked {
   void link() {
     const InodeNumber inode = some_inode();
     const InodeNumber parent = some_inode();
-    forget(fs_.link(inode, parent, some_name(parent)), "link", inode);
+    forget(fs_.names().link(inode, parent, some_name(parent)), "link", inode);
   }
   void write() {
     auto file = some_file();
@@ -200,7 +201,7 @@ class Operator : Checked {
     const std::uint64_t offset = some_offset();
     const std::string data(in_.below(20'000), 'w');
     good(testing::write(fs_, *file, offset, data, in_.flag()), "write", file->inode->number);
-    fs_.release(std::move(file));
+    fs_.files().release(std::move(file));
   }
   void truncate() {
     const InodeNumber inode = some_inode();
@@ -219,38 +220,39 @@ class Operator : Checked {
         done = testing::punch(fs_, *file, offset, length);
         break;
       case 1:
-        done = fs_.zero_range(*file, from, count, in_.flag());
+        done = fs_.space().zero_range(*file, from, count, in_.flag());
         break;
       default:
-        done = fs_.allocate(*file, from, count, in_.flag());
+        done = fs_.space().allocate(*file, from, count, in_.flag());
     }
     good(done, "fallocate", file->inode->number);
-    fs_.release(std::move(file));
+    fs_.files().release(std::move(file));
   }
   void set_xattr() {
     const InodeNumber inode = some_inode();
     const std::string name = fmt::format("user.{}", in_.below(4));
     const std::string value(in_.below(9000), 'v');
-    good(fs_.set_xattr(inode, name, value, static_cast<int>(in_.below(3)), {}), "setxattr", inode);
+    good(fs_.xattrs().set(inode, name, value, static_cast<int>(in_.below(3)), {}), "setxattr",
+         inode);
   }
   void remove_xattr() {
     const InodeNumber inode = some_inode();
-    const auto names = fs_.list_xattrs(inode);
+    const auto names = fs_.xattrs().list(inode);
     if (!good(names, "listxattr", inode) || names->empty()) return;
-    good(fs_.remove_xattr(inode, (*names)[in_.below(names->size())], {}), "removexattr", inode);
+    good(fs_.xattrs().remove(inode, (*names)[in_.below(names->size())], {}), "removexattr", inode);
   }
   void pin() {
     auto file = some_file();
     if (!file) return;
     const InodeNumber inode = file->inode->number;
-    const Filesystem::PinRange range{FileOffset(some_offset()), ByteCount(1 + some_offset()),
-                                     static_cast<std::uint32_t>(in_.below(8))};
+    const PinRange range{FileOffset(some_offset()), ByteCount(1 + some_offset()),
+                         static_cast<std::uint32_t>(in_.below(8))};
     const auto pinned = testing::pin(fs_, *file, range);
     if (good(pinned, "pin", inode)) {
-      good(fs_.pin_extents(*file, *pinned, 0, 500), "pin extents", inode);
+      good(fs_.extents().of_pin(*file, *pinned, 0, 500), "pin extents", inode);
       if (in_.flag()) good(testing::unpin(fs_, *file, *pinned), "unpin", inode);
     }
-    fs_.release(std::move(file));
+    fs_.files().release(std::move(file));
   }
   void attributes() {
     const InodeNumber inode = some_inode();

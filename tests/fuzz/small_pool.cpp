@@ -32,28 +32,30 @@ constexpr const char* kMounts[] = {
 void populate(Filesystem& fs) {
   const auto file = [&](InodeNumber parent, const char* name, std::uint64_t expected) {
     const auto made = testing::number_of(
-        fs, fs.make_node(parent, name, S_IFREG | 0666, 0, Caller{.uid = 0, .gid = 0}));
+        fs, fs.names().make_node(parent, name, S_IFREG | 0666, 0, Caller{.uid = 0, .gid = 0}));
     require(made && made->value == expected, "the pool is not as described");
     return *made;
   };
   const auto filled = [&](InodeNumber inode, std::uint64_t offset, std::size_t length) {
-    auto open = fs.open(inode, O_RDWR);
+    auto open = fs.files().open(inode, O_RDWR);
     require(open && testing::write(fs, **open, offset, std::string(length, 'x')), "no write");
-    fs.release(std::move(*open));
+    fs.files().release(std::move(*open));
   };
   const InodeNumber sparse = file(kRootInode, "f", kSparseFile);
   for (unsigned i = 0; i < 6; ++i) filled(sparse, 3 * i * kBlockSize, kBlockSize);
-  auto open = fs.open(sparse, O_RDWR);
-  require(open && fs.allocate(**open, FileOffset(30 * kBlockSize), ByteCount(40'000), false),
-          "no fallocate");
-  fs.release(std::move(*open));
+  auto open = fs.files().open(sparse, O_RDWR);
+  require(
+      open && fs.space().allocate(**open, FileOffset(30 * kBlockSize), ByteCount(40'000), false),
+      "no fallocate");
+  fs.files().release(std::move(*open));
   filled(file(kRootInode, "g", kDenseFile), 0, 100'000);
   const auto directory = testing::number_of(
-      fs, fs.make_directory(kRootInode, "dir", 0777, Caller{.uid = 0, .gid = 0}));
+      fs, fs.names().make_directory(kRootInode, "dir", 0777, Caller{.uid = 0, .gid = 0}));
   require(directory.has_value(), "no mkdir");
   filled(file(*directory, "h", kInnerFile), 0, 5000);
-  require(testing::number_of(fs, fs.make_symlink(kRootInode, "link", "dir/h", {})).has_value(),
-          "no symlink");
+  require(
+      testing::number_of(fs, fs.names().make_symlink(kRootInode, "link", "dir/h", {})).has_value(),
+      "no symlink");
 }
 
 testing::ReversibleMedium& pristine_medium() {

@@ -97,9 +97,9 @@ class Worker {
   InodeNumber any_directory() {
     const std::uint64_t kind = below(4);
     if (kind == 0) return kRootInode;
-    const auto found = fs_.lookup(kRootInode, kind == 3 ? "d" : kind == 2 ? "B" : "A");
+    const auto found = fs_.names().lookup(kRootInode, kind == 3 ? "d" : kind == 2 ? "B" : "A");
     if (!found) return kRootInode;
-    fs_.forget(found->inode, 1);
+    fs_.names().forget(found->inode, 1);
     return S_ISDIR(found->attributes.st_mode) ? found->inode : kRootInode;
   }
 
@@ -120,10 +120,10 @@ class Worker {
       case 2:
         return make();
       case 3:
-        return expect("unlink", code_of(fs_.unlink(any_directory(), any_name())),
+        return expect("unlink", code_of(fs_.names().unlink(any_directory(), any_name())),
                       {ENOENT, EISDIR, ENOTDIR, ESTALE});
       case 4:
-        return expect("rmdir", code_of(fs_.remove_directory(kRootInode, "d")),
+        return expect("rmdir", code_of(fs_.names().remove_directory(kRootInode, "d")),
                       {ENOENT, ENOTEMPTY, ENOTDIR});
       case 5:
       case 6:
@@ -164,10 +164,11 @@ class Worker {
 
   void make() {
     const InodeNumber parent = any_directory();
-    const auto made = below(5) == 0 ? fs_.make_directory(kRootInode, "d", 0755, kRoot)
-                                    : fs_.make_node(parent, any_name(), S_IFREG | 0644, 0, kRoot);
+    const auto made = below(5) == 0
+                          ? fs_.names().make_directory(kRootInode, "d", 0755, kRoot)
+                          : fs_.names().make_node(parent, any_name(), S_IFREG | 0644, 0, kRoot);
     expect("make", code_of(made), {EEXIST, ENOENT, ENOSPC, ESTALE, ENOTDIR});
-    if (made) fs_.forget(made->inode, 1);
+    if (made) fs_.names().forget(made->inode, 1);
   }
 
   void rename() {
@@ -176,15 +177,14 @@ class Worker {
     const InodeNumber to = any_directory();
     const std::string name = any_name();
     const std::string new_name = any_name();
-    const Filesystem::Renaming renaming{from, name, to, new_name, flags};
-    const auto renamed = fs_.rename_without_gate(renaming);
-    int code = renamed ? 0 : renamed.error().code;
-    if (renamed && !*renamed) {
-      const auto cancellation = std::make_shared<Cancellation>();
-      code = code_of(wait_for<Status>(
-          [&](auto answer) { fs_.rename(renaming, kRoot, cancellation, std::move(answer)); },
-          cancellation, std::chrono::milliseconds(below(20))));
-    }
+    const Renaming renaming{from, name, to, new_name, flags};
+    const auto cancellation = std::make_shared<Cancellation>();
+    const int code = code_of(wait_for<Status>(
+        [&](auto answer) {
+          fs_.renames().rename(
+              renaming, kRoot, [&] { return cancellation; }, std::move(answer));
+        },
+        cancellation, std::chrono::milliseconds(below(20))));
     expect("rename", code,
            {ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, ETXTBSY, EINVAL, ENOSPC, EINTR, ESTALE});
     if (code == EINTR) ++findings_.cancelled;
@@ -192,9 +192,9 @@ class Worker {
 
   void link() {
     if (files_.empty()) return;
-    const auto made = fs_.link(any_file().inode(), any_directory(), any_name());
+    const auto made = fs_.names().link(any_file().inode(), any_directory(), any_name());
     expect("link", code_of(made), {EEXIST, ENOENT, ENOSPC, ESTALE, ENOTDIR});
-    if (made) fs_.forget(made->inode, 1);
+    if (made) fs_.names().forget(made->inode, 1);
   }
 
   void list() {
@@ -202,18 +202,18 @@ class Worker {
     std::vector<InodeNumber> taken;
     std::uint64_t cookie = 0;
     const Status done =
-        fs_.read_directory(directory, 0, [&](const Filesystem::DirectoryEntry& entry) {
+        fs_.names().read_directory(directory, 0, [&](const Names::DirectoryEntry& entry) {
           if (entry.cookie <= cookie) findings_.report("a listing goes backwards");
           cookie = entry.cookie;
           if (entry.name != "." && entry.name != "..") {
-            const auto behind = fs_.entry_of(entry.inode, directory, entry.name);
+            const auto behind = fs_.names().entry_of(entry.inode, directory, entry.name);
             expect("entry_of", code_of(behind), {});
             if (behind) taken.push_back(behind->inode);
           }
           return true;
         });
     expect("list", code_of(done), {ESTALE, ENOTDIR});
-    for (const InodeNumber inode : taken) fs_.forget(inode, 1);
+    for (const InodeNumber inode : taken) fs_.names().forget(inode, 1);
   }
 
   void attributes() {
@@ -222,25 +222,28 @@ class Worker {
     AttributeChange change;
     change.mode = 0600 | static_cast<mode_t>(below(0200));
     expect("chmod", code_of(testing::set_attributes(fs_, inode, change)), {ESTALE});
-    expect("getattr", code_of(fs_.attributes(inode)), {ESTALE});
+    expect("getattr", code_of(fs_.attributes().get(inode)), {ESTALE});
     const std::string name = "user." + any_name();
-    expect("setxattr", code_of(fs_.set_xattr(inode, name, std::string(below(200), 'x'), 0, kRoot)),
+    expect("setxattr",
+           code_of(fs_.xattrs().set(inode, name, std::string(below(200), 'x'), 0, kRoot)),
            {ENOSPC, ESTALE});
-    expect("getxattr", code_of(fs_.get_xattr(inode, name)), {ENODATA, ESTALE});
-    expect("listxattr", code_of(fs_.list_xattrs(inode)), {ESTALE});
-    expect("removexattr", code_of(fs_.remove_xattr(inode, name, kRoot)), {ENODATA, ENOSPC, ESTALE});
+    expect("getxattr", code_of(fs_.xattrs().get(inode, name)), {ENODATA, ESTALE});
+    expect("listxattr", code_of(fs_.xattrs().list(inode)), {ESTALE});
+    expect("removexattr", code_of(fs_.xattrs().remove(inode, name, kRoot)),
+           {ENODATA, ENOSPC, ESTALE});
   }
 
   // What daxfsctl asks for, and statfs.
   void look_around() {
-    if (fs_.statistics().f_bfree > fs_.statistics().f_blocks) findings_.report("too much is free");
+    if (fs_.reports().statistics().f_bfree > fs_.reports().statistics().f_blocks)
+      findings_.report("too much is free");
     OpenFile* const file = files_.empty() ? nullptr : any_file().file.get();
     const std::array queries{DAXFS_QUERY_STATUS, DAXFS_QUERY_PINS, DAXFS_QUERY_LIMBO,
                              DAXFS_QUERY_EXTENTS};
     const std::uint32_t what = queries[below(file == nullptr ? 3 : queries.size())];
     for (std::uint64_t cursor = 0; cursor != DAXFS_QUERY_END;) {
       std::string lines;
-      const Status done = fs_.report(what, cursor, 4000, lines, file, kRoot);
+      const Status done = fs_.reports().report(what, cursor, 4000, lines, file, kRoot);
       expect("report", code_of(done), {});
       if (!done) return;
     }
@@ -250,22 +253,22 @@ class Worker {
 
   void open() {
     if (files_.size() >= 6) return close();
-    const auto found = fs_.lookup(any_directory(), any_name());
+    const auto found = fs_.names().lookup(any_directory(), any_name());
     expect("lookup", code_of(found), {ENOENT, ESTALE, ENOTDIR});
     if (!found) return;
     if (S_ISREG(found->attributes.st_mode)) {
-      auto file = fs_.open(found->inode, O_RDWR);
+      auto file = fs_.files().open(found->inode, O_RDWR);
       expect("open", code_of(file), {ESTALE});
       if (file)
         files_.push_back({std::move(*file), {found->inode.value, found->generation, 0}, {}});
     }
-    fs_.forget(found->inode, 1);
+    fs_.names().forget(found->inode, 1);
   }
 
   void close() {
     if (files_.empty()) return;
     std::swap(files_[below(files_.size())], files_.back());
-    fs_.release(std::move(files_.back().file));
+    fs_.files().release(std::move(files_.back().file));
     files_.pop_back();
   }
 
@@ -319,7 +322,7 @@ class Worker {
     const auto cancellation = std::make_shared<Cancellation>();
     const auto done = wait_for<Result<struct stat>>(
         [&](auto answer) {
-          fs_.set_attributes(file.inode(), change, {}, kRoot, cancellation, std::move(answer));
+          fs_.attributes().set(file.inode(), change, {}, kRoot, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     note_detach("truncate", code_of(done));
@@ -333,7 +336,8 @@ class Worker {
     const ByteCount length((1 + below(20)) * kBlockSize);
     const Status done = wait_for<Status>(
         [&](auto answer) {
-          fs_.punch_hole(*file.file, offset, length, kRoot, cancellation, std::move(answer));
+          fs_.space().punch_hole(*file.file, offset, length, kRoot, cancellation,
+                                 std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     note_detach("punch", code_of(done));
@@ -346,11 +350,12 @@ class Worker {
     const ByteCount length((1 + below(10)) * kBlockSize);
     if (below(2) == 0) {
       return expect("allocate",
-                    code_of(fs_.allocate(*file.file, offset, length, below(2) == 0, kRoot)),
+                    code_of(fs_.space().allocate(*file.file, offset, length, below(2) == 0, kRoot)),
                     {ENOSPC});
     }
     const std::unique_lock guard(locks_.of(file.inode()));  // zeroes in place
-    expect("zero_range", code_of(fs_.zero_range(*file.file, offset, length, below(2) == 0, kRoot)),
+    expect("zero_range",
+           code_of(fs_.space().zero_range(*file.file, offset, length, below(2) == 0, kRoot)),
            {ENOSPC});
   }
 
@@ -371,11 +376,11 @@ class Worker {
     const auto cancellation = std::make_shared<Cancellation>();
     const auto taken = wait_for<Result<PinId>>(
         [&](auto answer) {
-          fs_.pin(*file.file,
-                  {.offset = FileOffset(first * kBlockSize),
-                   .length = ByteCount((1 + below(8)) * kBlockSize),
-                   .flags = flags},
-                  kRoot, cancellation, std::move(answer));
+          fs_.pins().pin(*file.file,
+                         {.offset = FileOffset(first * kBlockSize),
+                          .length = ByteCount((1 + below(8)) * kBlockSize),
+                          .flags = flags},
+                         kRoot, cancellation, std::move(answer));
         },
         cancellation, std::chrono::milliseconds(below(20)));
     expect("pin", code_of(taken), {ENXIO, ENOSPC, EAGAIN, EINTR});
@@ -386,11 +391,11 @@ class Worker {
   void look_through_pins() {
     for (File& file : files_) {
       for (const Pin& pin : file.pins) {
-        const auto held = fs_.pin_extents(*file.file, pin.id, 0, 100);
+        const auto held = fs_.extents().of_pin(*file.file, pin.id, 0, 100);
         expect("pin_extents", code_of(held), {});
         if (!held) continue;
         const std::shared_lock guard(locks_.of(file.inode()));
-        for (const Filesystem::PinnedExtent& extent : held->extents) {
+        for (const PinnedExtent& extent : held->extents) {
           for (std::uint64_t at = 0; at < extent.length.value; at += kBlockSize) {
             const std::string bytes(reinterpret_cast<const char*>(fs_.mount().volume.medium().at(
                                         extent.pool + ByteCount(at))),
@@ -439,7 +444,7 @@ void run_threads(PinPolicy policy, Findings& findings) {
   Mounted mounted(medium, mount_options(policy, 3));
   Filesystem& fs = *mounted.fs;
   for (const char* name : {"A", "B"}) {
-    REQUIRE(number_of(fs, fs.make_directory(kRootInode, name, 0755, kRoot)));
+    REQUIRE(number_of(fs, fs.names().make_directory(kRootInode, name, 0755, kRoot)));
   }
   const std::size_t operations = from_environment("DAXFS_MODEL_THREADS_OPS", 10000);
   const std::uint64_t seed = from_environment("DAXFS_MODEL_SEED", 1);
@@ -458,7 +463,7 @@ void run_threads(PinPolicy policy, Findings& findings) {
   CHECK(gate.pinned_bytes.value == 0);
   CHECK(gate.limbo.value == 0);
   CHECK(gate.waiting == 0);
-  const std::uint64_t free = fs.statistics().f_bfree;
+  const std::uint64_t free = fs.reports().statistics().f_bfree;
   fs.unmount();
   const CheckReport report = check_volume(medium, "pool");
   for (const std::string& error : report.errors) UNSCOPED_INFO(error);

@@ -71,7 +71,7 @@ bool ModelRun::no_space(int code, bool short_of_it, std::initializer_list<NodeId
   if (code != ENOSPC) return false;
   log("    -> ENOSPC");
   ++seen_.no_space;
-  require(short_of_it, "ENOSPC with {} blocks free", fs().statistics().f_bfree);
+  require(short_of_it, "ENOSPC with {} blocks free", fs().reports().statistics().f_bfree);
   for (const NodeId id : unchanged) {
     check_attributes(id);
     if (ref_.node(id).is_regular()) check_content(id);
@@ -95,24 +95,24 @@ std::uint64_t ModelRun::longest_free_run() const {
 
 void ModelRun::learn_zeroed(NodeId id) {
   Node& node = ref_.node(id);
-  auto file = fs().open(node.real, O_RDONLY);
+  auto file = fs().files().open(node.real, O_RDONLY);
   require(file.has_value(), "node {}: open fails with errno {}", id, code_of(file));
-  const auto all = fs().extents(**file, FileOffset(0), ByteCount(INT64_MAX), SIZE_MAX);
+  const auto all = fs().extents().of_range(**file, FileOffset(0), ByteCount(INT64_MAX), SIZE_MAX);
   require(all.has_value(), "node {}: extents fail with errno {}", id, code_of(all));
-  for (const Filesystem::PinnedExtent& extent : all->extents) {
+  for (const PinnedExtent& extent : all->extents) {
     const std::uint64_t first = extent.file.value / kBlockSize;
     const auto end = node.blocks.lower_bound(first + extent.length.value / kBlockSize);
     for (auto it = node.blocks.lower_bound(first); !extent.unwritten && it != end; ++it) {
       it->second.written = true;
     }
   }
-  fs().release(std::move(*file));
+  fs().files().release(std::move(*file));
 }
 
 void ModelRun::check_attributes(NodeId id) {
   if (!ref_.exists(id)) return;
   Node& node = ref_.node(id);
-  const auto got = fs().attributes(node.real);
+  const auto got = fs().attributes().get(node.real);
   require(got.has_value(), "node {}: no attributes, errno {}", id, code_of(got));
   const struct stat& st = *got;
   require(st.st_ino == node.real.value, "node {}: inode {}", id, st.st_ino);
@@ -152,7 +152,7 @@ void ModelRun::check_attributes(NodeId id) {
 
 void ModelRun::check_content(NodeId id) {
   const Node& node = ref_.node(id);
-  auto opened = fs().open(node.real, O_RDONLY);
+  auto opened = fs().files().open(node.real, O_RDONLY);
   require(opened.has_value(), "node {}: open fails with errno {}", id, code_of(opened));
   OpenFile& file = **opened;
   // Which blocks there are, exactly.
@@ -160,9 +160,9 @@ void ModelRun::check_content(NodeId id) {
   std::uint64_t from = 0;
   for (bool more = true; more;) {
     const auto part =
-        fs().extents(file, FileOffset(from), ByteCount(INT64_MAX - from), 1 + below(50));
+        fs().extents().of_range(file, FileOffset(from), ByteCount(INT64_MAX - from), 1 + below(50));
     require(part.has_value(), "node {}: extents fail with errno {}", id, code_of(part));
-    for (const Filesystem::PinnedExtent& extent : part->extents) {
+    for (const PinnedExtent& extent : part->extents) {
       for (std::uint64_t at = 0; at < extent.length.value; at += kBlockSize, ++expected) {
         const std::uint64_t block = (extent.file.value + at) / kBlockSize;
         require(expected != node.blocks.end() && expected->first == block,
@@ -183,14 +183,14 @@ void ModelRun::check_content(NodeId id) {
     require(*got == ref_.read(id, offset, kBlockSize), "node {}: block {} has wrong bytes", id,
             block);
   }
-  fs().release(std::move(*opened));
+  fs().files().release(std::move(*opened));
 }
 
 void ModelRun::check_directory(NodeId id) {
   const Node& node = ref_.node(id);
   std::set<std::string> names;
   const Status listed =
-      fs().read_directory(node.real, 0, [&](const Filesystem::DirectoryEntry& entry) {
+      fs().names().read_directory(node.real, 0, [&](const Names::DirectoryEntry& entry) {
         const std::string name(entry.name);
         require(names.insert(name).second, "node {}: \"{}\" is listed twice", id, name);
         const auto expected = ref_.lookup(id, name);
@@ -206,7 +206,7 @@ void ModelRun::check_directory(NodeId id) {
 }
 
 void ModelRun::check_space() {
-  const struct statvfs st = fs().statistics();
+  const struct statvfs st = fs().reports().statistics();
   const GateCounts gate = fs().gate().totals();
   require(st.f_bfree == mounted_->volume->allocator().free_blocks().value, "statfs: wrong free");
   require(st.f_blocks == mounted_->volume->data_blocks().value, "statfs: wrong total");
@@ -228,26 +228,26 @@ void ModelRun::check_everything() {
     check_attributes(id);
     if (node.is_directory()) {
       check_directory(id);
-      data_blocks += static_cast<std::uint64_t>(fs().attributes(node.real)->st_blocks) / 8;
+      data_blocks += static_cast<std::uint64_t>(fs().attributes().get(node.real)->st_blocks) / 8;
     } else {
       data_blocks += node.blocks.size();
     }
     if (node.is_regular()) check_content(id);
     if (S_ISLNK(node.mode)) {
-      const auto target = fs().read_symlink(node.real);
+      const auto target = fs().names().read_symlink(node.real);
       require(target && *target == node.target, "node {}: wrong link target", id);
     }
-    const auto names = fs().list_xattrs(node.real);
+    const auto names = fs().xattrs().list(node.real);
     require(names && names->size() == node.xattrs.size(), "node {}: wrong attribute names", id);
     for (const auto& [name, value] : node.xattrs) {
-      const auto got = fs().get_xattr(node.real, name);
+      const auto got = fs().xattrs().get(node.real, name);
       require(got && *got == value, "node {}: wrong value of \"{}\"", id, name);
     }
   }
   const CheckReport report = check_volume(*medium_, "pool");
   require(report.ok(), "check: {}", report.ok() ? "" : report.errors.front());
   // The partition law: what is not an inode's is free or in limbo, to the block.
-  const std::uint64_t free = fs().statistics().f_bfree;
+  const std::uint64_t free = fs().reports().statistics().f_bfree;
   const std::uint64_t limbo = fs().gate().totals().limbo.value;
   require(free + limbo == report.free_blocks, "{} free and {} in limbo, but inodes leave {}", free,
           limbo, report.free_blocks);

@@ -91,7 +91,7 @@ void ModelRun::open() {
   const std::uint64_t kind = below(10);
   const int flags = kind == 0 ? O_RDONLY : kind == 1 ? O_WRONLY : O_RDWR;
   log("open {} flags {}", id, flags);
-  auto got = fs().open(real(id), flags);
+  auto got = fs().files().open(real(id), flags);
   agree(code_of(got), 0);
   ref_.open(id);
   handles_.push_back({std::move(*got), id, flags != O_WRONLY, flags != O_RDONLY, {}});
@@ -101,7 +101,7 @@ void ModelRun::do_close(std::size_t index) {
   Handle handle = std::move(handles_[index]);
   handles_.erase(handles_.begin() + static_cast<std::ptrdiff_t>(index));
   log("close {} with {} pins", handle.node, handle.pins.size());
-  fs().release(std::move(handle.file));
+  fs().files().release(std::move(handle.file));
   for (const HeldPin& pin : handle.pins) ref_.unpin(pin.ref);
   ref_.close(handle.node);
   check_attributes(handle.node);
@@ -196,9 +196,10 @@ void ModelRun::do_space(const char* what, bool zero) {
     // Far more than the pool has: not worth counting.
     scarce = length > setup_.pool_bytes || short_of(ref_.holes(handle->node, offset, length));
   }
-  const Status got =
-      zero ? fs().zero_range(*handle->file, FileOffset(offset), ByteCount(length), keep_size, kRoot)
-           : fs().allocate(*handle->file, FileOffset(offset), ByteCount(length), keep_size, kRoot);
+  const Status got = zero ? fs().space().zero_range(*handle->file, FileOffset(offset),
+                                                    ByteCount(length), keep_size, kRoot)
+                          : fs().space().allocate(*handle->file, FileOffset(offset),
+                                                  ByteCount(length), keep_size, kRoot);
   if (no_space(code_of(got), scarce, {handle->node})) return;
   agree(code_of(got), expected);
   if (got && zero) ref_.zero_range(handle->node, offset, length, keep_size);
@@ -230,7 +231,7 @@ void ModelRun::seek() {
   const std::uint64_t from = any_offset(ref_.node(handle->node));
   const bool data = chance(50);
   log("seek {} from {} for {}", handle->node, from, data ? "data" : "a hole");
-  const auto got = fs().seek(*handle->file, FileOffset(from), data ? SEEK_DATA : SEEK_HOLE);
+  const auto got = fs().space().seek(*handle->file, FileOffset(from), data ? SEEK_DATA : SEEK_HOLE);
   const auto expected = ref_.seek(handle->node, from, data);
   agree(code_of(got), code_of(expected));
   require(!got || got->value == *expected, "found {} instead of {}", got ? got->value : 0,
@@ -296,9 +297,9 @@ void ModelRun::look_through_pin() {
   std::vector<ReferenceFs::HeldBlock> held = ref_.held(pin.ref);
   std::size_t block = 0;
   for (std::uint64_t first = 0, more = 1; more != 0;) {
-    const auto part = fs().pin_extents(*handle->file, pin.real, first, 1 + below(4));
+    const auto part = fs().extents().of_pin(*handle->file, pin.real, first, 1 + below(4));
     require(part.has_value(), "no extents of the pin, errno {}", code_of(part));
-    for (const Filesystem::PinnedExtent& extent : part->extents) {
+    for (const PinnedExtent& extent : part->extents) {
       for (std::uint64_t at = 0; at < extent.length.value; at += kBlockSize, ++block) {
         require(block < held.size(), "too many pinned blocks");
         const PoolOffset place = extent.pool + ByteCount(at);

@@ -66,7 +66,7 @@ void ModelRun::note_lookup(const Result<Entry>& entry, NodeId id) {
   if (chance(10)) {
     lookups_.push_back(entry->inode);
   } else {
-    fs().forget(entry->inode, 1);
+    fs().names().forget(entry->inode, 1);
   }
 }
 
@@ -95,11 +95,11 @@ void ModelRun::make() {
   }
   log("make {}/\"{}\" mode {:o}", parent, name, what.mode);
   if (S_ISDIR(what.mode)) {
-    got = fs().make_directory(real(parent), name, what.mode, caller);
+    got = fs().names().make_directory(real(parent), name, what.mode, caller);
   } else if (S_ISLNK(what.mode)) {
-    got = fs().make_symlink(real(parent), name, what.target, caller);
+    got = fs().names().make_symlink(real(parent), name, what.target, caller);
   } else {
-    got = fs().make_node(real(parent), name, what.mode, what.rdev, caller);
+    got = fs().names().make_node(real(parent), name, what.mode, what.rdev, caller);
   }
   const bool no_inodes = longest_free_run() < pmem::kChunkBlocks + 1 &&
                          mounted_->volume->inodes().used() == mounted_->volume->inodes().capacity();
@@ -122,7 +122,7 @@ void ModelRun::link() {
   const NodeId parent = any_directory();
   const std::string name = any_name();
   log("link {} {}/\"{}\"", id, parent, name);
-  const auto got = fs().link(real(id), real(parent), name);
+  const auto got = fs().names().link(real(id), real(parent), name);
   if (no_space(code_of(got), short_of(1), {parent, id})) return;
   agree(code_of(got), code_of(ref_.link(id, parent, name)));
   if (got) note_lookup(got, id);
@@ -135,7 +135,7 @@ void ModelRun::unlink() {
   const std::string name = any_name();
   const NodeId victim = ref_.lookup(parent, name).value_or(0);
   log("unlink {}/\"{}\" ({})", parent, name, victim);
-  const Status got = fs().unlink(real(parent), name);
+  const Status got = fs().names().unlink(real(parent), name);
   agree(code_of(got), code_of(ref_.unlink(parent, name)));
   check_attributes(parent);
   check_attributes(victim);
@@ -145,7 +145,7 @@ void ModelRun::remove_directory() {
   const NodeId parent = any_directory();
   const std::string name = any_name();
   log("rmdir {}/\"{}\"", parent, name);
-  const Status got = fs().remove_directory(real(parent), name);
+  const Status got = fs().names().remove_directory(real(parent), name);
   agree(code_of(got), code_of(ref_.remove_directory(parent, name)));
   check_attributes(parent);
 }
@@ -170,7 +170,7 @@ void ModelRun::lookup() {
   const NodeId parent = any_directory();
   const std::string name = chance(5) ? (chance(50) ? "." : "..") : any_name();
   log("lookup {}/\"{}\"", parent, name);
-  const auto got = fs().lookup(real(parent), name);
+  const auto got = fs().names().lookup(real(parent), name);
   const auto expected = ref_.lookup(parent, name);
   agree(code_of(got), code_of(expected));
   if (!got) return;
@@ -183,7 +183,7 @@ void ModelRun::forget_lookup() {
   if (lookups_.empty()) return;
   const std::size_t i = below(lookups_.size());
   log("forget inode {}", lookups_[i].value);
-  fs().forget(lookups_[i], 1);
+  fs().names().forget(lookups_[i], 1);
   lookups_.erase(lookups_.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
@@ -206,8 +206,8 @@ void ModelRun::list_in_steps() {
   std::size_t room = 1 + below(6);
   bool at_end = true;
   log("list {} from {}", id, listing_.cookie);
-  const Status got =
-      fs().read_directory(node.real, listing_.cookie, [&](const Filesystem::DirectoryEntry& entry) {
+  const Status got = fs().names().read_directory(
+      node.real, listing_.cookie, [&](const Names::DirectoryEntry& entry) {
         if (room-- == 0) return at_end = false;
         const std::string name(entry.name);
         const auto child = ref_.lookup(id, name);
@@ -253,7 +253,7 @@ void ModelRun::set_xattr() {
                                                   : below(100));
   const int flags = std::array<int, 4>{0, 0, XATTR_CREATE, XATTR_REPLACE}[below(4)];
   log("setxattr {} \"{}\" {} bytes, flags {}", id, name, value.size(), flags);
-  const Status got = fs().set_xattr(real(id), name, value, flags, testing::kRoot);
+  const Status got = fs().xattrs().set(real(id), name, value, flags, testing::kRoot);
   std::size_t total = sizeof(pmem::XattrHeader) + name.size() + value.size() + 8;
   for (const auto& [other, content] : ref_.node(id).xattrs) {
     if (other != name) total += other.size() + content.size() + 8;
@@ -273,7 +273,7 @@ void ModelRun::remove_xattr() {
   }
   if (name.size() > 255) return;
   log("removexattr {} \"{}\"", id, name);
-  const Status got = fs().remove_xattr(real(id), name, testing::kRoot);
+  const Status got = fs().xattrs().remove(real(id), name, testing::kRoot);
   // What is left is written anew, to another place.
   if (no_space(code_of(got), longest_free_run() < 64, {id})) return;
   agree(code_of(got), code_of(ref_.remove_xattr(id, name)));
@@ -284,11 +284,11 @@ void ModelRun::get_xattrs() {
   const NodeId id = any_node();
   const std::string name = "user." + any_name();
   log("getxattr {} \"{}\"", id, name);
-  const auto got = fs().get_xattr(real(id), name);
+  const auto got = fs().xattrs().get(real(id), name);
   const auto expected = ref_.get_xattr(id, name);
   agree(code_of(got), code_of(expected));
   require(!got || *got == *expected, "another value");
-  const auto names = fs().list_xattrs(real(id));
+  const auto names = fs().xattrs().list(real(id));
   require(names.has_value(), "listxattr fails");
   std::set<std::string> want;
   for (const auto& [n, value] : ref_.node(id).xattrs) want.insert(n);

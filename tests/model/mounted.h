@@ -65,7 +65,7 @@ T wait_for(const Issue& issue, const CancellationRef& cancellation = nullptr,
 inline Result<struct stat> set_attributes(Filesystem& fs, InodeNumber inode,
                                           const AttributeChange& change) {
   return wait_for<Result<struct stat>>(
-      [&](auto done) { fs.set_attributes(inode, change, {}, kRoot, nullptr, std::move(done)); });
+      [&](auto done) { fs.attributes().set(inode, change, {}, kRoot, nullptr, std::move(done)); });
 }
 
 inline Status truncate(Filesystem& fs, InodeNumber inode, std::uint64_t size) {
@@ -77,34 +77,34 @@ inline Status truncate(Filesystem& fs, InodeNumber inode, std::uint64_t size) {
 
 inline Status rename(Filesystem& fs, InodeNumber parent, const std::string& name,
                      InodeNumber new_parent, const std::string& new_name, unsigned flags) {
-  // As the session does it: through the gate only if need be.
-  const Filesystem::Renaming renaming{parent, name, new_parent, new_name, flags};
-  const auto renamed = fs.rename_without_gate(renaming);
-  if (!renamed) return std::unexpected(renamed.error());
-  if (*renamed) return {};
-  return wait_for<Status>([&](auto done) { fs.rename(renaming, kRoot, nullptr, std::move(done)); });
+  const Renaming renaming{parent, name, new_parent, new_name, flags};
+  return wait_for<Status>([&](auto done) {
+    fs.renames().rename(
+        renaming, kRoot, [] { return nullptr; }, std::move(done));
+  });
 }
 
 inline Status punch(Filesystem& fs, OpenFile& file, std::uint64_t offset, std::uint64_t length) {
   return wait_for<Status>([&](auto done) {
-    fs.punch_hole(file, FileOffset(offset), ByteCount(length), kRoot, nullptr, std::move(done));
+    fs.space().punch_hole(file, FileOffset(offset), ByteCount(length), kRoot, nullptr,
+                          std::move(done));
   });
 }
 
-inline Result<PinId> pin(Filesystem& fs, OpenFile& file, const Filesystem::PinRange& range) {
+inline Result<PinId> pin(Filesystem& fs, OpenFile& file, const PinRange& range) {
   return wait_for<Result<PinId>>(
-      [&](auto done) { fs.pin(file, range, kRoot, nullptr, std::move(done)); });
+      [&](auto done) { fs.pins().pin(file, range, kRoot, nullptr, std::move(done)); });
 }
 
 inline Status unpin(Filesystem& fs, OpenFile& file, PinId id) {
-  return wait_for<Status>([&](auto done) { fs.unpin(file, id, std::move(done)); });
+  return wait_for<Status>([&](auto done) { fs.pins().unpin(file, id, std::move(done)); });
 }
 
 inline Result<std::string> read(Filesystem& fs, OpenFile& file, std::uint64_t offset,
                                 std::uint64_t length) {
   std::string out;
-  const Status done =
-      fs.read(file, FileOffset(offset), ByteCount(length), [&](std::span<const iovec> pieces) {
+  const Status done = fs.reading().read(
+      file, FileOffset(offset), ByteCount(length), [&](std::span<const iovec> pieces) {
         for (const iovec& piece : pieces) {
           out.append(static_cast<const char*>(piece.iov_base), piece.iov_len);
         }
@@ -114,15 +114,23 @@ inline Result<std::string> read(Filesystem& fs, OpenFile& file, std::uint64_t of
   return out;
 }
 
+inline Result<std::size_t> write(Filesystem& fs, OpenFile& file, const WriteRequest& request) {
+  return wait_for<Result<std::size_t>>(
+      [&](auto done) { fs.writing().write(file, request, std::move(done)); });
+}
+
 inline Result<std::size_t> write(Filesystem& fs, OpenFile& file, std::uint64_t offset,
                                  std::string_view data, bool drop_privileges = false) {
-  return fs.write(file, FileOffset(offset), std::as_bytes(std::span(data)), drop_privileges);
+  return write(fs, file,
+               {.offset = FileOffset(offset),
+                .data = std::as_bytes(std::span(data)),
+                .drop_privileges = drop_privileges});
 }
 
 // Makes something and gives the lookup reference back at once.
 inline Result<InodeNumber> number_of(Filesystem& fs, const Result<Entry>& entry) {
   if (!entry) return std::unexpected(entry.error());
-  fs.forget(entry->inode, 1);
+  fs.names().forget(entry->inode, 1);
   return entry->inode;
 }
 

@@ -19,9 +19,9 @@ TEST_CASE("a thread gives pins back that another one is still taking", "[model]"
   {
     Mounted mounted(medium, mount_options(PinPolicy::refuse));
     Filesystem& fs = *mounted.fs;
-    const auto inode = number_of(fs, fs.make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
+    const auto inode = number_of(fs, fs.names().make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
     REQUIRE(inode);
-    auto file = fs.open(*inode, O_RDWR);
+    auto file = fs.files().open(*inode, O_RDWR);
     REQUIRE(file);
     REQUIRE(testing::write(fs, **file, 0, std::string(kBlockSize, 'x')));
     // A caller who can be named, so that the pin is recorded.
@@ -35,8 +35,9 @@ TEST_CASE("a thread gives pins back that another one is still taking", "[model]"
     });
     for (int i = 0; i < 3000; ++i) {
       const auto pin = wait_for<Result<PinId>>([&](auto done) {
-        fs.pin(**file, {.offset = FileOffset(0), .length = ByteCount(kBlockSize), .flags = 0},
-               caller, nullptr, std::move(done));
+        fs.pins().pin(**file,
+                      {.offset = FileOffset(0), .length = ByteCount(kBlockSize), .flags = 0},
+                      caller, nullptr, std::move(done));
       });
       if (!pin) {
         FAIL_CHECK(strerrorname_np(pin.error().code));
@@ -47,7 +48,7 @@ TEST_CASE("a thread gives pins back that another one is still taking", "[model]"
     }
     over = true;
     guessing.join();
-    fs.release(std::move(*file));
+    fs.files().release(std::move(*file));
     fs.unmount();
   }
   const CheckReport report = check_volume(medium, "pool");

@@ -57,13 +57,12 @@ TEST_CASE("a pin that pages stand in the way of is tried once more, in a request
   }
   Mounted mounted(medium, mount_options(PinPolicy::refuse), &kernel, request_limit);
   Filesystem& fs = *mounted.fs;
-  const auto inode = number_of(fs, fs.make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
+  const auto inode = number_of(fs, fs.names().make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
   REQUIRE(inode);
-  auto file = fs.open(*inode, O_RDWR);
+  auto file = fs.files().open(*inode, O_RDWR);
   REQUIRE(file);
   REQUIRE(testing::write(fs, **file, 0, std::string(kBlockSize, 'x')));
-  const Filesystem::PinRange range{
-      .offset = FileOffset(0), .length = ByteCount(kBlockSize), .flags = flags};
+  const PinRange range{.offset = FileOffset(0), .length = ByteCount(kBlockSize), .flags = flags};
   CHECK(pin(fs, **file, range) == fail(EAGAIN));
   CHECK(kernel.asked == most_asked);
   CHECK(fs.gate().totals().long_pins == 0);
@@ -71,6 +70,6 @@ TEST_CASE("a pin that pages stand in the way of is tried once more, in a request
   kernel.clean = true;
   CHECK(pin(fs, **file, range));
   CHECK(fs.gate().totals().long_pins == 1);
-  fs.release(std::move(*file));
+  fs.files().release(std::move(*file));
   fs.unmount();
 }

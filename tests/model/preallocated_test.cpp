@@ -31,8 +31,8 @@ struct FullPool {
     const std::string bytes(std::size_t{64} * kBlock, 'J');
     for (std::uint64_t at = 0; write(fs(), *junk, at, bytes); at += bytes.size()) {
     }
-    fs().release(std::move(junk));
-    REQUIRE(fs().unlink(kRootInode, "junk"));
+    fs().files().release(std::move(junk));
+    REQUIRE(fs().names().unlink(kRootInode, "junk"));
   }
   ~FullPool() {
     close();
@@ -41,19 +41,21 @@ struct FullPool {
   Filesystem& fs() { return *mounted->fs; }
   std::uint64_t free() { return mounted->volume->allocator().free_blocks().value; }
   OpenFileRef made(const std::string& name) {
-    const auto number = number_of(fs(), fs().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
+    const auto number =
+        number_of(fs(), fs().names().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
     REQUIRE(number);
-    return std::move(*fs().open(*number, O_RDWR));
+    return std::move(*fs().files().open(*number, O_RDWR));
   }
   void close() {
-    if (file) fs().release(std::move(file));
-    if (other) fs().release(std::move(other));
+    if (file) fs().files().release(std::move(file));
+    if (other) fs().files().release(std::move(other));
   }
 
   // `extents` extents of `each` blocks, one behind the other in the file but not in the pool.
   void preallocate(std::uint64_t extents, std::uint64_t each) {
     for (std::uint64_t i = 0; i < extents; ++i) {
-      REQUIRE(fs().allocate(*file, FileOffset(i * each * kBlock), ByteCount(each * kBlock), false));
+      REQUIRE(fs().space().allocate(*file, FileOffset(i * each * kBlock), ByteCount(each * kBlock),
+                                    false));
       REQUIRE(write(fs(), *other, i * kBlock, std::string(kBlock, 'o')));
     }
     content.assign(extents * each * kBlock, '\0');
@@ -66,8 +68,8 @@ struct FullPool {
   void fill_up(std::uint64_t leave = 0) {
     for (std::uint64_t at = kFar; free() > leave;) {
       const std::uint64_t length = (free() - leave) * kBlock;
-      if (!fs().allocate(*other, FileOffset(at), ByteCount(length), false)) {
-        REQUIRE(fs().allocate(*other, FileOffset(at), ByteCount(kBlock), false));
+      if (!fs().space().allocate(*other, FileOffset(at), ByteCount(length), false)) {
+        REQUIRE(fs().space().allocate(*other, FileOffset(at), ByteCount(kBlock), false));
         at += kBlock;
       }
     }
@@ -91,7 +93,7 @@ struct FullPool {
     const CheckReport report = check_volume(medium, "pool");
     CHECK(report.errors.empty());
     mounted.emplace(medium, mount_options(PinPolicy::refuse));
-    file = std::move(*fs().open(number, O_RDWR));
+    file = std::move(*fs().files().open(number, O_RDWR));
     REQUIRE(right());
   }
 
@@ -157,7 +159,7 @@ TEST_CASE_METHOD(SmallFullPool, "pins of preallocated blocks of a full pool") {
                         {FileOffset(offset), ByteCount(length), DAXFS_PIN_WRITE | DAXFS_PIN_SHORT});
     REQUIRE(id);
     // What the holder sees, and writes.
-    const auto extents = fs().pin_extents(*file, *id, 0, 100);
+    const auto extents = fs().extents().of_pin(*file, *id, 0, 100);
     REQUIRE(extents);
     for (const auto& extent : extents->extents) {
       const std::string seen(reinterpret_cast<const char*>(medium.at(extent.pool)),

@@ -27,10 +27,10 @@ struct TwoDirectories {
   TwoDirectories() {
     format_medium(medium);
     mounted = std::make_unique<Mounted>(medium, mount_options(PinPolicy::refuse));
-    p = fs().make_directory(kRootInode, "p", 0755, {})->inode;
-    q = fs().make_directory(kRootInode, "q", 0755, {})->inode;
+    p = fs().names().make_directory(kRootInode, "p", 0755, {})->inode;
+    q = fs().names().make_directory(kRootInode, "q", 0755, {})->inode;
     for (const InodeNumber directory : {p, q}) {  // never empty, so never removed
-      REQUIRE(number_of(fs(), fs().make_node(directory, "kept", S_IFREG | 0644, 0, {})));
+      REQUIRE(number_of(fs(), fs().names().make_node(directory, "kept", S_IFREG | 0644, 0, {})));
     }
   }
   Filesystem& fs() { return *mounted->fs; }
@@ -40,8 +40,8 @@ struct TwoDirectories {
     return moved ? 0 : moved.error().code;
   }
   void check_at_end() {
-    fs().forget(p, 1);
-    fs().forget(q, 1);
+    fs().names().forget(p, 1);
+    fs().names().forget(q, 1);
     fs().unmount();
     const CheckReport report = check_volume(medium, "pool");
     for (const std::string& error : report.errors) UNSCOPED_INFO(error);
@@ -53,7 +53,7 @@ struct TwoDirectories {
 
 TEST_CASE_METHOD(TwoDirectories, "directories change places, and with them their locks' order",
                  "[model]") {
-  REQUIRE(number_of(fs(), fs().make_node(p, "file", S_IFREG | 0644, 0, {})));
+  REQUIRE(number_of(fs(), fs().names().make_node(p, "file", S_IFREG | 0644, 0, {})));
   CHECK(move(p, "file", q, "file") == 0);  // neither above the other
   CHECK(move(kRootInode, "p", q, "p") == 0);
   CHECK(move(q, "file", p, "file") == 0);  // q above p
@@ -102,13 +102,13 @@ TEST_CASE_METHOD(TwoDirectories,
         for (int i = 0; i < kMoves; ++i) {
           const InodeNumber in = random() % 2 ? p : q;
           const InodeNumber other = random() % 2 ? p : q;
-          (void)number_of(fs(), fs().make_node(in, "file", S_IFREG | 0644, 0, {}));
-          (void)number_of(fs(), fs().make_directory(in, "d", 0755, {}));
+          (void)number_of(fs(), fs().names().make_node(in, "file", S_IFREG | 0644, 0, {}));
+          (void)number_of(fs(), fs().names().make_directory(in, "d", 0755, {}));
           (void)move(in, "file", other, "file");
-          (void)fs().remove_directory(other, "d");
-          (void)fs().remove_directory(q, "p");  // locks q, then p
-          (void)fs().remove_directory(p, "q");
-          (void)fs().unlink(other, "file");
+          (void)fs().names().remove_directory(other, "d");
+          (void)fs().names().remove_directory(q, "p");  // locks q, then p
+          (void)fs().names().remove_directory(p, "q");
+          (void)fs().names().unlink(other, "file");
         }
       });
     }

@@ -49,17 +49,17 @@ TEST_CASE("blocks of a truncate that was lost are not written to by others") {
     Mounted mounted(medium, mount_options(PinPolicy::refuse));
     Filesystem& fs = *mounted.fs;
     const auto made = [&](const std::string& name) {
-      return *number_of(fs, fs.make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
+      return *number_of(fs, fs.names().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
     };
     a = made("a");
-    auto file_a = *fs.open(a, O_RDWR);
-    auto file_b = *fs.open(made("b"), O_RDWR);
-    auto filler = *fs.open(made("filler"), O_RDWR);
+    auto file_a = *fs.files().open(a, O_RDWR);
+    auto file_b = *fs.files().open(made("b"), O_RDWR);
+    auto filler = *fs.files().open(made("filler"), O_RDWR);
     REQUIRE(write(fs, *file_a, 0, of_a));
     REQUIRE(write(fs, *file_b, 0, of_b.substr(0, kBlockSize)));
     REQUIRE(truncate(fs, file_b->inode->number, of_b.size()));
     const std::uint64_t free = mounted.volume->allocator().free_blocks().value;
-    REQUIRE(fs.allocate(*filler, FileOffset(0), ByteCount(free * kBlockSize), false));
+    REQUIRE(fs.space().allocate(*filler, FileOffset(0), ByteCount(free * kBlockSize), false));
 
     // The write has begun, and is about to look for space, when the truncate is lost on its way to
     // the journal.
@@ -72,18 +72,18 @@ TEST_CASE("blocks of a truncate that was lost are not written to by others") {
     // It found no space for the rest, and its beginning is acknowledged no more.
     CHECK(written == Result<std::size_t>(fail(EIO)));
     CHECK(mounted.volume->allocator().free_blocks() == BlockCount(0));
-    CHECK_FALSE(fs.durable());
-    fs.release(std::move(file_a));
-    fs.release(std::move(file_b));
-    fs.release(std::move(filler));
+    CHECK_FALSE(fs.health().durable());
+    fs.files().release(std::move(file_a));
+    fs.files().release(std::move(file_b));
+    fs.files().release(std::move(filler));
     fs.unmount();
   }
   HeapMedium later(medium.size());
   later.write(PoolOffset(0), std::span(medium.at(PoolOffset(0)), medium.size().value));
   Mounted again(later, mount_options(PinPolicy::refuse));
-  auto file = *again.fs->open(a, O_RDONLY);
+  auto file = *again.fs->files().open(a, O_RDONLY);
   CHECK((read(*again.fs, *file, 0, of_a.size()) == of_a));
-  again.fs->release(std::move(file));
+  again.fs->files().release(std::move(file));
   again.fs->unmount();
 }
 
@@ -100,16 +100,17 @@ struct Tree {
     format_medium(medium);
     mounted.emplace(medium, mount_options(PinPolicy::defer));
     Filesystem& fs = *mounted->fs;
-    file = *number_of(fs, fs.make_node(kRootInode, "file", S_IFREG | 0644, 0, kRoot));
-    directory = *number_of(fs, fs.make_directory(kRootInode, "directory", 0755, kRoot));
-    REQUIRE(fs.make_node(kRootInode, "other", S_IFREG | 0644, 0, kRoot));
-    REQUIRE(fs.set_xattr(file, "user.name", "value", 0, kRoot));
-    open = *fs.open(file, O_RDWR);
+    file = *number_of(fs, fs.names().make_node(kRootInode, "file", S_IFREG | 0644, 0, kRoot));
+    directory = *number_of(fs, fs.names().make_directory(kRootInode, "directory", 0755, kRoot));
+    REQUIRE(fs.names().make_node(kRootInode, "other", S_IFREG | 0644, 0, kRoot));
+    REQUIRE(fs.xattrs().set(file, "user.name", "value", 0, kRoot));
+    open = *fs.files().open(file, O_RDWR);
     REQUIRE(write(fs, *open, 0, std::string(3 * kBlockSize, 'x')));
-    REQUIRE(fs.allocate(*open, FileOffset(4 * kBlockSize), ByteCount(kBlockSize), false, kRoot));
+    REQUIRE(fs.space().allocate(*open, FileOffset(4 * kBlockSize), ByteCount(kBlockSize), false,
+                                kRoot));
   }
   ~Tree() {
-    mounted->fs->release(std::move(open));
+    mounted->fs->files().release(std::move(open));
     mounted->fs->unmount();
   }
 };
@@ -136,18 +137,25 @@ std::vector<Change> changes_of_names() {
   return {
       {"create",
        [](auto& fs, Tree&) {
-         return code_of(fs.make_node(kRootInode, "new", S_IFREG | 0644, 0, kRoot));
+         return code_of(fs.names().make_node(kRootInode, "new", S_IFREG | 0644, 0, kRoot));
        }},
       {"mkdir",
-       [](auto& fs, Tree&) { return code_of(fs.make_directory(kRootInode, "new", 0755, kRoot)); }},
+       [](auto& fs, Tree&) {
+         return code_of(fs.names().make_directory(kRootInode, "new", 0755, kRoot));
+       }},
       {"symlink",
-       [](auto& fs, Tree&) { return code_of(fs.make_symlink(kRootInode, "new", "there", kRoot)); }},
-      {"link", [](auto& fs, Tree& tree) { return code_of(fs.link(tree.file, kRootInode, "new")); }},
-      {"unlink", [](auto& fs, Tree&) { return code_of(fs.unlink(kRootInode, "other")); }},
+       [](auto& fs, Tree&) {
+         return code_of(fs.names().make_symlink(kRootInode, "new", "there", kRoot));
+       }},
+      {"link",
+       [](auto& fs, Tree& tree) { return code_of(fs.names().link(tree.file, kRootInode, "new")); }},
+      {"unlink", [](auto& fs, Tree&) { return code_of(fs.names().unlink(kRootInode, "other")); }},
       {"unlink an open file",
-       [](auto& fs, Tree&) { return code_of(fs.unlink(kRootInode, "file")); }},
+       [](auto& fs, Tree&) { return code_of(fs.names().unlink(kRootInode, "file")); }},
       {"rmdir",
-       [](auto& fs, Tree&) { return code_of(fs.remove_directory(kRootInode, "directory")); }},
+       [](auto& fs, Tree&) {
+         return code_of(fs.names().remove_directory(kRootInode, "directory"));
+       }},
       {"rename",
        [](auto& fs, Tree& tree) {
          return code_of(rename(fs, kRootInode, "file", tree.directory, "new", 0));
@@ -161,10 +169,10 @@ std::vector<Change> changes_of_names() {
       {"truncate to more", attribute([](AttributeChange& change) { change.size = 1 << 20; })},
       {"setxattr",
        [](auto& fs, Tree& tree) {
-         return code_of(fs.set_xattr(tree.file, "user.new", "value", 0, kRoot));
+         return code_of(fs.xattrs().set(tree.file, "user.new", "value", 0, kRoot));
        }},
       {"removexattr", [](auto& fs, Tree& tree) {
-         return code_of(fs.remove_xattr(tree.file, "user.name", kRoot));
+         return code_of(fs.xattrs().remove(tree.file, "user.name", kRoot));
        }}};
 }
 
@@ -180,41 +188,46 @@ std::vector<Change> changes_of_contents() {
       return code_of(write(fs, *tree.open, offset, std::string(length, 'y')));
     };
   };
-  return {{"write in place", written(kBlockSize, kBlockSize)},
-          {"write behind the end", written(8 * kBlockSize, 100)},
-          {"write in place and behind", written(0, 10 * kBlockSize)},
-          {"write to preallocated blocks", written(4 * kBlockSize, 100)},
-          {"append",
-           [](auto& fs, Tree& tree) {
-             return code_of(fs.append(*tree.open, FileOffset(5 * kBlockSize),
-                                      std::as_bytes(std::span("y", 1)), false));
-           }},
-          {"page written back",
-           [](auto& fs, Tree& tree) {
-             return code_of(fs.write_pages(*tree.open, FileOffset(0),
-                                           std::as_bytes(std::span("y", 1)), false));
-           }},
-          {"allocate",
-           [=](auto& fs, Tree& tree) {
-             return code_of(fs.allocate(*tree.open, FileOffset(1 << 20), kBlock, true, kRoot));
-           }},
-          {"zero",
-           [=](auto& fs, Tree& tree) {
-             return code_of(fs.zero_range(*tree.open, FileOffset(0), kBlock, true, kRoot));
-           }},
-          {"punch",
-           [](auto& fs, Tree& tree) { return code_of(punch(fs, *tree.open, 0, 2 * kBlockSize)); }},
-          {"punch of less than a block",
-           [](auto& fs, Tree& tree) { return code_of(punch(fs, *tree.open, 1, 2)); }},
-          {"long-term pin, of a process",
-           [=](auto& fs, Tree& tree) {
-             const Caller caller{.uid = 0, .gid = 0, .thread = ::getpid()};
-             return code_of(wait_for<Result<PinId>>([&](auto done) {
-               fs.pin(*tree.open, {FileOffset(0), kBlock}, caller, nullptr, std::move(done));
-             }));
-           }},
-          {"pin that allocates", pinned(9, DAXFS_PIN_SHORT | DAXFS_PIN_ALLOCATE)},
-          {"pin of preallocated blocks", pinned(4, DAXFS_PIN_SHORT)}};
+  return {
+      {"write in place", written(kBlockSize, kBlockSize)},
+      {"write behind the end", written(8 * kBlockSize, 100)},
+      {"write in place and behind", written(0, 10 * kBlockSize)},
+      {"write to preallocated blocks", written(4 * kBlockSize, 100)},
+      {"append",
+       [](auto& fs, Tree& tree) {
+         return code_of(write(fs, *tree.open,
+                              {.offset = FileOffset(5 * kBlockSize),
+                               .data = std::as_bytes(std::span("y", 1)),
+                               .at_end = true}));
+       }},
+      {"page written back",
+       [](auto& fs, Tree& tree) {
+         return code_of(write(fs, *tree.open,
+                              {.offset = FileOffset(0),
+                               .data = std::as_bytes(std::span("y", 1)),
+                               .by_page_cache = true}));
+       }},
+      {"allocate",
+       [=](auto& fs, Tree& tree) {
+         return code_of(fs.space().allocate(*tree.open, FileOffset(1 << 20), kBlock, true, kRoot));
+       }},
+      {"zero",
+       [=](auto& fs, Tree& tree) {
+         return code_of(fs.space().zero_range(*tree.open, FileOffset(0), kBlock, true, kRoot));
+       }},
+      {"punch",
+       [](auto& fs, Tree& tree) { return code_of(punch(fs, *tree.open, 0, 2 * kBlockSize)); }},
+      {"punch of less than a block",
+       [](auto& fs, Tree& tree) { return code_of(punch(fs, *tree.open, 1, 2)); }},
+      {"long-term pin, of a process",
+       [=](auto& fs, Tree& tree) {
+         const Caller caller{.uid = 0, .gid = 0, .thread = ::getpid()};
+         return code_of(wait_for<Result<PinId>>([&](auto done) {
+           fs.pins().pin(*tree.open, {FileOffset(0), kBlock}, caller, nullptr, std::move(done));
+         }));
+       }},
+      {"pin that allocates", pinned(9, DAXFS_PIN_SHORT | DAXFS_PIN_ALLOCATE)},
+      {"pin of preallocated blocks", pinned(4, DAXFS_PIN_SHORT)}};
 }
 
 std::vector<Change> changes() {
@@ -231,11 +244,11 @@ TEST_CASE("what was lost on its way to the storage is acknowledged by no operati
     INFO(change.name);
     Tree tree;
     Filesystem& fs = *tree.mounted->fs;
-    REQUIRE(fs.durable());
+    REQUIRE(fs.health().durable());
     tree.medium.lose_next = true;
     CHECK(change.run(fs, tree) == EIO);
     CHECK(tree.medium.failed());
-    CHECK(fs.durable() == Status(fail(EIO)));
+    CHECK(fs.health().durable() == Status(fail(EIO)));
   }
 }
 
@@ -243,7 +256,7 @@ TEST_CASE("once the storage has failed, no operation that changes something succ
   Tree tree;
   Filesystem& fs = *tree.mounted->fs;
   tree.medium.lose_next = true;
-  CHECK(code_of(fs.make_node(kRootInode, "first", S_IFREG | 0644, 0, kRoot)) == EIO);
+  CHECK(code_of(fs.names().make_node(kRootInode, "first", S_IFREG | 0644, 0, kRoot)) == EIO);
   for (const Change& change : changes()) {
     INFO(change.name);
     CHECK(change.run(fs, tree) == EIO);

@@ -71,16 +71,17 @@ struct TwoWriters {
   TwoWriters() {
     format_medium(medium);
     mounted.emplace(medium, mount_options(PinPolicy::refuse));
-    const auto number = number_of(fs(), fs().make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
+    const auto number =
+        number_of(fs(), fs().names().make_node(kRootInode, "f", S_IFREG | 0644, 0, {}));
     REQUIRE(number);
-    first = std::move(*fs().open(*number, O_RDWR));
-    second = std::move(*fs().open(*number, O_RDWR));
+    first = std::move(*fs().files().open(*number, O_RDWR));
+    second = std::move(*fs().files().open(*number, O_RDWR));
     REQUIRE(write(fs(), *first, 0, std::string(2 * kBlockSize, 'x')));
     medium.watched = first->inode->slot + ByteCount(offsetof(pmem::InodeRecord, mtime_ns));
   }
   ~TwoWriters() {
-    fs().release(std::move(first));
-    fs().release(std::move(second));
+    fs().files().release(std::move(first));
+    fs().files().release(std::move(second));
     fs().unmount();
   }
   Filesystem& fs() { return *mounted->fs; }

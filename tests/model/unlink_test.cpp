@@ -30,24 +30,24 @@ struct Fixture {
     mounted = std::make_unique<Mounted>(medium, mount_options(PinPolicy::refuse));
     // What the root directory keeps once it has had a name.
     const Entry first = make("first");
-    fs().forget(first.inode, 1);
+    fs().names().forget(first.inode, 1);
     free_before = free_blocks();
   }
   Filesystem& fs() { return *mounted->fs; }
   std::uint64_t free_blocks() { return mounted->volume->allocator().free_blocks().value; }
   Entry make(const std::string& name) {
-    return *fs().make_node(kRootInode, name, S_IFREG | 0644, 0, {});
+    return *fs().names().make_node(kRootInode, name, S_IFREG | 0644, 0, {});
   }
   // With some extents, so that it needs an extent block, and an attribute.
   Entry make_fragmented(const std::string& name) {
     const Entry entry = make(name);
-    auto file = *fs().open(entry.inode, O_RDWR);
-    const std::vector<std::byte> block(kBlockSize, std::byte{1});
+    auto file = *fs().files().open(entry.inode, O_RDWR);
+    const std::string block(kBlockSize, '\x01');
     for (std::uint64_t i = 0; i < 20; ++i) {
-      REQUIRE(fs().write(*file, FileOffset(2 * i * kBlockSize), block, false));
+      REQUIRE(testing::write(fs(), *file, 2 * i * kBlockSize, block));
     }
-    fs().release(std::move(file));
-    REQUIRE(fs().set_xattr(entry.inode, "user.x", "value", 0, testing::kRoot));
+    fs().files().release(std::move(file));
+    REQUIRE(fs().xattrs().set(entry.inode, "user.x", "value", 0, testing::kRoot));
     REQUIRE(free_blocks() == free_before - 22);
     return entry;
   }
@@ -64,23 +64,23 @@ struct Fixture {
 
 TEST_CASE_METHOD(Fixture, "unlinking a file that nobody has open is one transaction") {
   const Entry file = make_fragmented("a");
-  CHECK(fences_of([&] { CHECK(fs().unlink(kRootInode, "a")); }) == kFencesPerCommit);
+  CHECK(fences_of([&] { CHECK(fs().names().unlink(kRootInode, "a")); }) == kFencesPerCommit);
   CHECK_FALSE(on_medium(file.inode));
   CHECK(free_blocks() == free_before);
 
   // The kernel still knows the number: nobody else may get it, and nothing comes back to the
   // medium.
-  CHECK(fs().attributes(file.inode)->st_nlink == 0);
+  CHECK(fs().attributes().get(file.inode)->st_nlink == 0);
   CHECK(make("b").inode != file.inode);
-  CHECK(fs().open(file.inode, O_RDONLY).error().code == ESTALE);
-  CHECK(fs().set_xattr(file.inode, "user.x", "again", 0, testing::kRoot).error().code == ESTALE);
-  CHECK(fs().get_xattr(file.inode, "user.x").error().code == ENODATA);
+  CHECK(fs().files().open(file.inode, O_RDONLY).error().code == ESTALE);
+  CHECK(fs().xattrs().set(file.inode, "user.x", "again", 0, testing::kRoot).error().code == ESTALE);
+  CHECK(fs().xattrs().get(file.inode, "user.x").error().code == ENODATA);
   AttributeChange change;
   change.mode = 0600;
   CHECK(set_attributes(fs(), file.inode, change).error().code == ESTALE);
   CHECK_FALSE(on_medium(file.inode));
 
-  CHECK(fences_of([&] { fs().forget(file.inode, 1); }) == 0);
+  CHECK(fences_of([&] { fs().names().forget(file.inode, 1); }) == 0);
   const Entry again = make("c");
   CHECK(again.inode == file.inode);
   CHECK(again.generation == file.generation + 1);
@@ -88,11 +88,11 @@ TEST_CASE_METHOD(Fixture, "unlinking a file that nobody has open is one transact
 
 TEST_CASE_METHOD(Fixture, "the last close of an unlinked file is one transaction") {
   const Entry file = make_fragmented("a");
-  auto opened = *fs().open(file.inode, O_RDONLY);
-  CHECK(fs().unlink(kRootInode, "a"));
+  auto opened = *fs().files().open(file.inode, O_RDONLY);
+  CHECK(fs().names().unlink(kRootInode, "a"));
   CHECK(on_medium(file.inode));  // an orphan, should we crash now
   CHECK(free_blocks() == free_before - 22);
-  CHECK(fences_of([&] { fs().release(std::move(opened)); }) == kFencesPerCommit);
+  CHECK(fences_of([&] { fs().files().release(std::move(opened)); }) == kFencesPerCommit);
   CHECK_FALSE(on_medium(file.inode));
   CHECK(free_blocks() == free_before);
 }
@@ -107,9 +107,10 @@ TEST_CASE_METHOD(Fixture, "a rename frees what it replaces in its own transactio
 }
 
 TEST_CASE_METHOD(Fixture, "a removed directory leaves nothing, also if it is listed afterwards") {
-  const Entry directory = *fs().make_directory(kRootInode, "d", 0755, {});
-  CHECK(fences_of([&] { CHECK(fs().remove_directory(kRootInode, "d")); }) == kFencesPerCommit);
-  CHECK(fs().read_directory(directory.inode, 0, [](const auto&) {
+  const Entry directory = *fs().names().make_directory(kRootInode, "d", 0755, {});
+  CHECK(fences_of([&] { CHECK(fs().names().remove_directory(kRootInode, "d")); }) ==
+        kFencesPerCommit);
+  CHECK(fs().names().read_directory(directory.inode, 0, [](const auto&) {
     FAIL("nothing is in it");
     return false;
   }));

@@ -118,14 +118,15 @@ TEST_CASE_METHOD(Control, "a file of that name in an old pool is covered, and co
     mount();
   };
   with_pool([](daxfs::Filesystem& filesystem) {
-    REQUIRE(filesystem.make_node(daxfs::kRootInode, ".daxfs", S_IFREG | 0644, 0, {}));
+    REQUIRE(filesystem.names().make_node(daxfs::kRootInode, ".daxfs", S_IFREG | 0644, 0, {}));
   });
   CHECK(run({"/bin/ls", "-A", path()}).out.empty());
   CHECK(run({"/bin/ls", "-Al", path()}).out == "total 0\n");
   CHECK(S_ISDIR(status_of(path(".daxfs")).st_mode));
   CHECK(json("status")["pool"] == pool());
-  with_pool(
-      [](daxfs::Filesystem& filesystem) { CHECK(filesystem.unlink(daxfs::kRootInode, ".daxfs")); });
+  with_pool([](daxfs::Filesystem& filesystem) {
+    CHECK(filesystem.names().unlink(daxfs::kRootInode, ".daxfs"));
+  });
 }
 
 TEST_CASE_METHOD(Control, "files of the control directory say what daxfsctl says") {

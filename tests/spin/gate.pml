@@ -98,7 +98,7 @@ inline judge(i, verdict) {
   }
 }
 
-/* The operation as the filesystem tries it, the first time and again: Filesystem::detach_at_gate()
+/* The operation as the filesystem tries it, the first time and again: Detaching::ask()
  * between taking the inode's lock and the answer. */
 inline try_detach(i, who, verdict, blocks, j) {
   lock_inode(who);
@@ -155,7 +155,7 @@ inline find_fence(i, j, found) {
 #endif
 }
 
-/* Gate::admit(), and the filesystem's search for the blocks (Filesystem::pin_once()), which allocates
+/* Gate::admit(), and the filesystem's search for the blocks (Pins::pin_once()), which allocates
  * where there are holes. Blocks in limbo stay holes. */
 inline admit(i, j, found, verdict) {
   d_step {
@@ -203,7 +203,7 @@ inline lock_pin(who) { lock_inode(who); }
 inline unlock_pin(who) { unlock_inode(who); }
 #endif
 
-/* Filesystem::pin_once() */
+/* Pins::pin_once() */
 inline try_pin(i, who, verdict, blocks, j) {
   lock_pin(who);
   admit(i, j, blocks, verdict);

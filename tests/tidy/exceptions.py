@@ -6,11 +6,26 @@ LONG_FILES = {}
 # (path, function): why it is longer than a function should be
 LONG_FUNCTIONS = {
     ("lease/gate_detach.cpp", "Gate::Impl::judge"): "to be divided into named steps",
-    ("src/rename.cpp", "Filesystem::plan_rename"): "to be divided into named steps",
-    ("src/rename.cpp", "Filesystem::commit_rename"): "to be divided into named steps",
-    ("src/reports.cpp", "Filesystem::report"): "a switch with one case for each report",
-    ("src/write.cpp", "Filesystem::write_allocating"): "to be divided: what pairs holes with blocks should exist once",
     ("tools/hold/daxfs_hold.cpp", "command"): "a list of options, one after the other",
+}
+
+# (path, class): why it has more functions or members than a class should
+LARGE_CLASSES = {
+    ("blockmap/pin_records.h", "PinRecords"): "one table with its two free lists and their reservations, under one lock",
+    ("lease/gate.h", "Gate"): "the one face of lease/: a function for each thing that can be asked of the gate",
+    ("lease/gate_impl.h", "Gate::Impl"): "the gate's tables, each a class of its own, under the gate's one lock",
+    ("lease/ticket.h", "Ticket"): "all that is remembered of one request; the gate's lock protects it",
+    ("src/inode.h", "Inode"): "one file in DRAM: record, indexes, times, what the kernel believes; each says what protects it",
+    ("tools/hold/round.h", "Round"): "the counters of one round of holding, under one lock",
+    ("tools/hold/worker.h", "Worker"): "one holder with its pins, lease and engine",
+}
+
+# (path, class): why it lets another class in
+FRIENDS = {
+    ("base/mutex.h", "Mutex"): "a condition variable waits on what is inside",
+    ("blockmap/journal.h", "Transaction"): "the journal writes what a transaction collects; nobody else may see the bytes",
+    ("lease/counted_ranges.h", "Cursor"): "an iterator of the container that it is in",
+    ("lease/pin_table.h", "Pin"): "its place in the table is the table's business",
 }
 
 # pattern: what to write instead

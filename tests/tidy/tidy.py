@@ -10,7 +10,7 @@ import posixpath
 import re
 import sys
 
-from exceptions import LONG_FILES, LONG_FUNCTIONS, WORDS
+from exceptions import FRIENDS, LARGE_CLASSES, LONG_FILES, LONG_FUNCTIONS, WORDS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TEXT = (".cpp", ".h", ".c", ".py", ".md", ".txt", ".in", ".yml", ".sh", ".json", ".pml", ".mdoc", ".service")
@@ -18,6 +18,8 @@ CODE = (".cpp", ".h", ".c", ".py")
 MOST_LINES = 500
 MOST_LINES_OF_FUNCTION = 80
 MOST_COLUMNS = 130
+MOST_FUNCTIONS_OF_CLASS = 40
+MOST_MEMBERS_OF_CLASS = 12
 
 # A folder may include from these, and from itself.
 MAY_INCLUDE = {
@@ -239,6 +241,67 @@ def functions(text):
             begin = None
 
 
+def classes(tree):
+    """Classes that own something stay small, and let nobody in, but for those in exceptions.py."""
+    used = set()
+    for path, text in tree.named(".h", ".cpp"):
+        if path.startswith("tests/"):
+            continue
+        for number, name, of_class, functions_, members, friends in class_bodies(text):
+            large = functions_ > MOST_FUNCTIONS_OF_CLASS or (of_class and members > MOST_MEMBERS_OF_CLASS)
+            if large and (path, name) not in LARGE_CLASSES:
+                yield path, number, f"{name} has {functions_} functions and {members} members, more than {MOST_FUNCTIONS_OF_CLASS} or {MOST_MEMBERS_OF_CLASS}: divide it"
+            if friends and (path, name) not in FRIENDS:
+                yield path, number, f"{name} has a friend: give it functions that say what the other may do"
+            used |= {("large", path, name)} if large else set()
+            used |= {("friend", path, name)} if friends else set()
+    listed = {("large", *entry) for entry in LARGE_CLASSES} | {("friend", *entry) for entry in FRIENDS}
+    for what, path, name in sorted(listed - used):
+        yield "tests/tidy/exceptions.py", 1, f"{name} ({path}) is no exception any more: take it off the list"
+
+
+def class_bodies(text):
+    """(line, name, whether it is a class with functions, functions, members, friends) of classes and structs, as clang-format
+    lays them out: what belongs to a class is indented by two columns more than the class. What is nested counts by itself."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        match = re.match(r"( *)(class|struct) (?:[A-Z_]+ )?([\w:]+)(?: final)?(?: : .*)? \{$", line)
+        if not match:
+            continue
+        indent = len(match[1])
+        functions_, members, friends, statement = 0, 0, 0, ""
+        for inner in lines[number + 1:]:
+            if inner.startswith(" " * indent + "};"):
+                break
+            code = inner.split("//")[0].rstrip()
+            depth = len(code) - len(code.lstrip())
+            if not code or depth < indent + 2 or (depth > indent + 2 and not statement):
+                continue
+            statement += " " + code.strip()
+            if not code.endswith((";", "{", "}")) and not statement.endswith((" {}",)):
+                continue
+            kind, statement = kind_of(statement.strip()), ""
+            functions_ += kind == "function"
+            members += kind == "member"
+            friends += kind == "friend"
+        yield number + 1, match[3], match[2] == "class" or functions_ > 0, functions_, members, friends
+
+
+def kind_of(statement):
+    if statement.startswith("friend class") or statement.startswith("friend struct"):
+        return "friend"
+    if re.match(r"(using|typedef|enum|class|struct|union|friend|static_assert|template <.*> (class|struct)|static (inline )?constexpr \w|[}\)])", statement) \
+            and not re.match(r"static constexpr [^=]*\(", statement):
+        return "other"
+    bare = re.sub(r"\b(GUARDED_BY|REQUIRES(_SHARED)?|EXCLUDES|RELEASES|REACQUIRES|ABSL_\w+)\([^()]*\)", "", statement)
+    while bare != (bare := re.sub(r"<[^<>]*>", "", bare)):
+        pass
+    bare = re.sub(r"^(template |explicit |virtual |static |constexpr |inline |friend )*", "", bare)
+    if re.match(r"[^={]*\boperator\b", bare) or re.match(r"[^={;]*[\w~]\s*\(", bare):
+        return "function"
+    return "member" if re.search(r"\w", bare) else "other"
+
+
 def opens(line):
     return line.rstrip().endswith("{")
 
@@ -364,7 +427,8 @@ def promises(tree):
         yield where, 1, f"{name}() is missing here"
 
 
-CHECKS = (tables_of_files, folder_table, includes, lengths, libraries, links, paths_in_prose, index_of_docs, prose, version, promises)
+CHECKS = (tables_of_files, folder_table, includes, lengths, classes, libraries, links, paths_in_prose, index_of_docs, prose, version,
+          promises)
 
 
 def findings(tree, checks=CHECKS):

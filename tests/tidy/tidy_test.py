@@ -24,14 +24,22 @@ PLANTED = {
         tidy.includes, "blockmap/volume/volume.cpp", lambda t: '#include "blockmap/fsck/fsck.h"\n' + t, "blockmap/volume/volume.cpp"),
     "a structure that knows the volume": (
         tidy.includes, "blockmap/xattr.cpp", lambda t: '#include "blockmap/volume/volume.h"\n' + t, "blockmap/xattr.cpp"),
-    "FUSE outside of its folder": (tidy.includes, "src/read.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/read.cpp"),
+    "FUSE outside of its folder": (tidy.includes, "src/reading.cpp", lambda t: "#include <fuse_lowlevel.h>\n" + t, "src/reading.cpp"),
     "a file that is too long": (tidy.lengths, "base/clock.h", lambda t: t + "// more\n" * 500, "base/clock.h"),
     "a function that is too long": (
-        tidy.lengths, "src/read.cpp", lambda t: t + f"\nvoid endless(int a,\n             int b) {{\n{MANY}\n}}\n", "src/read.cpp"),
+        tidy.lengths, "src/reading.cpp", lambda t: t + f"\nvoid endless(int a,\n             int b) {{\n{MANY}\n}}\n", "src/reading.cpp"),
     "a member function that is too long": (
         tidy.lengths, "base/clock.h", lambda t: t + f"\nclass A {{\n  int endless() {{\n{MANY}\n  }}\n}};\n", "base/clock.h"),
     "an exception for what is short by now": (
-        tidy.lengths, "src/write.cpp", lambda t: "", "tests/tidy/exceptions.py"),
+        tidy.lengths, "tools/hold/daxfs_hold.cpp", lambda t: "", "tests/tidy/exceptions.py"),
+    "a class with too many functions": (
+        tidy.classes, "src/space.h", lambda t: t + "class Attic {\n public:\n" + "\n".join(
+            f"  int thing_{i}(int a) const;" for i in range(41)) + "\n};\n", "src/space.h"),
+    "a class with too many members": (
+        tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  void f();\n\n private:\n" + "\n".join(
+            f"  std::vector<std::function<void(int)>> thing_{i}_{{}};" for i in range(13)) + "\n};\n", "src/space.h"),
+    "a friend": (
+        tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  friend class Space;\n};\n", "src/space.h"),
     "a library that nothing includes": (
         tidy.libraries, "lease/CMakeLists.txt", lambda t: t + "target_link_libraries(x PUBLIC Boost::headers)\n",
         "lease/CMakeLists.txt"),
@@ -41,7 +49,7 @@ PLANTED = {
         tidy.paths_in_prose, "docs/gate.md", lambda t: t + "\nSee `lease/gone.cpp`.\n", "docs/gate.md"),
     "a page that the index lacks": (tidy.index_of_docs, "docs/forgotten.md", lambda t: "# Forgotten\n", "docs/README.md"),
     "a line that is too wide": (tidy.prose, "docs/gate.md", lambda t: t + "\n" + "wide " * 30 + "\n", "docs/gate.md"),
-    "a word that must not appear": (tidy.prose, "src/read.cpp", lambda t: t + "// TO" + "DO: later\n", "src/read.cpp"),
+    "a word that must not appear": (tidy.prose, "src/reading.cpp", lambda t: t + "// TO" + "DO: later\n", "src/reading.cpp"),
     "a path of one machine": (tidy.prose, "docs/gate.md", lambda t: t + "\nin /work" + "/main\n", "docs/gate.md"),
     "a promised key that no report has": (
         tidy.promises, "docs/promises.md", lambda t: t.replace("| `limbo` | `pool_offset`", "| `limbo` | `pool_place`"),

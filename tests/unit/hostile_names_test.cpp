@@ -43,37 +43,37 @@ int code(const Status& status) { return status ? 0 : status.error().code; }
 
 TEST_CASE_METHOD(HostileNames,
                  "a directory that has a name in itself cannot be removed or renamed") {
-  CHECK(code(fs().remove_directory(sub.number, "self")) == EUCLEAN);
-  CHECK(code(fs().remove_directory(kRootInode, "root")) == EUCLEAN);
+  CHECK(code(fs().names().remove_directory(sub.number, "self")) == EUCLEAN);
+  CHECK(code(fs().names().remove_directory(kRootInode, "root")) == EUCLEAN);
   CHECK(rename(sub.number, "self", sub.number, "other") == EUCLEAN);
   CHECK(rename(sub.number, "self", kRootInode, "other") == EUCLEAN);
   CHECK(rename(sub.number, "deep", sub.number, "self") == EUCLEAN);
   CHECK(rename(kRootInode, "sub", kRootInode, "root") == EUCLEAN);
-  CHECK(fs().lookup(sub.number, "deep").has_value());
+  CHECK(fs().names().lookup(sub.number, "deep").has_value());
 }
 
 TEST_CASE_METHOD(HostileNames, "a directory is not reached by a name in another than its parent") {
-  CHECK(code(fs().remove_directory(deep.number, "above")) == EUCLEAN);
-  CHECK(fs().lookup(deep.number, "above").error().code == EUCLEAN);
-  CHECK(fs().entry_of(sub.number, deep.number, "above").error().code == EUCLEAN);
+  CHECK(code(fs().names().remove_directory(deep.number, "above")) == EUCLEAN);
+  CHECK(fs().names().lookup(deep.number, "above").error().code == EUCLEAN);
+  CHECK(fs().names().entry_of(sub.number, deep.number, "above").error().code == EUCLEAN);
   CHECK(rename(deep.number, "above", kRootInode, "other") == EUCLEAN);
   CHECK(rename(kRootInode, "sub", deep.number, "above") == EUCLEAN);
-  CHECK(fs().lookup(kRootInode, "sub").has_value());
+  CHECK(fs().names().lookup(kRootInode, "sub").has_value());
 }
 
 TEST_CASE_METHOD(HostileNames, "directories that are each other's parents are not locked in turn") {
-  CHECK(fs().lookup(sub.number, "loop").error().code == EUCLEAN);
+  CHECK(fs().names().lookup(sub.number, "loop").error().code == EUCLEAN);
   // Who has their numbers from before.
   CHECK(rename(loop.number, "leaf", below.number, "x") == EUCLEAN);
-  CHECK(fs().lookup(loop.number, "leaf").has_value());
+  CHECK(fs().names().lookup(loop.number, "leaf").has_value());
 }
 
 TEST_CASE_METHOD(HostileNames, "listing it asks nothing of a directory that is being listed") {
   bool seen = false;
-  REQUIRE(fs().read_directory(sub.number, 2, [&](const Filesystem::DirectoryEntry& entry) {
+  REQUIRE(fs().names().read_directory(sub.number, 2, [&](const Names::DirectoryEntry& entry) {
     if (entry.name != "self") return true;
     seen = true;
-    const auto child = fs().entry_of(entry.inode, sub.number, entry.name);
+    const auto child = fs().names().entry_of(entry.inode, sub.number, entry.name);
     CHECK((!child && child.error().code == EUCLEAN));
     return true;
   }));
@@ -81,11 +81,11 @@ TEST_CASE_METHOD(HostileNames, "listing it asks nothing of a directory that is b
 }
 
 TEST_CASE_METHOD(HostileNames, "a file with too many names ends once") {
-  REQUIRE(fs().lookup(deep.number, "file"));  // somebody knows it
-  REQUIRE(fs().unlink(deep.number, "file"));
-  CHECK(code(fs().unlink(sub.number, "file")) == EUCLEAN);
+  REQUIRE(fs().names().lookup(deep.number, "file"));  // somebody knows it
+  REQUIRE(fs().names().unlink(deep.number, "file"));
+  CHECK(code(fs().names().unlink(sub.number, "file")) == EUCLEAN);
   CHECK(code(daxfs::testing::rename(fs(), sub.number, "file", sub.number, "other", 0)) == EUCLEAN);
   // Its slot stays empty.
   CHECK(medium->load<pmem::InodeRecord>(volume->inodes().slot(file.number)).mode == 0);
-  fs().forget(file.number, 1);
+  fs().names().forget(file.number, 1);
 }

@@ -67,14 +67,14 @@ struct Fixture {
   explicit Fixture(PinPolicy policy = PinPolicy::defer) {
     format_medium(medium);
     mounted = std::make_unique<Mounted>(medium, mount_options(policy));
-    dir = made(fs().make_directory(kRootInode, "dir", 0755, {}));
-    pieces = made(fs().make_node(dir, "pieces", S_IFREG | 0644, 0, {}));
-    small = made(fs().make_node(dir, "small", S_IFREG | 0644, 0, {}));
-    link = made(fs().make_symlink(kRootInode, "link", "dir/small", {}));
-    pinned = made(fs().make_node(kRootInode, "pinned", S_IFREG | 0644, 0, {}));
+    dir = made(fs().names().make_directory(kRootInode, "dir", 0755, {}));
+    pieces = made(fs().names().make_node(dir, "pieces", S_IFREG | 0644, 0, {}));
+    small = made(fs().names().make_node(dir, "small", S_IFREG | 0644, 0, {}));
+    link = made(fs().names().make_symlink(kRootInode, "link", "dir/small", {}));
+    pinned = made(fs().names().make_node(kRootInode, "pinned", S_IFREG | 0644, 0, {}));
     for (std::uint64_t block = 0; block < 40; block += 2) put(pieces, block, 1);
     put(small, 0, 3);
-    REQUIRE(fs().set_xattr(small, "user.a", std::string(5000, 'x'), 0, {}));
+    REQUIRE(fs().xattrs().set(small, "user.a", std::string(5000, 'x'), 0, {}));
   }
   ~Fixture() {
     if (mounted) fs().unmount();
@@ -88,7 +88,7 @@ struct Fixture {
     return *number;
   }
   OpenFileRef open(InodeNumber inode) {
-    auto file = fs().open(inode, O_RDWR);
+    auto file = fs().files().open(inode, O_RDWR);
     REQUIRE(file);
     return std::move(*file);
   }
@@ -96,16 +96,16 @@ struct Fixture {
     auto file = open(inode);
     const auto written = write(fs(), *file, block * kBlock, std::string(count * kBlock, 'd'));
     REQUIRE((written && *written == count * kBlock));
-    fs().release(std::move(file));
+    fs().files().release(std::move(file));
   }
   // The first eight, by somebody who can be recorded as their owner.
   Result<PinId> pin_blocks(OpenFile& file) {
-    const Filesystem::PinRange range{.offset = FileOffset(0),
-                                     .length = ByteCount(8 * kBlock),
-                                     .flags = DAXFS_PIN_ALLOCATE | DAXFS_PIN_WRITE};
+    const PinRange range{.offset = FileOffset(0),
+                         .length = ByteCount(8 * kBlock),
+                         .flags = DAXFS_PIN_ALLOCATE | DAXFS_PIN_WRITE};
     const Caller caller{.uid = getuid(), .gid = getgid(), .thread = getpid()};
     return wait_for<Result<PinId>>(
-        [&](auto done) { fs().pin(file, range, caller, nullptr, std::move(done)); });
+        [&](auto done) { fs().pins().pin(file, range, caller, nullptr, std::move(done)); });
   }
   void remount() {
     fs().unmount();
@@ -120,26 +120,26 @@ struct Fixture {
   std::string stopped() {
     std::string lines;
     std::uint64_t cursor = 0;
-    REQUIRE(fs().report(DAXFS_QUERY_STATUS, cursor, 16000, lines, nullptr, {}));
+    REQUIRE(fs().reports().report(DAXFS_QUERY_STATUS, cursor, 16000, lines, nullptr, {}));
     const json why = json::parse(lines)["stopped"];
     return why.is_null() ? "" : why.get<std::string>();
   }
   // Nothing is changed any more, and what is there can be read.
   void require_stopped() {
     CHECK_FALSE(stopped().empty());
-    const auto refused = fs().make_node(kRootInode, "new", S_IFREG | 0644, 0, {});
+    const auto refused = fs().names().make_node(kRootInode, "new", S_IFREG | 0644, 0, {});
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == EIO);
-    CHECK(fs().open(small, O_RDWR).error().code == EIO);
-    auto file = fs().open(small, O_RDONLY);
+    CHECK(fs().files().open(small, O_RDWR).error().code == EIO);
+    auto file = fs().files().open(small, O_RDONLY);
     REQUIRE(file);
     const auto text = read(fs(), **file, 0, 10);
     CHECK((text && *text == std::string(10, 'd')));
-    fs().release(std::move(*file));
+    fs().files().release(std::move(*file));
   }
   void require_goes_on() {
     CHECK(stopped().empty());
-    CHECK(fs().make_node(kRootInode, "new", S_IFREG | 0644, 0, {}));
+    CHECK(fs().names().make_node(kRootInode, "new", S_IFREG | 0644, 0, {}));
   }
 
   PoolOffset slot(InodeNumber inode) { return volume().inodes().slot(inode); }
@@ -169,7 +169,7 @@ struct Pinned : Fixture {
     REQUIRE(punch(fs(), *holder, 2 * kBlock, 3 * kBlock));
     REQUIRE(fs().gate().totals().limbo.value == 3);
   }
-  ~Pinned() { fs().release(std::move(holder)); }
+  ~Pinned() { fs().files().release(std::move(holder)); }
   OpenFileRef holder;
   PinId id;
 };
@@ -205,7 +205,7 @@ TEST_CASE_METHOD(Fixture, "one scrub at a time, and for those who may switch pol
   CHECK(Scrub::begin(fs()).error().code == EBUSY);
   std::string all;
   for (;;) {
-    const auto some = control.read(**first, all.size(), 100);
+    const auto some = (*first)->read(all.size(), 100);
     REQUIRE(some);
     if (some->empty()) break;
     all += *some;
@@ -220,9 +220,9 @@ TEST_CASE_METHOD(Fixture, "a scrub finds a flipped bit wherever it is, and the r
   const bool used = GENERATE(true, false);
   std::vector<OpenFileRef> in_memory;
   if (used) {
-    REQUIRE(fs().lookup(kRootInode, "dir"));
+    REQUIRE(fs().names().lookup(kRootInode, "dir"));
     for (const InodeNumber inode : {small, pieces}) in_memory.push_back(open(inode));
-    REQUIRE(fs().lookup(dir, "small"));
+    REQUIRE(fs().names().lookup(dir, "small"));
   }
   SECTION("superblock A") {
     flip_bit(medium, PoolOffset(70), 3);
@@ -341,7 +341,7 @@ TEST_CASE_METHOD(Fixture, "a block that two files have is told with both, and st
 
 TEST_CASE_METHOD(Fixture, "a medium that says something else than memory stops all changes") {
   SECTION("a record") {
-    const auto file = fs().open(small, O_RDONLY);  // in use, so in memory
+    const auto file = fs().files().open(small, O_RDONLY);  // in use, so in memory
     REQUIRE(file);
     auto record = medium.load<pmem::InodeRecord>(slot(small));
     record.uid += 1;
@@ -353,8 +353,8 @@ TEST_CASE_METHOD(Fixture, "a medium that says something else than memory stops a
     require_stopped();
   }
   SECTION("a name") {
-    REQUIRE(fs().lookup(kRootInode, "dir"));
-    REQUIRE(fs().lookup(dir, "small"));  // so in memory
+    REQUIRE(fs().names().lookup(kRootInode, "dir"));
+    REQUIRE(fs().names().lookup(dir, "small"));  // so in memory
     auto header = medium.load<pmem::DirEntryHeader>(offset_of(first_block(dir)));
     const PoolOffset name = offset_of(first_block(dir)) + ByteCount(sizeof header);
     REQUIRE(medium.load<char>(name) == 'p');
@@ -380,8 +380,8 @@ TEST_CASE_METHOD(Pinned, "what changes while a scrub is under way is no damage")
   // Blocks go round between all states: new files, limbo, the free space, and files again.
   const auto change = [&] {
     const std::string name = "file" + std::to_string(step++ % 7);
-    static_cast<void>(fs().unlink(kRootInode, name));
-    const InodeNumber file = made(fs().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
+    static_cast<void>(fs().names().unlink(kRootInode, name));
+    const InodeNumber file = made(fs().names().make_node(kRootInode, name, S_IFREG | 0644, 0, {}));
     put(file, 0, 5);
     REQUIRE(unpin(fs(), *holder, id));
     const auto taken = pin_blocks(*holder);
@@ -406,5 +406,5 @@ TEST_CASE("under pin_policy=ignore a pinned block may be anybody's: that is no f
   CHECK(fixture.scrub().clean());
   fixture.put(fixture.small, 3, 20);
   CHECK(fixture.scrub().clean());
-  fixture.fs().release(std::move(holder));
+  fixture.fs().files().release(std::move(holder));
 }

@@ -1,7 +1,8 @@
-// Whose policy decides: the mount's, switched live, or the file's own.
+#include "src/policies.h"
+
 #include <spdlog/spdlog.h>
 
-#include "src/filesystem.h"
+#include "blockmap/xattr.h"
 #include "src/policy_settings.h"
 
 namespace daxfs {
@@ -11,15 +12,11 @@ const std::string kPolicyXattr = "user.daxfs.pin_policy";
 
 }  // namespace
 
-bool Filesystem::is_trusted(const Caller& caller) const {
-  return caller.uid == 0 || caller.uid == mount_.mounter;
-}
-
-Outcome<void> Filesystem::set_policy(std::string_view text, const Caller& caller) {
-  if (!is_trusted(caller)) {
+Outcome<void> Policies::set(std::string_view text, const Caller& caller) {
+  if (!callers_.is_trusted(caller)) {
     return problem(EPERM, "only root and the user who mounted may switch policies");
   }
-  const std::lock_guard guard(policy_mutex_);
+  const MutexLock guard(mutex_);
   const auto changed = change_policy(gate_.options(), text, mount_.options.unsafe_demo,
                                      bytes(mount_.volume.data_area().count));
   if (!changed) return std::unexpected(changed.error());
@@ -27,11 +24,11 @@ Outcome<void> Filesystem::set_policy(std::string_view text, const Caller& caller
     spdlog::warn("{}: switched to pin_policy=ignore: holders WILL see and cause corruption",
                  mount_.mountpoint);
   }
-  gate_.set_options(*changed, processes_.process(caller.thread));
+  gate_.set_options(*changed, callers_.requester(caller).process);
   return {};
 }
 
-std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
+std::optional<PinPolicy> Policies::of(Inode& inode) const {
   if (!inode.pin_policy) {
     inode.pin_policy.emplace();
     if (inode.record.xattr_block != 0) {
@@ -51,11 +48,11 @@ std::optional<PinPolicy> Filesystem::policy_of(Inode& inode) {
   return *inode.pin_policy;
 }
 
-Status Filesystem::check_policy_xattr(Inode& inode, const std::string& name,
-                                      std::optional<std::string_view> value,
-                                      const Caller& caller) const {
-  if (name != kPolicyXattr) return {};
-  if (!is_trusted(caller)) return fail(EPERM);
+bool Policies::is_policy(std::string_view attribute) { return attribute == kPolicyXattr; }
+
+Status Policies::check(const Inode& inode, std::optional<std::string_view> value,
+                       const Caller& caller) const {
+  if (!callers_.is_trusted(caller)) return fail(EPERM);
   if (!value) return {};
   const auto policy = parse_pin_policy(*value);
   if (!policy || !inode.is_regular()) return fail(EINVAL);
@@ -63,12 +60,11 @@ Status Filesystem::check_policy_xattr(Inode& inode, const std::string& name,
   return {};
 }
 
-void Filesystem::policy_xattr_changed(Inode& inode, const std::string& name) {
-  if (name != kPolicyXattr) return;
+void Policies::changed(Inode& inode, const std::string& path) {
   inode.pin_policy.reset();
-  if (policy_of(inode) == PinPolicy::ignore) {
+  if (of(inode) == PinPolicy::ignore) {
     spdlog::warn("{}{}: has pin_policy=ignore now: holders WILL see and cause corruption",
-                 mount_.mountpoint, path_of(inode.number));
+                 mount_.mountpoint, path);
   }
   gate_.rejudge(inode.number);
 }

@@ -1,13 +1,13 @@
-// Names: lookup, creating, linking, removing, listing. (rename.cpp has rename.)
+#include "src/names.h"
+
 #include <dirent.h>
 
-#include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <shared_mutex>
+#include <span>
+#include <vector>
 
 #include "base/clock.h"
-#include "src/filesystem.h"
 
 namespace daxfs {
 namespace {
@@ -24,9 +24,9 @@ constexpr std::uint32_t kMaxLinks = 1u << 31;
 
 }  // namespace
 
-Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view name) {
+Result<Entry> Names::lookup(InodeNumber parent_number, std::string_view name) {
   if (name.size() > pmem::kMaxName) return fail(ENAMETOOLONG);
-  const auto parent = cache_.get(parent_number);
+  const auto parent = inodes_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
   // What a file handle (open_by_handle_at, NFS) names and the kernel has forgotten is looked up as
   // its own "."; so it need not be a directory.
@@ -37,7 +37,7 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     }
     return entry_for(**parent);
   }
-  if (const Status loaded = load_directory(**parent); !loaded)
+  if (const Status loaded = inodes_.load_directory(**parent); !loaded)
     return std::unexpected(loaded.error());
   InodeRef inode;
   {
@@ -45,75 +45,89 @@ Result<Entry> Filesystem::lookup(InodeNumber parent_number, std::string_view nam
     // meanwhile.
     const std::shared_lock guard((*parent)->lock);
     const auto named = [&]() -> Result<InodeRef> {
-      if (name == "..") return cache_.get(InodeNumber{(*parent)->record.parent});
+      if (name == "..") return inodes_.get(InodeNumber{(*parent)->record.parent});
       // A directory that was removed since it was loaded has no index any more.
       if ((*parent)->record.links == 0) return fail(ENOENT);
       const auto entry = (*parent)->directory->find(name);
       if (!entry) return fail(ENOENT);
-      return child(parent_number, entry->inode);
+      return inodes_.child(parent_number, entry->inode);
     };
     auto ref = named();
     if (!ref) return std::unexpected(ref.error());
     inode = std::move(*ref);
   }
-  if (name != "..") cache_.set_name_hint(*inode, parent_number, name);
+  if (name != "..") inodes_.set_name(*inode, parent_number, name);
   return entry_for(*inode);
 }
 
-Result<InodeRef> Filesystem::child(InodeNumber directory, InodeNumber number) {
-  if (number == directory) return fail(EUCLEAN);
-  auto ref = cache_.get(number);
-  if (ref && (*ref)->is_directory() && (*ref)->parent != directory.value) return fail(EUCLEAN);
-  return ref;
-}
-
-Entry Filesystem::entry_for(Inode& inode) {
+Entry Names::entry_for(Inode& inode) {
   Entry entry{.inode = inode.number};
   {
     const std::shared_lock guard(inode.lock);
     // The kernel has made the root itself, with generation 0, and takes another one for another
     // inode (a directory's ".." may be the root).
     entry.generation = inode.number == kRootInode ? 0 : inode.record.generation;
-    fill_attributes(inode, entry.attributes);
+    inode.fill_attributes(entry.attributes);
   }
-  cache_.add_lookups(inode, 1);
+  inodes_.add_lookup(inode);
   return entry;
 }
 
-Result<Entry> Filesystem::entry_of(InodeNumber number, InodeNumber parent, std::string_view name) {
-  const auto inode = child(parent, number);
+Result<Entry> Names::entry_of(InodeNumber number, InodeNumber parent, std::string_view name) {
+  const auto inode = inodes_.child(parent, number);
   if (!inode) return std::unexpected(inode.error());
-  cache_.set_name_hint(**inode, parent, name);
+  inodes_.set_name(**inode, parent, name);
   return entry_for(**inode);
 }
 
-Result<Entry> Filesystem::make_node(InodeNumber parent, std::string_view name, mode_t mode,
-                                    dev_t rdev, const Caller& caller) {
+Result<Entry> Names::make_node(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
+                               const Caller& caller) {
   if (!S_ISREG(mode) && !S_ISCHR(mode) && !S_ISBLK(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode))
     return fail(EINVAL);
   return make(parent, name, mode, rdev, {}, caller);
 }
 
-Result<Entry> Filesystem::make_directory(InodeNumber parent, std::string_view name, mode_t mode,
-                                         const Caller& caller) {
+Result<Entry> Names::make_directory(InodeNumber parent, std::string_view name, mode_t mode,
+                                    const Caller& caller) {
   return make(parent, name, S_IFDIR | (mode & 07777), 0, {}, caller);
 }
 
-Result<Entry> Filesystem::make_symlink(InodeNumber parent, std::string_view name,
-                                       std::string_view target, const Caller& caller) {
+Result<Entry> Names::make_symlink(InodeNumber parent, std::string_view name,
+                                  std::string_view target, const Caller& caller) {
   if (target.empty()) return fail(ENOENT);
   if (target.size() >= kBlockSize) return fail(ENAMETOOLONG);
   return make(parent, name, S_IFLNK | 0777, 0, target, caller);
 }
 
-Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name, mode_t mode,
-                               dev_t rdev, std::string_view target, const Caller& caller) {
-  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+Result<InodeNumber> Names::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
+                                     const Inode& parent, const Caller& caller) {
+  // It may have had to make room for it on the medium.
+  const auto number = health_.acknowledge(mount_.volume.inodes().allocate());
+  if (!number) return number;
+  const std::int64_t now = file_time_now();
+  const bool inherit_group = (parent.record.mode & S_ISGID) != 0;
+  record = {};
+  record.generation = mount_.volume.inodes().next_generation(*number);
+  record.links = S_ISDIR(mode) ? 2 : 1;
+  record.mode = static_cast<std::uint16_t>(mode);
+  if (inherit_group && S_ISDIR(mode))
+    record.mode = static_cast<std::uint16_t>(record.mode | S_ISGID);
+  record.uid = caller.uid;
+  record.gid = inherit_group ? parent.record.gid : caller.gid;
+  record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0;
+  record.parent = S_ISDIR(mode) ? parent.number.value : 0;
+  record.atime_ns = record.mtime_ns = record.ctime_ns = record.btime_ns = now;
+  return number;
+}
+
+Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode_t mode, dev_t rdev,
+                          std::string_view target, const Caller& caller) {
+  if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
   if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
-  const auto parent = cache_.get(parent_number);
+  const auto parent = inodes_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
   Inode& directory = **parent;
-  if (const Status loaded = load_directory(directory); !loaded)
+  if (const Status loaded = inodes_.load_directory(directory); !loaded)
     return std::unexpected(loaded.error());
 
   std::unique_lock guard(directory.lock);
@@ -146,7 +160,7 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
 
   InodeRef inode;  // before the guard, which must not outlive it
   std::unique_lock<FairSharedMutex> inode_guard;
-  inode = cache_.adopt(*number, record, inode_guard);
+  inode = inodes_.adopt(*number, record, inode_guard);
   inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), *number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
@@ -158,28 +172,29 @@ Result<Entry> Filesystem::make(InodeNumber parent_number, std::string_view name,
   directory.mtime = now;
   directory.ctime = now;
   if (S_ISDIR(mode)) directory.record.links += 1;
-  stage(tx, directory);
-  stage(tx, *inode);
-  const Status committed = commit(tx);
+  inodes_.stage(tx, directory);
+  inodes_.stage(tx, *inode);
+  const Status committed = health_.commit(tx);
 
-  cache_.set_name_hint(*inode, parent_number, name);
+  inodes_.set_name(*inode, parent_number, name);
   if (!committed) {
     inode_guard.unlock();
     guard.unlock();
     return std::unexpected(committed.error());
   }
   Entry entry{.inode = *number, .generation = record.generation};
-  fill_attributes(*inode, entry.attributes);
-  cache_.add_lookups(*inode, 1);
+  inode->fill_attributes(entry.attributes);
+  inodes_.add_lookup(*inode);
   inode_guard.unlock();
   return entry;
 }
 
-Result<std::string> Filesystem::read_symlink(InodeNumber number) {
-  const auto ref = cache_.get(number);
+Result<std::string> Names::read_symlink(InodeNumber number) {
+  const auto ref = inodes_.get(number);
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
-  if (const Status loaded = load_extents(inode); !loaded) return std::unexpected(loaded.error());
+  if (const Status loaded = inodes_.load_extents(inode); !loaded)
+    return std::unexpected(loaded.error());
   const std::shared_lock guard(inode.lock);
   if (!S_ISLNK(inode.record.mode)) return fail(EINVAL);
   const auto run = inode.extents->run_at(FileBlock(0), BlockCount(1));
@@ -188,17 +203,16 @@ Result<std::string> Filesystem::read_symlink(InodeNumber number) {
   return std::string(text, inode.record.size);
 }
 
-Result<Entry> Filesystem::link(InodeNumber number, InodeNumber parent_number,
-                               std::string_view name) {
-  if (const Status ok = writable(); !ok) return std::unexpected(ok.error());
+Result<Entry> Names::link(InodeNumber number, InodeNumber parent_number, std::string_view name) {
+  if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
   if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
-  const auto parent = cache_.get(parent_number);
+  const auto parent = inodes_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
-  const auto ref = cache_.get(number);
+  const auto ref = inodes_.get(number);
   if (!ref) return std::unexpected(ref.error());
   Inode& directory = **parent;
   Inode& inode = **ref;
-  if (const Status loaded = load_directory(directory); !loaded)
+  if (const Status loaded = inodes_.load_directory(directory); !loaded)
     return std::unexpected(loaded.error());
   if (inode.is_directory()) return fail(EPERM);
   {
@@ -219,32 +233,31 @@ Result<Entry> Filesystem::link(InodeNumber number, InodeNumber parent_number,
     directory.ctime = now;
     inode.ctime = now;
     inode.record.links += 1;
-    stage(tx, directory);
-    stage(tx, inode);
-    const Status committed = commit(tx);
-    cache_.set_name_hint(inode, parent_number, name);
+    inodes_.stage(tx, directory);
+    inodes_.stage(tx, inode);
+    const Status committed = health_.commit(tx);
+    inodes_.set_name(inode, parent_number, name);
     if (!committed) return std::unexpected(committed.error());
   }
   return entry_for(inode);
 }
 
-Status Filesystem::unlink(InodeNumber parent, std::string_view name) {
+Status Names::unlink(InodeNumber parent, std::string_view name) {
   return remove_name(parent, name, false);
 }
 
-Status Filesystem::remove_directory(InodeNumber parent, std::string_view name) {
+Status Names::remove_directory(InodeNumber parent, std::string_view name) {
   if (name == ".") return fail(EINVAL);
   if (name == "..") return fail(ENOTEMPTY);
   return remove_name(parent, name, true);
 }
 
-Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
-                               bool of_directory) {
-  if (const Status ok = writable(); !ok) return ok;
-  const auto parent = cache_.get(parent_number);
+Status Names::remove_name(InodeNumber parent_number, std::string_view name, bool of_directory) {
+  if (const Status ok = health_.writable(); !ok) return ok;
+  const auto parent = inodes_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
   Inode& directory = **parent;
-  if (const Status loaded = load_directory(directory); !loaded) return loaded;
+  if (const Status loaded = inodes_.load_directory(directory); !loaded) return loaded;
   std::vector<PoolRange> released;
   InodeRef victim;
   // No rename may give the victim a child, or move it, between the look and the removal: its own
@@ -253,15 +266,15 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   if (directory.record.links == 0) return fail(ENOENT);
   const auto entry = directory.directory->find(name);
   if (!entry) return fail(ENOENT);
-  auto ref = child(parent_number, entry->inode);
+  auto ref = inodes_.child(parent_number, entry->inode);
   if (!ref) return std::unexpected(ref.error());
   victim = std::move(*ref);
   if (victim->is_directory() != of_directory) return fail(of_directory ? ENOTDIR : EISDIR);
   if (of_directory) {
-    if (const Status loaded = load_directory(*victim); !loaded) return loaded;
+    if (const Status loaded = inodes_.load_directory(*victim); !loaded) return loaded;
   } else {
     // With damaged extents it still loses its name, and stays an orphan for fsck to look at.
-    static_cast<void>(load_extents(*victim));
+    static_cast<void>(inodes_.load_extents(*victim));
   }
   const std::unique_lock guard(victim->lock);
   // More names than its count says: others have taken its last one.
@@ -275,30 +288,29 @@ Status Filesystem::remove_name(InodeNumber parent_number, std::string_view name,
   victim->ctime = now;
   victim->record.links = of_directory ? 0 : victim->record.links - 1;
   if (of_directory) directory.record.links -= 1;
-  stage(tx, directory);
-  Remains remains;
-  if (is_dead(*victim)) {
-    remains = dispose(tx, *victim);
+  inodes_.stage(tx, directory);
+  Inodes::Remains remains;
+  if (inodes_.is_dead(*victim)) {
+    remains = inodes_.dispose(tx, *victim);
   } else {
-    stage(tx, *victim);
+    inodes_.stage(tx, *victim);
   }
-  const Status committed = commit(tx);
-  cache_.clear_name_hint(*victim, parent_number, name);
+  const Status committed = health_.commit(tx);
+  inodes_.clear_name(*victim, parent_number, name);
   for (const PoolRange& range : released) (void)mount_.volume.allocator().free(range);
   parent_guard.unlock();
-  give_back(remains);
+  inodes_.give_back(remains);
   return committed;
 }
 
-Status Filesystem::read_directory(InodeNumber number, std::uint64_t cookie,
-                                  const std::function<bool(const DirectoryEntry&)>& visit) {
-  const auto ref = cache_.get(number);
+Status Names::read_directory(InodeNumber number, std::uint64_t cookie, const Visit& visit) {
+  const auto ref = inodes_.get(number);
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
-  if (const Status loaded = load_directory(inode); !loaded) return loaded;
+  if (const Status loaded = inodes_.load_directory(inode); !loaded) return loaded;
   const std::shared_lock guard(inode.lock);
   if (inode.record.links == 0) return {};  // removed, but still somebody's working directory
-  update_atime(inode);
+  inodes_.update_atime(inode);
   if (cookie < 1 && !visit({number, DT_DIR, ".", 1})) return {};
   if (cookie < 2 && !visit({InodeNumber{inode.record.parent}, DT_DIR, "..", 2})) return {};
   std::uint64_t at = cookie <= 2 ? 0 : cookie;

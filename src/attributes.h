@@ -1,0 +1,74 @@
+// Attributes of inodes: looking at them, and changing them, the size among them (truncate).
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "base/result.h"
+#include "base/units.h"
+#include "lease/gate.h"
+#include "src/callers.h"
+#include "src/detaching.h"
+#include "src/filling.h"
+#include "src/health.h"
+#include "src/inodes.h"
+#include "src/kernel_pages.h"
+#include "src/mount.h"
+#include "src/waiting.h"
+#include "src/xattrs.h"
+
+namespace daxfs {
+
+// Which attributes to change (those that are set).
+struct AttributeChange {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<std::uint64_t> size;
+  std::optional<std::int64_t> atime_ns;
+  std::optional<std::int64_t> mtime_ns;
+  std::optional<std::int64_t> ctime_ns;
+  bool drop_privileges = false;  // a writer without CAP_FSETID: setuid and setgid bits go
+};
+
+// Thread-safe; takes the inode's lock. What has succeeded is durable.
+class Attributes {
+ public:
+  Attributes(const Mount& mount, Health& health, Gate& gate, KernelPages& pages, Inodes& inodes,
+             Xattrs& xattrs, Filling& filling, Detaching& detaching, Callers& callers)
+      : mount_(mount),
+        health_(health),
+        gate_(gate),
+        pages_(pages),
+        inodes_(inodes),
+        xattrs_(xattrs),
+        filling_(filling),
+        detaching_(detaching),
+        callers_(callers) {}
+
+  Result<struct stat> get(InodeNumber inode);
+  // A smaller size asks the gate, and may wait there; everything else answers at once. All of it or
+  // nothing. `through`: the open file description of ftruncate(2); none for what goes by path.
+  void set(InodeNumber inode, const AttributeChange& change, std::optional<HolderId> through,
+           const Caller& caller, const CancellationRef& cancellation, Completion<struct stat> done);
+
+ private:
+  // `request`: who asks. Lock taken.
+  Result<Verdict> change_once(Inode& inode, const AttributeChange& change,
+                              const DetachRequest& request, const TicketRef& ticket);
+  void change_size(Inode& inode, const AttributeChange& change, std::int64_t now);
+
+  const Mount& mount_;
+  Health& health_;
+  Gate& gate_;
+  KernelPages& pages_;
+  Inodes& inodes_;
+  Xattrs& xattrs_;
+  Filling& filling_;
+  Detaching& detaching_;
+  Callers& callers_;
+};
+
+}  // namespace daxfs

@@ -1,0 +1,41 @@
+#include "src/detaching.h"
+
+#include <vector>
+
+#include "blockmap/volume/detach.h"
+
+namespace daxfs {
+
+Result<Verdict> Detaching::judge(Inode& inode, DetachRequest request, const TicketRef& ticket) {
+  // It may have waited since it began.
+  if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
+  const std::vector<PoolRange> blocks = inode.extents->physical(request.range);
+  request.inode = inode.number;
+  request.blocks = blocks;
+  request.policy = policies_.of(inode);
+  return gate_.judge(ticket, request);
+}
+
+Result<Verdict> Detaching::ask(Inode& inode, const DetachRequest& request,
+                               const TicketRef& ticket) {
+  const auto verdict = judge(inode, request, ticket);
+  if (!verdict || *verdict == Verdict::parked) return verdict;
+  inode.sync_times();
+  if (const Status ready =
+          prepare_detach(mount_.volume, inode.number, inode.record, *inode.extents, request.range);
+      !ready) {
+    return std::unexpected(health_.acknowledge(ready).error());
+  }
+  return Verdict::proceed;
+}
+
+Status Detaching::take(Inode& inode, FileRange range, const TicketRef& ticket) {
+  inode.sync_times();
+  std::vector<PoolRange> removed;
+  const Status committed =
+      detach_extents(mount_.volume, inode.number, inode.record, *inode.extents, range, removed);
+  gate_.detached(ticket, removed);
+  return health_.acknowledge(committed);
+}
+
+}  // namespace daxfs

@@ -1,0 +1,115 @@
+#include "src/files.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <charconv>
+#include <shared_mutex>
+#include <utility>
+
+#include "blockmap/pin_lock.h"
+
+namespace daxfs {
+
+Files::Files(const Mount& mount, Health& health, Gate& gate, Inodes& inodes, Pins& pins,
+             Callers& callers)
+    : mount_(mount), health_(health), gate_(gate), inodes_(inodes), pins_(pins), callers_(callers) {
+  Pool* const pool = mount.pool;
+  grace_ = std::make_unique<Grace>(
+      gate, pool != nullptr ? [pool] { return pin_locks_of(pool->descriptor()); } : Grace::Locks());
+  survivors_ = std::make_unique<Survivors>(
+      gate, *grace_, mount.volume, pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
+      [&inodes](InodeNumber number, std::uint32_t generation) -> InodeRef {
+        auto inode = inodes.get(number);
+        if (!inode || (*inode)->record.generation != generation) return {};
+        return std::move(*inode);
+      },
+      [&pins](Inode& inode, std::uint32_t count) { pins.write_pins_ended(inode, count); });
+}
+
+Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
+  auto ref = inodes_.get(number);
+  if (!ref) return std::unexpected(ref.error());
+  const int mode = flags & O_ACCMODE;
+  if (mode != O_RDONLY) {
+    if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
+  }
+  Inode& inode = **ref;
+  if (inode.is_directory()) return fail(EISDIR);
+  // The kernel opens pipes and devices itself; and whatever works on a file here may count on one.
+  if (!inode.is_regular()) return fail(EINVAL);
+  auto file = std::make_shared<OpenFile>();
+  {
+    const std::shared_lock guard(inode.lock);
+    if (inode.disposed) return fail(ESTALE);
+    inode.opens += 1;
+  }
+  file->readable = mode != O_WRONLY;
+  file->writable = mode != O_RDONLY;
+  file->direct = (flags & O_DIRECT) != 0 || inode.write_pins != 0;
+  // While a truncate waits, an open that drops dirty pages would wait with it, not to be killed.
+  file->keep_cache = inode.truncates != 0 || !inode.cache_stale.exchange(false);
+  file->holder = gate_.new_holder();
+  file->inode = std::move(*ref);
+  return file;
+}
+
+void Files::release(OpenFileRef file) {
+  if (file->ever_pinned) {
+    const auto ended = [this, file](const std::vector<PinInfo>& pins) {
+      const auto written = std::ranges::count_if(pins, &PinInfo::write);
+      if (written > 0) pins_.write_pins_ended(*file->inode, static_cast<std::uint32_t>(written));
+    };
+    // No process, and so no device, works on a medium that is no file of the system (tests).
+    auto awaited =
+        mount_.pool != nullptr ? grace_->due(file->holder, file->users.all()) : std::nullopt;
+    if (awaited) {
+      grace_->begin(file->holder, *std::move(awaited), ended);
+    } else {
+      ended(gate_.drop(file->holder));
+    }
+  }
+  abandon(std::move(file));
+}
+
+void Files::abandon(OpenFileRef file) {
+  Inode& inode = *file->inode;
+  inode.opens -= 1;
+  inodes_.dispose_if_dead(inode);
+}
+
+void Files::note_user(OpenFile& file, const Caller& caller) {
+  if (mount_.pool == nullptr || !file.ever_pinned) return;
+  file.users.add(callers_.mark(callers_.requester(caller).process));
+}
+
+Status Files::adopt(OpenFile& file, PinId pin, const Caller& caller) {
+  const Requester requester = callers_.requester(caller);
+  const Status moved = survivors_->give(pin, callers_.owner(requester), file);
+  if (moved) {
+    file.users.add(callers_.mark(requester.process));
+    file.ever_pinned = true;
+  }
+  return moved;
+}
+
+Status Files::release_pin(std::string_view text, const Caller& caller) {
+  if (!callers_.is_trusted(caller)) return fail(EPERM);
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return fail(EINVAL);
+  return survivors_->release(PinId{number});
+}
+
+void Files::stop_watching() {
+  if (survivors_) survivors_->stop();
+  if (grace_) grace_->stop();
+}
+
+void Files::end() {
+  survivors_.reset();
+  grace_.reset();
+}
+
+}  // namespace daxfs

@@ -1,0 +1,66 @@
+// Whether anything may be changed, why not, and whether what was changed is durable.
+//
+// What has gone wrong is never mended while mounted: each of these answers changes once.
+#pragma once
+
+#include <absl/functional/function_ref.h>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "blockmap/journal.h"
+#include "src/mount.h"
+
+namespace daxfs {
+
+// Thread-safe. Its lock is a leaf.
+class Health {
+ public:
+  explicit Health(const Mount& mount) : mount_(mount) {}
+
+  // Before a change: EROFS on a read-only mount; EIO once changes are stopped, the daemon has run
+  // out of memory, or the storage has failed.
+  Status writable() const;
+  // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
+  // is acknowledged any more, by any operation that changes something. The first to ask logs why.
+  Status durable() const;
+  // What may be told of a change: what its commits said. The first one that failed logs why.
+  template <class T>
+  [[nodiscard]] Result<T> acknowledge(Result<T> changed) const {
+    if (!changed) static_cast<void>(durable());
+    return changed;
+  }
+  // Journal::commit(), and what may be told of it. EIO.
+  [[nodiscard]] Status commit(const Transaction& tx) const;
+  // Why nothing is changed any more, as the end of a sentence that names the pool; "" otherwise.
+  std::string why_stopped() const;
+  // Neither mounted read-only nor stopped: for what the filesystem changes by itself.
+  bool may_change() const { return !mount_.options.read_only && !stopped_; }
+
+  // Nothing is changed from now on (EIO), reading goes on: for a filesystem that was found to be at
+  // odds with itself, where every further change could destroy more. The first reason counts.
+  void stop_changes(const std::string& why);
+
+  // Bytes of a file cannot be read: counted, and the first ones logged. `path`: of the file.
+  void note_unreadable(absl::FunctionRef<std::string()> path, FileOffset offset, ByteCount length);
+  std::uint64_t unreadable() const { return unreadable_.load(std::memory_order_relaxed); }
+
+ private:
+  void say_stopped(std::string_view way_out) const;
+
+  const Mount& mount_;
+  mutable std::once_flag failure_logged_;
+  mutable std::once_flag memory_logged_;
+  std::atomic<bool> stopped_ = false;
+  mutable Mutex mutex_;
+  std::string stopped_because_ GUARDED_BY(mutex_);
+  std::atomic<std::uint64_t> unreadable_ = 0;
+};
+
+}  // namespace daxfs
