@@ -5,9 +5,13 @@
 
 #include <absl/base/thread_annotations.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
+
+#include "base/require.h"
 
 // The names of clang's documentation; nothing for GCC.
 #ifndef GUARDED_BY  // some versions of Abseil have it, with the same meaning
@@ -28,14 +32,28 @@ namespace daxfs {
 
 class ABSL_LOCKABLE Mutex {
  public:
-  void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
-  void unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    mutex_.lock();
+    note_held(true);
+  }
+  void unlock() ABSL_UNLOCK_FUNCTION() {
+    note_held(false);
+    mutex_.unlock();
+  }
   // For the compiler, where it cannot see that the mutex is held: in a lambda that is called under
-  // it.
-  void assert_held() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
+  // it. Builds with expensive checks look.
+  void assert_held() const ABSL_ASSERT_EXCLUSIVE_LOCK() {
+    DAXFS_REQUIRE_EXPENSIVE(owner_ == std::this_thread::get_id(), "a mutex is not held");
+  }
 
  private:
   friend class Condition;
+#ifdef DAXFS_EXPENSIVE_CHECKS
+  void note_held(bool held) { owner_ = held ? std::this_thread::get_id() : std::thread::id(); }
+  std::atomic<std::thread::id> owner_;
+#else
+  void note_held(bool) {}
+#endif
   std::mutex mutex_;
 };
 
@@ -72,22 +90,25 @@ class Condition {
   void notify_one() { condition_.notify_one(); }
   void notify_all() { condition_.notify_all(); }
   void wait(Mutex& mutex) REQUIRES(mutex) {
-    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait(lock);
-    lock.release();
+    release(mutex, [this](auto& lock) { condition_.wait(lock); });
   }
   void wait_until(Mutex& mutex, std::chrono::steady_clock::time_point until) REQUIRES(mutex) {
-    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait_until(lock, until);
-    lock.release();
+    release(mutex, [this, until](auto& lock) { condition_.wait_until(lock, until); });
   }
   void wait_for(Mutex& mutex, std::chrono::milliseconds time) REQUIRES(mutex) {
-    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait_for(lock, time);
-    lock.release();
+    release(mutex, [this, time](auto& lock) { condition_.wait_for(lock, time); });
   }
 
  private:
+  template <class Wait>
+  static void release(Mutex& mutex, Wait wait) {
+    mutex.note_held(false);
+    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
+    wait(lock);
+    lock.release();
+    mutex.note_held(true);
+  }
+
   std::condition_variable condition_;
 };
 

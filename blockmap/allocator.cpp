@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 
+#include "base/require.h"
 #include "blockmap/format.h"
 
 namespace daxfs {
@@ -50,25 +51,30 @@ bool wraps(PoolRange range) {
 
 void Allocator::link_fragment(PoolRange range) {
   if (range.empty()) return;
-  fragments_.emplace(range.start, range.count);
-  fragments_by_length_.emplace(range.count, range.start);
+  const bool fresh = fragments_.emplace(range.start, range.count).second &&
+                     fragments_by_length_.emplace(range.count, range.start).second;
+  DAXFS_REQUIRE(fresh, "free blocks [{}, {}) are in an index already", range.start.value,
+                range.end().value);
 }
 
 void Allocator::unlink_fragment(PoolRange range) {
-  fragments_.erase(range.start);
-  fragments_by_length_.erase({range.count, range.start});
+  const std::size_t gone =
+      fragments_.erase(range.start) + fragments_by_length_.erase({range.count, range.start});
+  DAXFS_REQUIRE(gone == 2, "free blocks [{}, {}) are not in both indexes", range.start.value,
+                range.end().value);
 }
 
 void Allocator::link_chunks(std::uint64_t first, std::uint64_t count) {
   if (count == 0) return;
-  huge_.emplace(first, count);
-  huge_by_length_.emplace(count, first);
+  const bool fresh =
+      huge_.emplace(first, count).second && huge_by_length_.emplace(count, first).second;
+  DAXFS_REQUIRE(fresh, "{} free chunks from {} on are in an index already", count, first);
   huge_chunks_ += count;
 }
 
 void Allocator::unlink_chunks(std::uint64_t first, std::uint64_t count) {
-  huge_.erase(first);
-  huge_by_length_.erase({count, first});
+  const std::size_t gone = huge_.erase(first) + huge_by_length_.erase({count, first});
+  DAXFS_REQUIRE(gone == 2, "{} free chunks from {} on are not in both indexes", count, first);
   huge_chunks_ -= count;
 }
 
@@ -230,19 +236,33 @@ PoolRange Allocator::run_from(PoolBlock at, BlockCount limit) const {
 
 // Takes a range out of the one fragment or run of chunks that contains it.
 void Allocator::take(PoolRange range) {
+  DAXFS_REQUIRE(free_ >= range.count, "blocks [{}, {}) are taken, and {} are free",
+                range.start.value, range.end().value, free_.value);
+  DAXFS_REQUIRE_EXPENSIVE(piece_from(range.start, range.count).count == range.count,
+                          "blocks [{}, {}) are taken, and not all are free", range.start.value,
+                          range.end().value);
   if (moved_ != nullptr) moved_->mark(range);
   free_ -= range.count;
   if (auto it = fragments_.upper_bound(range.start); it != fragments_.begin()) {
     --it;
     const PoolRange whole{it->first, it->second};
     if (whole.end() > range.start) {
+      DAXFS_REQUIRE(range.end() <= whole.end(),
+                    "blocks [{}, {}) are taken, and {} ends the free ones", range.start.value,
+                    range.end().value, whole.end().value);
       unlink_fragment(whole);
       link_fragment(between(whole.start, range.start));
       link_fragment(between(range.end(), whole.end()));
       return;
     }
   }
-  const auto [first, count] = *std::prev(huge_.upper_bound(chunk_of(range.start)));
+  const auto behind = huge_.upper_bound(chunk_of(range.start));
+  DAXFS_REQUIRE(behind != huge_.begin(), "blocks [{}, {}) are taken, and are not free",
+                range.start.value, range.end().value);
+  const auto [first, count] = *std::prev(behind);
+  DAXFS_REQUIRE(range.end() <= chunk_run(first, count).end(),
+                "blocks [{}, {}) are taken, and {} ends the free ones", range.start.value,
+                range.end().value, chunk_run(first, count).end().value);
   const std::uint64_t broken_first = chunk_of(range.start);
   const std::uint64_t broken_end = chunk_of(range.end() + BlockCount(pmem::kHugeBlocks - 1));
   unlink_chunks(first, count);
@@ -255,6 +275,7 @@ void Allocator::take(PoolRange range) {
 void Allocator::take_across(PoolRange range) {
   while (!range.empty()) {
     const PoolRange piece = piece_from(range.start, range.count);
+    DAXFS_REQUIRE(!piece.empty(), "block {} is taken, and is not free", range.start.value);
     take(piece);
     range = between(piece.end(), range.end());
   }
@@ -275,6 +296,7 @@ PoolBlock Allocator::chunk_to_break(PoolBlock near) const {
       piece_from(near, kHuge).count == kHuge) {
     return near;
   }
+  DAXFS_REQUIRE(!huge_by_length_.empty(), "a chunk is broken, and none is free");
   return chunk_start(huge_by_length_.begin()->second);
 }
 
@@ -316,6 +338,8 @@ Status Allocator::allocate(BlockCount want, PoolBlock goal, std::vector<PoolRang
     } else if (!huge_.empty()) {
       give({chunk_to_break(last_end), want});
     } else {
+      DAXFS_REQUIRE(!fragments_by_length_.empty(), "{} blocks are free, and none is in an index",
+                    free_.value);
       const auto [count, start] = *fragments_by_length_.rbegin();
       give({start, count});
     }
@@ -331,6 +355,9 @@ Status Allocator::allocate(BlockCount want, PoolBlock goal, std::vector<PoolRang
 //                     ^^ ^^^^           or with a run of chunks
 std::optional<PoolRange> Allocator::find_across(BlockCount want, PoolBlock from,
                                                 PoolBlock end) const {
+  DAXFS_REQUIRE_EXPENSIVE(
+      fragments_by_length_.empty() || fragments_by_length_.rbegin()->first < want,
+      "a fragment has the {} blocks that are looked for across borders", want.value);
   for (PoolBlock border = from; border < end;) {
     const auto behind = fragments_.lower_bound(border);
     auto chunks = huge_.lower_bound(chunk_of(border));

@@ -1,6 +1,7 @@
 // Looking at the free space while others take from it and give to it.
 #include <algorithm>
 
+#include "base/require.h"
 #include "blockmap/allocator.h"
 #include "blockmap/format.h"
 
@@ -38,6 +39,7 @@ std::optional<PoolRange> Allocator::find_free(std::span<const PoolRange> runs) c
 std::vector<PoolRange> Allocator::in_use_since_watch(PoolRange area) const {
   std::vector<PoolRange> out;
   const MutexLock lock(mutex_);
+  DAXFS_REQUIRE(moved_ != nullptr, "nobody watches the free space");
   moved_->for_each_clear(area, [&](PoolRange still) {
     mutex_.assert_held();
     for (PoolBlock at = still.start; at < still.end();) {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/require.h"
 #include "blockmap/dir_entry.h"
 
 namespace daxfs {
@@ -90,7 +91,7 @@ struct Directory::Index {
     std::uint64_t starts = 0;    // granules where an entry begins
   };
 
-  explicit Index(const Medium& medium) : medium(medium), names(0, Hash{}, Equal{&medium}) {}
+  explicit Index(const Medium& pool) : medium(pool), names(0, Hash{}, Equal{&pool}) {}
   Index(const Index&) = delete;
   Index& operator=(const Index&) = delete;
 
@@ -227,6 +228,8 @@ std::uint64_t Directory::starts_in(FileBlock block) const {
 
 Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
                                  std::size_t name_length) {
+  DAXFS_REQUIRE(name_length >= 1 && name_length <= pmem::kMaxName,
+                "directory {}: a name of {} bytes", inode_.value, name_length);
   const unsigned granules = granules_for(name_length);
   if (const auto block = index_->block_with_room(granules)) {
     index_->prepared = *block;
@@ -266,9 +269,15 @@ Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
 void Directory::insert(Transaction& tx, std::string_view name, InodeNumber inode,
                        std::uint8_t type) {
   const unsigned granules = granules_for(name.size());
+  DAXFS_REQUIRE(index_->prepared.has_value(), "directory {}: no room was prepared for a name",
+                inode_.value);
+  DAXFS_REQUIRE_EXPENSIVE(index_->find(name) == nullptr, "directory {}: the name is there already",
+                          inode_.value);
   const std::uint32_t number = *index_->prepared;
   index_->prepared.reset();
   Index::Block& block = index_->blocks.find(number)->second;
+  DAXFS_REQUIRE(run_starts(block.occupied, granules) != 0,
+                "directory {}: block {} was prepared for a shorter name", inode_.value, number);
   const auto granule =
       static_cast<unsigned>(std::countr_zero(run_starts(block.occupied, granules)));
   const PoolOffset at = granule_offset(block.pool, granule);

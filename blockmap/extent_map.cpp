@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <iterator>
 #include <limits>
 
 #include "base/crc32c.h"
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -121,7 +121,7 @@ PoolOffset ExtentMap::slot_offset(PoolOffset inode_slot, const std::vector<PoolB
 
 std::uint32_t ExtentMap::take_slot() {
   // Going on would lose an extent; the transaction is not committed yet, so stopping loses nothing.
-  if (free_slots_.empty()) std::abort();
+  DAXFS_REQUIRE(!free_slots_.empty(), "inode {}: no slot was reserved for an extent", inode_.value);
   const std::uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
   return slot;
@@ -238,6 +238,8 @@ FileRange ExtentMap::reserve_to_write(Transaction& tx, pmem::InodeRecord& record
 }
 
 void ExtentMap::release_chain(pmem::InodeRecord& record, std::vector<PoolRange>& released) {
+  DAXFS_REQUIRE(extents_.empty(), "inode {}: its extent blocks go, and it has {} extents",
+                inode_.value, extents_.size());
   for (const PoolBlock block : chain_) released.push_back({block, BlockCount(1)});
   record.extent_block = 0;
   chain_ = {};
@@ -250,6 +252,11 @@ void ExtentMap::insert(Transaction& tx, const Extent& extent) {
   Extent grown = extent;
   std::optional<std::uint32_t> slot;
   auto next = extents_.lower_bound(extent.file);
+  DAXFS_REQUIRE(extent.count.value > 0 && extent.count.value <= kMaxCount &&
+                    (next == extents_.end() || next->first >= extent.end()) &&
+                    (next == extents_.begin() || extent_at(std::prev(next)).end() <= extent.file),
+                "inode {}: file blocks [{}, {}) are mapped, and are no hole", inode_.value,
+                extent.file.value, extent.end().value);
   if (next != extents_.end() && runs_on(grown, extent_at(next))) {
     grown.count += BlockCount(next->second.count);
     slot = next->second.slot();
@@ -280,6 +287,8 @@ ExtentMap::Index::iterator ExtentMap::carve(Transaction& tx, Index::iterator it,
   std::uint32_t slot = it->second.slot();
   const bool has_head = whole.file < part.start;
   const bool has_tail = part.end() < whole.end();
+  DAXFS_REQUIRE(mapped_ >= part.count, "inode {}: {} blocks are unmapped, and {} are mapped",
+                inode_.value, part.count.value, mapped_.value);
   mapped_ -= part.count;
   if (has_head) {
     it->second.count = static_cast<std::uint32_t>((part.start - whole.file).value);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/crc32c.h"
+#include "base/require.h"
 #include "blockmap/layout.h"
 
 namespace daxfs {
@@ -92,6 +93,7 @@ std::uint64_t InodeTable::capacity() const { return capacity_.load(std::memory_o
 bool InodeTable::valid(InodeNumber inode) const { return inode.value - 1 < capacity(); }
 
 PoolOffset InodeTable::slot(InodeNumber inode) const {
+  DAXFS_REQUIRE(valid(inode), "inode {}: there are {}", inode.value, capacity());
   const std::uint64_t chunk = (inode.value - 1) / kChunkInodes;
   const ByteCount within((inode.value - 1) % kChunkInodes * pmem::kInodeBytes);
   if (chunk < super_.inode_region_chunks) {
@@ -149,6 +151,7 @@ void InodeTable::stage_free(Transaction& tx, InodeNumber inode,
 }
 
 void InodeTable::release(InodeNumber inode) {
+  DAXFS_REQUIRE(valid(inode), "inode {}: there are {}", inode.value, capacity());
   const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   const std::uint64_t bit = 1ull << (index % 64);
@@ -158,6 +161,7 @@ void InodeTable::release(InodeNumber inode) {
 }
 
 void InodeTable::mark_used(InodeNumber inode) {
+  DAXFS_REQUIRE(valid(inode), "inode {}: there are {}", inode.value, capacity());
   const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   const std::uint64_t bit = 1ull << (index % 64);
@@ -166,6 +170,7 @@ void InodeTable::mark_used(InodeNumber inode) {
 }
 
 bool InodeTable::taken(InodeNumber inode) const {
+  DAXFS_REQUIRE(valid(inode), "inode {}: there are {}", inode.value, capacity());
   const MutexLock lock(mutex_);
   const std::uint64_t index = inode.value - 1;
   return (free_bits_[index / 64] >> (index % 64) & 1) == 0;

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cassert>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 
 #include "base/crc32c.h"
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -144,17 +144,12 @@ std::uint32_t committed(const std::vector<FoundLane>& lanes) {
       std::ranges::count_if(lanes, [](const FoundLane& lane) { return !lane.records.empty(); }));
 }
 
-[[noreturn]] void die(const std::string& text) {
-  std::fputs(text.c_str(), stderr);
-  std::abort();
-}
-
 }  // namespace
 
 void Transaction::write(PoolOffset to, std::span<const std::byte> data) {
   if (data.empty()) return;
   // The limit is far above any lane; without it the length below could be cut silently.
-  if (data.size() > UINT32_MAX / 2) die("journal: a record of more than 2 GiB (a bug)\n");
+  DAXFS_REQUIRE(data.size() <= UINT32_MAX / 2, "journal: a record of {} bytes", data.size());
   const RecordHeader header{to.value, static_cast<std::uint32_t>(data.size()), 0};
   const auto header_bytes = std::as_bytes(std::span(&header, 1));
   if (log_.empty()) log_.reserve(kUsualBytes);
@@ -195,7 +190,9 @@ class Journal::LaneGuard {
 
 Journal::Journal(Medium& medium, Geometry geometry)
     : medium_(medium), geometry_(geometry), images_(geometry.lanes) {
-  assert(geometry.lane_bytes % kLineBytes == 0 && geometry.start.value % kLineBytes == 0);
+  DAXFS_REQUIRE(geometry.lane_bytes % kLineBytes == 0 && geometry.start.value % kLineBytes == 0,
+                "journal: lanes of {} bytes from {} on are no cache lines", geometry.lane_bytes,
+                geometry.start.value);
   for (std::uint32_t lane = geometry.lanes; lane > 0; --lane) free_lanes_.push_back(lane - 1);
 }
 
@@ -206,15 +203,11 @@ Status Journal::commit(const Transaction& transaction) {
   if (medium_.failed()) return fail(EIO);
   if (transaction.empty()) return {};
   const std::span<const std::byte> records(transaction.log_);
-  if (records.size() > capacity()) {
-    die(fmt::format(
-        "journal: a transaction of {} bytes exceeds the capacity of a lane, {} bytes (a "
-        "bug)\n",
-        records.size(), capacity()));
-  }
-  if (!all_records_fit(medium_, geometry_, records)) {
-    die("journal: a transaction writes outside the pool or into the journal (a bug)\n");
-  }
+  DAXFS_REQUIRE(records.size() <= capacity(),
+                "journal: a transaction of {} bytes exceeds the capacity of a lane, {} bytes",
+                records.size(), capacity());
+  DAXFS_REQUIRE(all_records_fit(medium_, geometry_, records),
+                "journal: a transaction writes outside the pool or into the journal");
 
   const LaneGuard guard(*this);
   LaneHeader header{0, static_cast<std::uint32_t>(records.size()), guard.sequence()};

@@ -1,9 +1,10 @@
 #include "lease/counted_ranges.h"
 
 #include <algorithm>
-#include <cassert>
 #include <iterator>
 #include <limits>
+
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -32,6 +33,9 @@ CountedRanges::Cursor CountedRanges::from(PoolBlock block) const {
 
 // Precondition: nothing of `gap` is covered, and `next` is the segment behind it.
 void CountedRanges::insert(Segments::iterator next, PoolRange gap, std::uint64_t owner) {
+  DAXFS_REQUIRE(next == segments_.end() || next->first >= gap.end(),
+                "pins of blocks [{}, {}): block {} is counted already", gap.start.value,
+                gap.end().value, next->first.value);
   while (!gap.empty()) {
     const std::uint64_t blocks = std::min(gap.count.value, kMaxBlocks);
     next = std::next(
@@ -107,7 +111,8 @@ void CountedRanges::remove(PoolRange range, std::uint64_t owner, std::vector<Poo
   auto it = first_ending_after(range.start);
   if (it != segments_.end() && it->first == range.start && it->second.pins == 1 &&
       it->second.blocks == range.count.value) {
-    assert(it->second.owners == owner);
+    DAXFS_REQUIRE(it->second.owners == owner, "pin of blocks [{}, {}): it is another process's",
+                  range.start.value, range.end().value);
     segments_.erase(it);
     cleared.push_back(range);
     return;
@@ -116,14 +121,19 @@ void CountedRanges::remove(PoolRange range, std::uint64_t owner, std::vector<Poo
   split_at(range.end());
   const std::size_t mine = cleared.size();
   it = segments_.lower_bound(range.start);
-  while (it != segments_.end() && it->first < range.end()) {
+  for (PoolBlock at = range.start; at < range.end();) {
+    DAXFS_REQUIRE(it != segments_.end() && it->first == at,
+                  "pin of blocks [{}, {}): nothing is counted at block {}", range.start.value,
+                  range.end().value, at.value);
+    at = end_of(it);
     Segment& segment = it->second;
     segment.owners -= owner;
     if (--segment.pins > 0) {
       ++it;
       continue;
     }
-    assert(segment.owners == 0);
+    DAXFS_REQUIRE(segment.owners == 0, "pin of blocks [{}, {}): it is another process's",
+                  range.start.value, range.end().value);
     if (cleared.size() > mine && cleared.back().end() == it->first) {
       cleared.back().count += BlockCount(segment.blocks);
     } else {

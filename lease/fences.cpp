@@ -2,9 +2,12 @@
 
 #include <iterator>
 
+#include "base/require.h"
+
 namespace daxfs {
 void Fences::raise(Arrival arrival, const Fence& fence) {
-  fences_.insert({{fence.inode, arrival}, fence.range});
+  const bool fresh = fences_.insert({{fence.inode, arrival}, fence.range}).second;
+  DAXFS_REQUIRE(fresh, "request {} has a fence in inode {} already", arrival, fence.inode.value);
 }
 
 void Fences::lift(Arrival arrival, const Fence& fence) { fences_.erase({fence.inode, arrival}); }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/background_thread.h"
+#include "base/require.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {
@@ -91,7 +92,9 @@ void Gate::Impl::finish(const Aftermath& aftermath) {
   if (!aftermath.freed.empty()) {
     hooks.free_blocks(aftermath.freed);
     const MutexLock lock(mutex);
-    std::erase(leaving, &aftermath.freed);
+    const std::size_t gone = std::erase(leaving, &aftermath.freed);
+    DAXFS_REQUIRE(gone == 1, "{} ranges that left limbo were noted {} times",
+                  aftermath.freed.size(), gone);
   }
   if (!hooks.tell_holder) return;
   for (const HolderId holder : aftermath.told) hooks.tell_holder(holder);

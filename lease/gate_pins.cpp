@@ -1,8 +1,8 @@
 // Taking pins and giving them back.
-#include <cassert>
 #include <cerrno>
 #include <utility>
 
+#include "base/require.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {
@@ -109,6 +109,9 @@ Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest
 
 void Gate::restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks) {
   const MutexLock lock(impl_->mutex);
+  DAXFS_REQUIRE(pin.id.value <= impl_->hooks.last_pin.value,
+                "pin {} is restored, and new ones are numbered from {}", pin.id.value,
+                impl_->hooks.last_pin.value + 1);
   impl_->pins.add(pin, blocks);
   impl_->count_in(pin, blocks);
 }
@@ -138,7 +141,8 @@ void Gate::leave(HolderId holder) {
       gate.counts.remove(range, pin.kind(), pin.process(), none);
     }
   });
-  assert(none.empty());
+  DAXFS_REQUIRE(none.empty(), "holder {} leaves: {} of its pinned ranges were not counted",
+                holder.value, none.size());
   gate.give_up_all(holder);
   gate.notify();
 }
@@ -164,11 +168,16 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
     counts.remove(range, pin.kind(), counted_process(holder, pin), unpinned);
     all += range.count;
   }
+  std::uint64_t& of_its_kind = pin.kind() == PinKind::long_term ? long_pins : short_pins;
+  const auto user = pinned_by.find(info.requester.uid);
+  DAXFS_REQUIRE(of_its_kind > 0 && pinned >= all && user != pinned_by.end() &&
+                    user->second.blocks >= all && user->second.pins > 0,
+                "pin {} of holder {}, user {}: it was not counted", id.value, holder.value,
+                info.requester.uid);
+  --of_its_kind;
   pinned -= all;
-  if (const auto user = pinned_by.find(info.requester.uid); user != pinned_by.end()) {
-    user->second.blocks -= all;
-    if (--user->second.pins == 0) pinned_by.erase(user);
-  }
+  user->second.blocks -= all;
+  if (--user->second.pins == 0) pinned_by.erase(user);
   // In the same hold of the lock: a block that is not pinned must not be seen in limbo, or two
   // might free it.
   const std::size_t before = freed.size();
@@ -181,13 +190,12 @@ PinInfo Gate::Impl::release(HolderId holder, PinId id, const PinTable::Pin& pin,
                                   .process = info.requester.process});
   }
   for (const PoolRange& range : pin.blocks()) parked.unpinned(range, counts);
-  --(pin.kind() == PinKind::long_term ? long_pins : short_pins);
   pins.remove(holder, id);
   return info;
 }
 
 PinInfo Gate::Impl::end_pin(HolderId holder, PinId pin, Aftermath& aftermath) {
-  const PinInfo info = release(holder, pin, *pins.find_hidden(holder, pin), aftermath.freed);
+  const PinInfo info = release(holder, pin, pins.find_hidden(holder, pin), aftermath.freed);
   note_leaving(aftermath);
   notify();
   return info;
@@ -224,8 +232,7 @@ bool Gate::Impl::drop_some(HolderId holder, std::vector<PinInfo>& dropped, After
     hooks.forget_records(records);
   }
   for (const PinId id : some) {
-    const PinTable::Pin* pin = pins.find_hidden(holder, id);
-    dropped.push_back(release(holder, id, *pin, aftermath.freed));
+    dropped.push_back(release(holder, id, pins.find_hidden(holder, id), aftermath.freed));
   }
   note_leaving(aftermath);
   if (some.size() == kDropAtOnce) return true;

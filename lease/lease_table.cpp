@@ -1,8 +1,9 @@
 #include "lease/lease_table.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cerrno>
+
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -58,6 +59,13 @@ const LeaseInfo* LeaseTable::find(HolderId holder, LeaseId lease) const {
   return it == owner->second.leases.end() ? nullptr : &it->second;
 }
 
+LeaseTable::Holder& LeaseTable::owner_of(HolderId holder, LeaseId lease) {
+  const auto owner = holders_.find(holder.value);
+  DAXFS_REQUIRE(owner != holders_.end() && owner->second.leases.contains(lease),
+                "holder {} has no lease {}", holder.value, lease.value);
+  return owner->second;
+}
+
 std::vector<Arrival> LeaseTable::take_breaks(LeaseId lease) {
   std::vector<Arrival> waiting;
   for (auto it = breaks_.lower_bound({lease, 0}); it != breaks_.end() && it->first.first == lease;
@@ -69,7 +77,7 @@ std::vector<Arrival> LeaseTable::take_breaks(LeaseId lease) {
 
 std::vector<Arrival> LeaseTable::shrink(HolderId holder, LeaseId lease, FileOffset offset,
                                         ByteCount length) {
-  Holder& owner = holders_.find(holder.value)->second;
+  Holder& owner = owner_of(holder, lease);
   LeaseInfo& info = owner.leases.find(lease)->second;
   info.offset = offset;
   info.length = length;
@@ -78,12 +86,13 @@ std::vector<Arrival> LeaseTable::shrink(HolderId holder, LeaseId lease, FileOffs
 }
 
 std::vector<Arrival> LeaseTable::remove(HolderId holder, LeaseId lease) {
-  Holder& owner = holders_.find(holder.value)->second;
+  Holder& owner = owner_of(holder, lease);
   const auto it = owner.leases.find(lease);
-  assert(it != owner.leases.end());
   by_inode_.erase({it->second.inode, lease});
   by_id_.erase(lease);
   const auto user = by_user_.find(it->second.requester.uid);
+  DAXFS_REQUIRE(user != by_user_.end(), "lease {} of user {} was not counted", lease.value,
+                it->second.requester.uid);
   if (--user->second == 0) by_user_.erase(user);
   owner.leases.erase(it);
   owner.asked.erase(lease);
@@ -161,7 +170,7 @@ void LeaseTable::tell(const LeaseInfo& lease, const LeaseNews& news) {
   LeaseNews mine = news;
   mine.lease = lease.id;
   mine.range = intersection(news.range, lease.range());
-  const auto [it, fresh] = holders_.find(lease.holder.value)->second.asked.insert({lease.id, mine});
+  const auto [it, fresh] = owner_of(lease.holder, lease.id).asked.insert({lease.id, mine});
   if (fresh) return;
   LeaseNews& unread = it->second;
   mine.range = hull(unread.range, mine.range);

@@ -119,6 +119,7 @@ class LeaseTable {
     std::map<LeaseId, LeaseNews> asked;  // not yet read; of leases that are there
     std::deque<LeaseNews> revoked;       // not yet read
   };
+  Holder& owner_of(HolderId holder, LeaseId lease);
   std::vector<Arrival> take_breaks(LeaseId lease);
 
   absl::flat_hash_map<std::uint64_t, Holder> holders_;

@@ -1,17 +1,20 @@
 #include "lease/limbo.h"
 
 #include <algorithm>
-#include <cassert>
 #include <iterator>
+
+#include "base/require.h"
 
 namespace daxfs {
 
 void Limbo::add(PoolRange range, Time since) {
   if (range.empty()) return;
   auto it = pieces_.lower_bound(range.start);
-  assert(it == pieces_.end() || it->first >= range.end());
-  assert(it == pieces_.begin() ||
-         std::prev(it)->first + std::prev(it)->second.count <= range.start);
+  DAXFS_REQUIRE((it == pieces_.end() || it->first >= range.end()) &&
+                    (it == pieces_.begin() ||
+                     std::prev(it)->first + std::prev(it)->second.count <= range.start),
+                "blocks [{}, {}) go to limbo, and some are there", range.start.value,
+                range.end().value);
   total_ += range.count;
   if (it != pieces_.begin()) {
     const auto left = std::prev(it);

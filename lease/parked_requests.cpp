@@ -1,9 +1,10 @@
 #include "lease/parked_requests.h"
 
-#include <cassert>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -39,31 +40,33 @@ bool watch_another(const PinCountMap& counts, Obstacles& obstacles) {
 
 }  // namespace
 
-void ParkedRequests::park_detach(const TicketRef& ticket, Obstacles obstacles,
-                                 SteadyTime deadline) {
-  assert(ticket->state == Ticket::State::with_caller && !obstacles.none());
-  ticket->obstacles = std::move(obstacles);
+void ParkedRequests::park(const TicketRef& ticket, Ticket::State state, SteadyTime deadline) {
+  DAXFS_REQUIRE(ticket->state == Ticket::State::with_caller,
+                "request {} is parked, and is not with its caller (state {})", ticket->arrival,
+                static_cast<int>(ticket->state));
+  ticket->state = state;
   ticket->deadline = deadline;
-  ticket->state = Ticket::State::parked_detach;
-  if (Obstacles& o = ticket->obstacles; !o.pieces.empty()) {
-    o.piece = 0;
-    o.watched = o.pieces.front().start;
-    watches_.insert({{o.watched, ticket->arrival}, ticket.get()});
-  }
   if (deadline != kNever) deadlines_.insert({{deadline, ticket->arrival}, ticket.get()});
   parked_.insert({ticket->arrival, ticket});
   ++by_user_[ticket->user];
 }
 
+void ParkedRequests::park_detach(const TicketRef& ticket, Obstacles obstacles,
+                                 SteadyTime deadline) {
+  DAXFS_REQUIRE(!obstacles.none(), "request {} is parked and waits for nothing", ticket->arrival);
+  park(ticket, Ticket::State::parked_detach, deadline);
+  ticket->obstacles = std::move(obstacles);
+  if (Obstacles& o = ticket->obstacles; !o.pieces.empty()) {
+    o.piece = 0;
+    o.watched = o.pieces.front().start;
+    watches_.insert({{o.watched, ticket->arrival}, ticket.get()});
+  }
+}
+
 void ParkedRequests::park_pin(const TicketRef& ticket, Arrival fence, SteadyTime deadline) {
-  assert(ticket->state == Ticket::State::with_caller);
+  park(ticket, Ticket::State::parked_pin, deadline);
   ticket->behind = fence;
-  ticket->deadline = deadline;
-  ticket->state = Ticket::State::parked_pin;
   behind_.insert({{fence, ticket->arrival}, ticket.get()});
-  if (deadline != kNever) deadlines_.insert({{deadline, ticket->arrival}, ticket.get()});
-  parked_.insert({ticket->arrival, ticket});
-  ++by_user_[ticket->user];
 }
 
 void ParkedRequests::unlink(Ticket& ticket) {
@@ -95,6 +98,8 @@ void ParkedRequests::forget(Ticket& ticket) {
 
 void ParkedRequests::leave(const Ticket& ticket) {
   const auto user = by_user_.find(ticket.user);
+  DAXFS_REQUIRE(user != by_user_.end(), "request {} of user {} was not counted", ticket.arrival,
+                ticket.user);
   if (--user->second == 0) by_user_.erase(user);
 }
 

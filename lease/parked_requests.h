@@ -50,6 +50,7 @@ class ParkedRequests {
   }
 
  private:
+  void park(const TicketRef& ticket, Ticket::State state, SteadyTime deadline);
   void leave(const Ticket& ticket);
   void unlink(Ticket& ticket);
 

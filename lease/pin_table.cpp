@@ -1,7 +1,8 @@
 #include "lease/pin_table.h"
 
 #include <algorithm>
-#include <cassert>
+
+#include "base/require.h"
 
 namespace daxfs {
 
@@ -25,7 +26,10 @@ void PinTable::add(const PinInfo& info, std::span<const PoolRange> blocks) {
   pin->short_term_ = info.kind == PinKind::short_term;
   pin->write_ = info.write;
   pin->hidden_ = false;
+  const std::size_t before = holder->pins.size();
   holder->pins.insert(holder->pins.end(), {info.id, std::move(pin)});
+  DAXFS_REQUIRE(holder->pins.size() == before + 1, "pin {} of holder {} is there already",
+                info.id.value, info.holder.value);
 }
 
 PinTable::Pin* PinTable::get(HolderId holder, PinId pin) const {
@@ -40,18 +44,24 @@ const PinTable::Pin* PinTable::find(HolderId holder, PinId pin) const {
   return found == nullptr || found->hidden_ ? nullptr : found;
 }
 
-const PinTable::Pin* PinTable::find_hidden(HolderId holder, PinId pin) const {
-  return get(holder, pin);
+PinTable::Pin& PinTable::known(HolderId holder, PinId pin) const {
+  Pin* const found = get(holder, pin);
+  DAXFS_REQUIRE(found != nullptr, "holder {} has no pin {}", holder.value, pin.value);
+  return *found;
+}
+
+const PinTable::Pin& PinTable::find_hidden(HolderId holder, PinId pin) const {
+  return known(holder, pin);
 }
 
 std::uint64_t PinTable::hide(HolderId holder, PinId pin) {
-  Pin& found = *get(holder, pin);
+  Pin& found = known(holder, pin);
   found.hidden_ = true;
   return found.record_;
 }
 
 void PinTable::show(HolderId holder, PinId pin, std::uint64_t record) {
-  Pin& found = *get(holder, pin);
+  Pin& found = known(holder, pin);
   found.record_ = record;
   found.hidden_ = false;
 }
@@ -79,9 +89,11 @@ bool PinTable::any_long(HolderId holder, InodeNumber inode,
 }
 
 void PinTable::remove(HolderId holder, PinId pin) {
-  Holder& owner = *holders_.find(holder.value)->second;
+  const auto found = holders_.find(holder.value);
+  DAXFS_REQUIRE(found != holders_.end(), "pin {}: there is no holder {}", pin.value, holder.value);
+  Holder& owner = *found->second;
   const auto it = owner.pins.find(pin);
-  assert(it != owner.pins.end());
+  DAXFS_REQUIRE(it != owner.pins.end(), "holder {} has no pin {}", holder.value, pin.value);
   Sources::value_type& source = *it->second->source_;
   // The last source stays for the next pin; a descriptor that wanders from process to process
   // must not collect them.
@@ -111,6 +123,14 @@ void PinTable::leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit)
 bool PinTable::has_left(HolderId holder) const {
   const auto owner = holders_.find(holder.value);
   return owner != holders_.end() && owner->second->left;
+}
+
+void PinTable::forget(HolderId holder) {
+  const auto owner = holders_.find(holder.value);
+  if (owner == holders_.end()) return;
+  DAXFS_REQUIRE(owner->second->pins.empty(), "holder {} goes with {} pins", holder.value,
+                owner->second->pins.size());
+  holders_.erase(owner);
 }
 
 std::vector<PinId> PinTable::pins_of(HolderId holder) const {

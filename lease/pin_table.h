@@ -67,7 +67,7 @@ class PinTable {
   // Null if this holder has no such pin, or it is hidden.
   const Pin* find(HolderId holder, PinId pin) const;
   // Precondition for the following: the pin is there.
-  const Pin* find_hidden(HolderId holder, PinId pin) const;  // or not hidden
+  const Pin& find_hidden(HolderId holder, PinId pin) const;  // or not hidden
   void remove(HolderId holder, PinId pin);
   // While its record comes or goes find() does not see it. Returns its record.
   std::uint64_t hide(HolderId holder, PinId pin);
@@ -83,7 +83,7 @@ class PinTable {
   bool has_left(HolderId holder) const;
   std::vector<PinId> pins_of(HolderId holder) const;
   // Precondition: the holder has no pins.
-  void forget(HolderId holder) { holders_.erase(holder.value); }
+  void forget(HolderId holder);
 
   static PinInfo info(HolderId holder, PinId id, const Pin& pin);
   // Up to `limit` pins with id > after, ascending. O(holders + limit).
@@ -99,6 +99,7 @@ class PinTable {
   // Holders stay until forget(), so that one who pins and unpins all the time costs little.
   absl::flat_hash_map<std::uint64_t, std::unique_ptr<Holder>> holders_;
   Pin* get(HolderId holder, PinId pin) const;
+  Pin& known(HolderId holder, PinId pin) const;
 
   std::uint64_t last_id_;
 };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/require.h"
 #include "client/daxfs.h"
 #include "src/policy_settings.h"
 
@@ -164,6 +165,7 @@ ControlDirectory::ControlDirectory(Filesystem& filesystem)
 ControlDirectory::~ControlDirectory() = default;
 
 Result<Entry> ControlDirectory::lookup(InodeNumber parent, std::string_view name) const {
+  DAXFS_REQUIRE(has(parent, name), "{} in inode {} is no control file", name, parent.value);
   InodeNumber found = kDirectory;
   if (contains(parent)) {
     if (name == "..") return Entry{.inode = kRootInode};

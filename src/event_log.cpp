@@ -8,11 +8,12 @@
 #include <utility>
 
 #include "base/background_thread.h"
+#include "base/require.h"
 
 namespace daxfs {
 
 struct EventLog::Reader {
-  Mutex mutex;                                // taken before the log's
+  Mutex mutex ABSL_ACQUIRED_BEFORE(EventLog::mutex_);
   std::deque<Event> first GUARDED_BY(mutex);  // to be told before anything else
   std::string text GUARDED_BY(mutex);         // formatted, and not yet read
   // Guarded by the log's mutex.
@@ -73,6 +74,8 @@ Result<EventLog::ReaderRef> EventLog::listen(const std::function<std::vector<Eve
 void EventLog::leave(const ReaderRef& reader) {
   const MutexLock guard(mutex_);
   if (std::erase(readers_, reader) == 0) return;
+  DAXFS_REQUIRE(reader->parked.empty(), "a reader of events leaves, and {} of its reads wait",
+                reader->parked.size());
   if (reader->polled) --waiting_;
   if (listening_.fetch_sub(1, std::memory_order_relaxed) == 1) ring_.events = {};
 }

@@ -76,9 +76,10 @@ void Survivors::stop() {
   thread_.join();
 }
 
-Survivors::Process& Survivors::process_of(const PinOwner& owner) {
+Survivors::Process& Survivors::process_of(const PinOwner& owner, PinId pin) {
   for (const auto& process : processes_) {
-    if (process->owner == owner) return *process;
+    // Whoever writes to the pool can make two records of one pin: each keeps its blocks.
+    if (process->owner == owner && !process->pins.contains(pin)) return *process;
   }
   processes_.push_back(std::make_shared<Process>());
   processes_.back()->owner = owner;
@@ -92,7 +93,7 @@ Survivors::Process& Survivors::process_of(const PinOwner& owner) {
 
 void Survivors::restore(const SurvivingPin& survivor, const FindInode& find_inode) {
   const PinRecord& record = survivor.pin;
-  Process& process = process_of(record.owner);
+  Process& process = process_of(record.owner, PinId{record.pin_id});
   const std::chrono::nanoseconds since(record.since_ns);
   using Clock = std::chrono::system_clock;
   gate_.restore_pin({.id = PinId{record.pin_id},

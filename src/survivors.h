@@ -89,7 +89,8 @@ class Survivors {
   using ProcessRef = std::shared_ptr<Process>;
 
   void restore(const SurvivingPin& pin, const FindInode& find_inode) REQUIRES(mutex_);
-  Process& process_of(const PinOwner& owner) REQUIRES(mutex_);
+  // Where a pin of this number is to be entered.
+  Process& process_of(const PinOwner& owner, PinId pin) REQUIRES(mutex_);
   void watch();
   // Begins to watch it, if it can be seen to live. Whether it is dead.
   bool is_dead(Process& process) REQUIRES(mutex_);

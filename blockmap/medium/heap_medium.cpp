@@ -2,8 +2,9 @@
 
 #include <sys/mman.h>
 
-#include <cassert>
 #include <new>
+
+#include "base/require.h"
 
 namespace daxfs {
 
@@ -19,17 +20,17 @@ HeapMedium::HeapMedium(ByteCount size) {
 HeapMedium::~HeapMedium() { ::munmap(base_, size_.value); }
 
 void HeapMedium::write(PoolOffset to, std::span<const std::byte> data) {
-  assert(to.value <= size_.value && data.size() <= size_.value - to.value);
+  require_inside(to, ByteCount(data.size()));
   if (!data.empty()) std::memcpy(base_ + to.value, data.data(), data.size());
 }
 
 void HeapMedium::zero(PoolOffset to, ByteCount length) {
-  assert(to.value <= size_.value && length.value <= size_.value - to.value);
+  require_inside(to, length);
   std::memset(base_ + to.value, 0, length.value);
 }
 
 void HeapMedium::store(PoolOffset to, std::span<const std::byte> data) {
-  assert(to.value <= size_.value && data.size() <= size_.value - to.value);
+  require_inside(to, ByteCount(data.size()));
   copy_small(base_ + to.value, data);
 }
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <type_traits>
 
+#include "base/require.h"
 #include "base/units.h"
 
 namespace daxfs {
@@ -28,8 +29,13 @@ class Medium {
   ByteCount size() const { return size_; }
   BlockCount blocks() const { return BlockCount(size_.value >> kBlockShift); }
 
-  // Where an offset is mapped. Valid for as long as the medium; no bounds check beyond assert.
-  const std::byte* at(PoolOffset offset) const { return base_ + offset.value; }
+  // Where an offset is mapped. Valid for as long as the medium. The caller has checked the offset;
+  // only expensive builds do so again.
+  const std::byte* at(PoolOffset offset) const {
+    DAXFS_REQUIRE_EXPENSIVE(offset <= PoolOffset(size_.value), "offset {} of a pool of {} bytes",
+                            offset.value, size_.value);
+    return base_ + offset.value;
+  }
   const std::byte* at(PoolBlock block) const { return at(offset_of(block)); }
 
   // Copies a trivially copyable object out of the pool (no aliasing or alignment demands).
@@ -62,6 +68,12 @@ class Medium {
   void store_u64(PoolOffset to, std::uint64_t v) { store(to, std::as_bytes(std::span(&v, 1))); }
 
  protected:
+  // Of every change: beyond the map lies memory that is something else.
+  void require_inside(PoolOffset to, ByteCount length) const {
+    DAXFS_REQUIRE(to.value <= size_.value && length.value <= size_.value - to.value,
+                  "{} bytes at {} are written, beyond the pool's {}", length.value, to.value,
+                  size_.value);
+  }
   // Copies as store() promises it: an aligned word goes out as one.
   static void copy_small(std::byte* to, std::span<const std::byte> data) {
     if (data.size() == sizeof(std::uint64_t) &&

@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cassert>
 #include <cerrno>
 #include <cstdlib>
 #include <thread>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/require.h"
 #include "blockmap/medium/lost_pages.h"
 
 namespace daxfs {
@@ -61,8 +61,7 @@ class MappedMedium : public Medium {
 
  protected:
   std::byte* target(PoolOffset to, std::size_t length) const {
-    assert(to.value <= size_.value && length <= size_.value - to.value);
-    static_cast<void>(length);
+    require_inside(to, ByteCount(length));
     return base_ + to.value;
   }
   pmem2_map* map() const { return mapping_.map.get(); }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/crc32c.h"
+#include "base/require.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/extent_record.h"
@@ -65,6 +66,7 @@ const char* InodeWalk::damage(const pmem::InodeSlot& slot) const {
 
 bool InodeWalk::for_each_run(InodeNumber inode, PoolOffset place, const pmem::InodeSlot& slot,
                              absl::FunctionRef<void(PoolRange)> visit) const {
+  DAXFS_REQUIRE_EXPENSIVE(damage(slot) == nullptr, "inode {}: its record is damaged", inode.value);
   if (slot.record.xattr_block != 0) visit(xattr_run(slot.record));
   // Nearly all inodes have no chain; building a map for each would dominate the mount.
   if (slot.record.extent_block == 0) return visit_inline(inode, slot, visit);
