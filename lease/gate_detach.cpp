@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/require.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {
@@ -93,13 +94,13 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
   }
 
   // From here on every pin in the way counts as long-term.
-  InTheWay pinned = in_the_way(counts, request, Awaited::any);
-  if (pinned.blocks.value == 0 && leased.leases.empty()) {
+  InTheWay in_way = in_the_way(counts, request, Awaited::any);
+  if (in_way.blocks.value == 0 && leased.leases.empty()) {
     note_resumed(*ticket);
     return Verdict::proceed;
   }
 
-  const Conflict conflict{.long_pinned = pinned.blocks,
+  const Conflict conflict{.long_pinned = in_way.blocks,
                           .leases = leased.leases.size(),
                           .limbo_now = limbo.total() + limbo_reserved,
                           .limbo_limit = BlockCount(options.limbo_limit.value >> kBlockShift)};
@@ -119,15 +120,15 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     }
     if (now < limit) {
       const SteadyTime until = std::min(limit, progress.latest);
-      pinned.obstacles.leases = ruling.breaks && leased.foreign;
+      in_way.obstacles.leases = ruling.breaks && leased.foreign;
       // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
       // for a request that has been interrupted, or may not wait.
-      if (ruling.breaks && !pinned.obstacles.none() && may_wait(*ticket)) {
+      if (ruling.breaks && !in_way.obstacles.none() && may_wait(*ticket)) {
         break_leases(*ticket, request, leased.leases, until, aftermath);
       } else {
         end_breaks(*ticket);
       }
-      return wait(ticket, request, std::move(pinned.obstacles), until);
+      return wait(ticket, request, std::move(in_way.obstacles), until);
     }
     post(GateEvent::Kind::timeout, ticket->about);
     const bool broken = ruling.breaks;
@@ -135,14 +136,14 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
     if (broken && ruling.kind == Ruling::Kind::to_limbo) {
       revoke_leases(request, leased.leases, aftermath);
       note_resumed(*ticket);
-      return reserve_limbo(*ticket, pinned.blocks);
+      return reserve_limbo(*ticket, in_way.blocks);
     }
   }
   switch (ruling.kind) {
     case Ruling::Kind::to_limbo:
       tell_leases(*ticket, request, leased.leases, aftermath);
       note_resumed(*ticket);
-      return reserve_limbo(*ticket, pinned.blocks);
+      return reserve_limbo(*ticket, in_way.blocks);
     case Ruling::Kind::free_all:
       tell_leases(*ticket, request, leased.leases, aftermath);
       note_resumed(*ticket);
@@ -188,6 +189,8 @@ Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& r
 
 void Gate::Impl::release_reservation(Ticket& ticket, BlockCount at_most) {
   const BlockCount count = std::min(ticket.limbo_reserved, at_most);
+  DAXFS_REQUIRE(limbo_reserved >= count, "request {}: {} blocks of limbo, of {} that are set aside",
+                ticket.arrival, count.value, limbo_reserved.value);
   ticket.limbo_reserved -= count;
   limbo_reserved -= count;
 }

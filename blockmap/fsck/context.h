@@ -24,8 +24,8 @@ struct PinBlocks {
 
 class Context {
  public:
-  Context(Medium& medium, const Options& options, Report& report)
-      : medium(medium), options(options), report(report) {}
+  Context(Medium& pool, const Options& asked, Report& said)
+      : medium(pool), options(asked), report(said) {}
 
   // Enters findings of one object. Whether their repair is to be made now; then the caller does
   // so. All or none: the repair of an object is one plan.

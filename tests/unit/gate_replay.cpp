@@ -269,9 +269,9 @@ void GateReplay::Impl::close(std::size_t slot, bool interrupt) {
 
 void GateReplay::Impl::grace_over(std::size_t which) {
   if (in_grace.empty()) return;
-  const auto ended = in_grace.begin() + static_cast<std::ptrdiff_t>(which % in_grace.size());
-  drop(*ended);
-  in_grace.erase(ended);
+  const auto leaver = in_grace.begin() + static_cast<std::ptrdiff_t>(which % in_grace.size());
+  drop(*leaver);
+  in_grace.erase(leaver);
 }
 
 void GateReplay::Impl::drop(int holder) {
