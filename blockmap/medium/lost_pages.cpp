@@ -90,7 +90,7 @@ std::optional<LostPages::First> LostPages::first() const {
 std::string LostPages::failure(int fd) const {
   const auto first = this->first();
   if (!first) return {};
-  const std::string where = fmt::format("there is no storage at byte {}", first->at.value);
+  std::string where = fmt::format("there is no storage at byte {}", first->at.value);
   if (first->damaged) return fmt::format("memory is damaged at byte {}", first->at.value);
   struct stat st {};
   if (::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&

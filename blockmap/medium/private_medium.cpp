@@ -48,8 +48,8 @@ Outcome<std::unique_ptr<PrivateMedium>> PrivateMedium::map(int fd, const std::st
   void* const reserved =
       ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return failed();
-  const auto start = round_up(reinterpret_cast<std::uintptr_t>(reserved), kChunk);
-  auto* const base = reinterpret_cast<std::byte*>(start);
+  const auto address = reinterpret_cast<std::uintptr_t>(reserved);
+  auto* const base = static_cast<std::byte*>(reserved) + (round_up(address, kChunk) - address);
   std::unique_ptr<PrivateMedium> medium(new PrivateMedium(reserved, room, base, length, fd));
   if (::mmap(base, length.value, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
     return failed();
