@@ -5,8 +5,12 @@
 // twice.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
 #include <pthread.h>
+
+#include <mutex>
+
+#include "base/mutex.h"
+#include "base/require.h"
 
 namespace daxfs {
 
@@ -35,12 +39,17 @@ class ABSL_LOCKABLE FairSharedMutex {
   }
   void unlock_shared() ABSL_UNLOCK_FUNCTION() { pthread_rwlock_unlock(&lock_); }
 
-  // For the compiler, where it cannot see that it is held.
-  void assert_held() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
-  void assert_held_shared() const ABSL_ASSERT_SHARED_LOCK() {}
+  // For the compiler, where it cannot see that it is held. Builds with expensive checks look
+  // whether anybody holds it.
+  void assert_held() const ABSL_ASSERT_EXCLUSIVE_LOCK() {
+    DAXFS_REQUIRE_EXPENSIVE(pthread_rwlock_tryrdlock(&lock_) != 0, "a lock is not held");
+  }
+  void assert_held_shared() const ABSL_ASSERT_SHARED_LOCK() {
+    DAXFS_REQUIRE_EXPENSIVE(pthread_rwlock_trywrlock(&lock_) != 0, "a lock is not held");
+  }
 
  private:
-  pthread_rwlock_t lock_;
+  mutable pthread_rwlock_t lock_;
 };
 
 // Holds it exclusively for the rest of its scope.
@@ -49,12 +58,22 @@ class ABSL_SCOPED_LOCKABLE WriterLock {
   explicit WriterLock(FairSharedMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
     mutex_.lock();
   }
-  ~WriterLock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  // It is held already.
+  WriterLock(FairSharedMutex& mutex, std::adopt_lock_t) REQUIRES(mutex) : mutex_(mutex) {}
+  ~WriterLock() ABSL_UNLOCK_FUNCTION() {
+    if (held_) mutex_.unlock();
+  }
+  // Earlier than at the end of the scope; once.
+  void unlock() ABSL_UNLOCK_FUNCTION() {
+    held_ = false;
+    mutex_.unlock();
+  }
   WriterLock(const WriterLock&) = delete;
   WriterLock& operator=(const WriterLock&) = delete;
 
  private:
   FairSharedMutex& mutex_;
+  bool held_ = true;
 };
 
 // Holds it shared for the rest of its scope.

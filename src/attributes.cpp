@@ -39,7 +39,7 @@ class TruncateWait {
 };
 
 // All but the size.
-void apply(Inode& inode, const AttributeChange& change, std::int64_t now) {
+void apply(Inode& inode, const AttributeChange& change, std::int64_t now) REQUIRES(inode.lock) {
   pmem::InodeRecord& record = inode.record;
   if (change.mode)
     record.mode = static_cast<std::uint16_t>((record.mode & S_IFMT) | (*change.mode & 07777));
@@ -61,7 +61,7 @@ Result<struct stat> Attributes::get(InodeNumber number) {
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   struct stat out {};
-  const std::shared_lock guard((*inode)->lock);
+  const ReaderLock guard((*inode)->lock);
   (*inode)->fill_attributes(out);
   return out;
 }
@@ -79,7 +79,7 @@ void Attributes::change_size(Inode& inode, const AttributeChange& change, std::i
 
 Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& change,
                                         const DetachRequest& request, const TicketRef& ticket) {
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
   const std::int64_t now = file_time_now();
   if (!change.size) {
@@ -116,7 +116,7 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
   const auto answer = [inode](const Result<Verdict>& verdict) -> Result<struct stat> {
     if (!verdict) return std::unexpected(verdict.error());
     struct stat out {};
-    const std::shared_lock guard((*inode)->lock);
+    const ReaderLock guard((*inode)->lock);
     (*inode)->fill_attributes(out);
     return out;
   };

@@ -58,7 +58,8 @@ class Attributes {
   // `request`: who asks. Lock taken.
   Result<Verdict> change_once(Inode& inode, const AttributeChange& change,
                               const DetachRequest& request, const TicketRef& ticket);
-  void change_size(Inode& inode, const AttributeChange& change, std::int64_t now);
+  void change_size(Inode& inode, const AttributeChange& change, std::int64_t now)
+      REQUIRES(inode.lock);
 
   const Mount& mount_;
   Health& health_;

@@ -32,14 +32,17 @@ class Detaching {
   // Asks the gate about what the inode has in `request.range`. The caller fills in who asks and for
   // what; which inode and blocks, and whose policy, is filled in here. Errors: as Gate::judge();
   // EROFS, EIO (the filesystem may have stopped while the request waited).
-  Result<Verdict> judge(Inode& inode, DetachRequest request, const TicketRef& ticket);
+  Result<Verdict> judge(Inode& inode, DetachRequest request, const TicketRef& ticket)
+      REQUIRES(inode.lock);
   // judge(), and where it may proceed, makes sure that take() of the same range cannot fail but for
   // the storage. ENOSPC.
-  Result<Verdict> ask(Inode& inode, const DetachRequest& request, const TicketRef& ticket);
+  Result<Verdict> ask(Inode& inode, const DetachRequest& request, const TicketRef& ticket)
+      REQUIRES(inode.lock);
   // Unmaps the range, commits the inode's record, and hands the blocks to the gate. Precondition:
   // ask() has said proceed, under the same hold of the lock. EIO: it may be lost, or happen at the
   // next mount.
-  [[nodiscard]] Status take(Inode& inode, FileRange range, const TicketRef& ticket);
+  [[nodiscard]] Status take(Inode& inode, FileRange range, const TicketRef& ticket)
+      REQUIRES(inode.lock);
 
  private:
   const Mount& mount_;

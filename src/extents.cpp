@@ -48,7 +48,7 @@ Result<PinnedExtents> Extents::of_range(OpenFile& file, FileOffset offset, ByteC
   if (const Status loaded = inodes_.load_extents(inode); !loaded)
     return std::unexpected(loaded.error());
   PinnedExtents out;
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   const FileRange range = covering(offset, length);
   FileBlock at = range.start;
   while (const auto extent = inode.extents->first_from(at)) {

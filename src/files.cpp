@@ -21,7 +21,7 @@ Files::Files(const Mount& mount, Health& health, Gate& gate, Inodes& inodes, Pin
       gate, *grace_, mount.volume, pool != nullptr ? pin_locks_of(pool->descriptor()) : PinLocked(),
       [&inodes](InodeNumber number, std::uint32_t generation) -> InodeRef {
         auto inode = inodes.get(number);
-        if (!inode || (*inode)->record.generation != generation) return {};
+        if (!inode || (*inode)->generation != generation) return {};
         return std::move(*inode);
       },
       [&pins](Inode& inode, std::uint32_t count) { pins.write_pins_ended(inode, count); });
@@ -40,7 +40,7 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   if (!inode.is_regular()) return fail(EINVAL);
   auto file = std::make_shared<OpenFile>();
   {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     if (inode.disposed) return fail(ESTALE);
     inode.opens += 1;
   }

@@ -57,21 +57,21 @@ class Filling {
   // `spare_slots` more records can then be placed without fail.
   enum class Fill : std::uint8_t { unwritten, zeroed };
   Status fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size = 0,
-                    std::size_t spare_slots = 0);
+                    std::size_t spare_slots = 0) REQUIRES(inode.lock);
   // Written, zeroed blocks for all of `range`, all or nothing (ENOSPC); `size` as in fill_holes().
-  Status populate(Inode& inode, FileRange range, std::uint64_t size);
+  Status populate(Inode& inode, FileRange range, std::uint64_t size) REQUIRES(inode.lock);
 
   // Zeroes what is mapped and written of a byte range, in place; durable after the next fence.
   // Takes no block, so no pin is in the way.
-  void zero_in_place(Inode& inode, FileOffset offset, ByteCount length);
+  void zero_in_place(Inode& inode, FileOffset offset, ByteCount length) REQUIRES_SHARED(inode.lock);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
-  void zero_behind_end(Inode& inode, std::uint64_t size);
+  void zero_behind_end(Inode& inode, std::uint64_t size) REQUIRES(inode.lock);
   // Commits size (if larger) and times. EIO.
-  [[nodiscard]] Status grow_to(Inode& inode, std::uint64_t size);
+  [[nodiscard]] Status grow_to(Inode& inode, std::uint64_t size) REQUIRES(inode.lock);
 
  private:
   [[nodiscard]] Status show_pieces(Inode& inode, Transaction& tx, std::span<const Extent> pieces,
-                                   std::uint64_t size);
+                                   std::uint64_t size) REQUIRES(inode.lock);
 
   const Mount& mount_;
   Health& health_;

@@ -42,6 +42,7 @@ class Inode {
       : number(inode_number),
         slot(inode_slot),
         type(from.mode & S_IFMT),
+        generation(from.generation),
         parent(from.parent),
         record(from),
         may_have_capability(from.xattr_block != 0),
@@ -51,27 +52,29 @@ class Inode {
 
   const InodeNumber number;
   const PoolOffset slot;
-  const mode_t type;  // the part of the mode that never changes: no lock needed
+  // What of the record never changes: no lock needed.
+  const mode_t type;
+  const std::uint32_t generation;
 
   // Of a directory: record.parent, for those who have only the lock of a directory that names it.
   // Changes with that lock, its own and the new parent's held.
   std::atomic<std::uint64_t> parent;
 
-  FairSharedMutex lock;  // protects record, pin_policy, extents, directory, disposed
+  FairSharedMutex lock;
 
-  pmem::InodeRecord record;  // its three times are stale: see below
+  pmem::InodeRecord record GUARDED_BY(lock);  // its three times are stale: see below
   // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
-  std::optional<std::optional<PinPolicy>> pin_policy;
+  std::optional<std::optional<PinPolicy>> pin_policy GUARDED_BY(lock);
   // There may be an attribute security.capability, which the next write takes away.
   std::atomic<bool> may_have_capability;
   // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
   // stored to the slot any more.
-  bool disposed = false;
+  bool disposed GUARDED_BY(lock) = false;
 
   // Built on first use: Inodes::load_extents(), load_directory().
-  std::optional<ExtentMap> extents;
+  std::optional<ExtentMap> extents GUARDED_BY(lock);
   std::atomic<bool> extents_loaded{false};
-  std::unique_ptr<Directory> directory;
+  std::unique_ptr<Directory> directory GUARDED_BY(lock);
 
   // In-place writers hold the lock shared, so the times are atomics, each backed by an 8-byte store
   // on the medium.
@@ -80,14 +83,14 @@ class Inode {
   std::atomic<std::int64_t> ctime;
   // Inodes::touch(): whoever stores mtime and ctime with `lock` held shared, and what it has
   // fenced last. The mutex is innermost.
-  std::mutex times_mutex;
+  Mutex times_mutex ABSL_ACQUIRED_AFTER(lock);
   std::atomic<std::int64_t> times_fenced{INT64_MIN};
 
   // Bytes [grown_from, grown_to) were added without the kernel's doing, so it may still take
   // grown_from for the end of the file: there a pin has made it longer, or an append has gone
-  // elsewhere than the kernel thought. Protected by `lock`.
-  std::uint64_t grown_from = 0;
-  std::uint64_t grown_to = 0;
+  // elsewhere than the kernel thought.
+  std::uint64_t grown_from GUARDED_BY(lock) = 0;
+  std::uint64_t grown_to GUARDED_BY(lock) = 0;
 
   std::atomic<std::uint32_t> opens{0};
   // Long and short pins taken for writing: new handles bypass the page cache while there are any.
@@ -105,18 +108,17 @@ class Inode {
   bool is_directory() const { return S_ISDIR(type); }
   bool is_regular() const { return S_ISREG(type); }
 
-  // For all of these `lock` is held, shared where nothing is changed.
-  void fill_attributes(struct stat& out) const;
+  void fill_attributes(struct stat& out) const REQUIRES_SHARED(lock);
   // The record's times, from the atomics.
-  void sync_times();
+  void sync_times() REQUIRES(lock);
   // Whether there are set-user-id bits that would go, and their going; the caller stages.
-  bool has_privileges() const;
-  void drop_setid_bits();
+  bool has_privileges() const REQUIRES_SHARED(lock);
+  void drop_setid_bits() REQUIRES(lock);
   // It has become longer than `from`, or is `size` bytes long now, without the kernel's doing.
-  void note_growth(std::uint64_t from);
-  void note_end(std::uint64_t size);
+  void note_growth(std::uint64_t from) REQUIRES(lock);
+  void note_end(std::uint64_t size) REQUIRES(lock);
   // Whether the kernel may take this for the end of the file though the file is longer.
-  bool may_be_former_end(FileOffset offset) const {
+  bool may_be_former_end(FileOffset offset) const REQUIRES_SHARED(lock) {
     return offset.value >= grown_from && offset.value < grown_to;
   }
 };
@@ -159,10 +161,9 @@ class InodeTableCache {
   // The inode, read from the medium if it is not in the table. ESTALE for numbers that are no
   // inode.
   Result<InodeRef> get(InodeNumber number);
-  // A new inode that was just made and whose slot is not yet committed: locked before anybody sees
-  // it.
-  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record,
-                 std::unique_lock<FairSharedMutex>& guard);
+  // A new inode that was just made and whose slot is not yet committed: its lock is held when this
+  // returns, before anybody sees it.
+  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record);
   // Calls `look` unless the inode is in the table; nobody puts it there meanwhile.
   bool if_absent(InodeNumber number, absl::FunctionRef<void()> look);
 

@@ -26,9 +26,8 @@ Result<InodeRef> Inodes::child(InodeNumber directory, InodeNumber number) {
   return ref;
 }
 
-InodeRef Inodes::adopt(InodeNumber number, const pmem::InodeRecord& record,
-                       std::unique_lock<FairSharedMutex>& guard) {
-  return table_.adopt(number, record, guard);
+InodeRef Inodes::adopt(InodeNumber number, const pmem::InodeRecord& record) {
+  return table_.adopt(number, record);
 }
 
 std::string Inodes::path_of(InodeNumber inode) {
@@ -45,7 +44,7 @@ std::string Inodes::path_of(InodeNumber inode) {
 
 Status Inodes::load_extents(Inode& inode) {
   if (inode.extents_loaded.load(std::memory_order_acquire)) return {};
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (inode.extents) return {};
   auto map = ExtentMap::load(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
                              inode.slot, mount_.volume.data_area());
@@ -59,10 +58,10 @@ Status Inodes::load_directory(Inode& inode) {
   if (!inode.is_directory()) return fail(ENOTDIR);
   if (const Status loaded = load_extents(inode); !loaded) return loaded;
   {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     if (inode.directory) return {};
   }
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (inode.directory) return {};
   auto directory = Directory::load(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
                                    *inode.extents);
@@ -93,7 +92,7 @@ void Inodes::touch(Inode& inode) {
                      inode.mtime.load(std::memory_order_relaxed) == now &&
                      inode.ctime.load(std::memory_order_relaxed) == now;
   if (!known) {
-    const std::lock_guard guard(inode.times_mutex);
+    const MutexLock guard(inode.times_mutex);
     now = file_time_now();
     const auto set = [&](std::atomic<std::int64_t>& time, std::size_t place) {
       time.store(now, std::memory_order_relaxed);
@@ -162,11 +161,11 @@ void Inodes::give_back(const Remains& remains, const TicketRef& asked) {
 void Inodes::dispose_if_dead(Inode& inode) {
   {
     // At most closes there is nothing to do: they must not wait for those who read.
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     if (inode.record.links != 0) return;
   }
   if (const Status loaded = load_extents(inode); !loaded) return;
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (!is_dead(inode)) return;
   Transaction tx;
   const Remains remains = dispose(tx, inode);
@@ -178,6 +177,7 @@ void Inodes::dispose_if_dead(Inode& inode) {
 void Inodes::last_reference(Inode& inode) {
   pages_.forget(inode);
   dispose_if_dead(inode);
+  const ReaderLock guard(inode.lock);
   if (inode.disposed) mount_.volume.inodes().release(inode.number);
 }
 

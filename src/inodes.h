@@ -40,8 +40,7 @@ class Inodes {
   // order even on a damaged medium.
   Result<InodeRef> child(InodeNumber directory, InodeNumber number);
   // One that was just made and is not committed yet: locked before anybody sees it.
-  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record,
-                 std::unique_lock<FairSharedMutex>& guard);
+  InodeRef adopt(InodeNumber number, const pmem::InodeRecord& record);
   // Calls `look` unless the inode is in use; nobody begins to use it meanwhile.
   bool if_absent(InodeNumber number, absl::FunctionRef<void()> look) {
     return table_.if_absent(number, look);
@@ -62,22 +61,22 @@ class Inodes {
   std::string path_of(InodeNumber inode);
 
   // --- loading: the lock is taken if there is something to load ---
-  Status load_extents(Inode& inode);
-  Status load_directory(Inode& inode);  // ENOTDIR
+  Status load_extents(Inode& inode) EXCLUDES(inode.lock);
+  Status load_directory(Inode& inode) EXCLUDES(inode.lock);  // ENOTDIR
 
   // --- storing ---
   // Exclusive. Its record, with the times as they are now.
-  void stage(Transaction& tx, Inode& inode);
+  void stage(Transaction& tx, Inode& inode) REQUIRES(inode.lock);
   // Exclusive. stage(), in a transaction of its own. EIO.
-  [[nodiscard]] Status commit(Inode& inode);
+  [[nodiscard]] Status commit(Inode& inode) REQUIRES(inode.lock);
   // Shared. mtime and ctime are now; fences (then ask Health::durable()).
-  void touch(Inode& inode);
+  void touch(Inode& inode) REQUIRES_SHARED(inode.lock);
   // Shared. As the mount's option says.
-  void update_atime(Inode& inode);
+  void update_atime(Inode& inode) REQUIRES_SHARED(inode.lock);
   // Exclusive. Takes the set-user-id bits away, from the kernel's cached attributes as well: its
   // replies to write(2), fallocate(2) and a pin's ioctl bring it no mode. True: the record is to be
   // staged and committed before the lock is let go.
-  bool drop_privileges(Inode& inode);
+  bool drop_privileges(Inode& inode) REQUIRES(inode.lock);
 
   // --- the end ---
   // The blocks of an inode that has ended.
@@ -87,20 +86,20 @@ class Inodes {
     std::optional<PinPolicy> policy;  // the file's own
   };
   // Shared: unlinked, closed, and not yet disposed of.
-  bool is_dead(const Inode& inode) const;
+  bool is_dead(const Inode& inode) const REQUIRES_SHARED(inode.lock);
   // Exclusive. Precondition: is_dead(). Stages its end; the caller commits, then gives back, and
   // then lets go of the lock.
-  Remains dispose(Transaction& tx, Inode& inode);
+  Remains dispose(Transaction& tx, Inode& inode) REQUIRES(inode.lock);
   // `asked`: the request in which the gate let these blocks go, if it was asked. Nothing to do for
   // remains of no inode.
   void give_back(const Remains& remains, const TicketRef& asked = nullptr);
   // Takes the lock; all of the above.
-  void dispose_if_dead(Inode& inode);
+  void dispose_if_dead(Inode& inode) EXCLUDES(inode.lock);
   // At the unmount: none is in use from now on. Nobody else uses any.
   void end_all();
 
  private:
-  void last_reference(Inode& inode);  // nobody else has it
+  void last_reference(Inode& inode) EXCLUDES(inode.lock);  // nobody else has it
 
   const Mount& mount_;
   Health& health_;

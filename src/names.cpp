@@ -32,7 +32,7 @@ Result<Entry> Names::lookup(InodeNumber parent_number, std::string_view name) {
   // its own "."; so it need not be a directory.
   if (name == ".") {
     {
-      const std::shared_lock guard((*parent)->lock);
+      const ReaderLock guard((*parent)->lock);
       if ((*parent)->record.links == 0) return fail(ESTALE);
     }
     return entry_for(**parent);
@@ -43,8 +43,9 @@ Result<Entry> Names::lookup(InodeNumber parent_number, std::string_view name) {
   {
     // The reference is taken under the directory's lock: the number cannot pass to another file
     // meanwhile.
-    const std::shared_lock guard((*parent)->lock);
+    const ReaderLock guard((*parent)->lock);
     const auto named = [&]() -> Result<InodeRef> {
+      (*parent)->lock.assert_held_shared();
       if (name == "..") return inodes_.get(InodeNumber{(*parent)->record.parent});
       // A directory that was removed since it was loaded has no index any more.
       if ((*parent)->record.links == 0) return fail(ENOENT);
@@ -63,7 +64,7 @@ Result<Entry> Names::lookup(InodeNumber parent_number, std::string_view name) {
 Entry Names::entry_for(Inode& inode) {
   Entry entry{.inode = inode.number};
   {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     // The kernel has made the root itself, with generation 0, and takes another one for another
     // inode (a directory's ".." may be the root).
     entry.generation = inode.number == kRootInode ? 0 : inode.record.generation;
@@ -130,7 +131,7 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
   if (const Status loaded = inodes_.load_directory(directory); !loaded)
     return std::unexpected(loaded.error());
 
-  std::unique_lock guard(directory.lock);
+  WriterLock guard(directory.lock);
   if (directory.record.links == 0) return fail(ENOENT);
   if (directory.directory->find(name)) return fail(EEXIST);
   if (S_ISDIR(mode) && directory.record.links >= kMaxLinks) return fail(EMLINK);
@@ -158,9 +159,9 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
     return std::unexpected(room.error());
   }
 
-  InodeRef inode;  // before the guard, which must not outlive it
-  std::unique_lock<FairSharedMutex> inode_guard;
-  inode = inodes_.adopt(*number, record, inode_guard);
+  const InodeRef inode = inodes_.adopt(*number, record);  // outlives its guard
+  inode->lock.assert_held();
+  WriterLock inode_guard(inode->lock, std::adopt_lock);
   inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), *number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
@@ -195,7 +196,7 @@ Result<std::string> Names::read_symlink(InodeNumber number) {
   Inode& inode = **ref;
   if (const Status loaded = inodes_.load_extents(inode); !loaded)
     return std::unexpected(loaded.error());
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   if (!S_ISLNK(inode.record.mode)) return fail(EINVAL);
   const auto run = inode.extents->run_at(FileBlock(0), BlockCount(1));
   if (!run.pool || inode.record.size >= kBlockSize) return fail(EUCLEAN);
@@ -216,8 +217,8 @@ Result<Entry> Names::link(InodeNumber number, InodeNumber parent_number, std::st
     return std::unexpected(loaded.error());
   if (inode.is_directory()) return fail(EPERM);
   {
-    const std::unique_lock parent_guard(directory.lock);
-    const std::unique_lock guard(inode.lock);
+    const WriterLock parent_guard(directory.lock);
+    const WriterLock guard(inode.lock);
     if (directory.record.links == 0 || inode.record.links == 0) return fail(ENOENT);
     if (inode.record.links >= kMaxLinks) return fail(EMLINK);
     if (directory.directory->find(name)) return fail(EEXIST);
@@ -262,7 +263,7 @@ Status Names::remove_name(InodeNumber parent_number, std::string_view name, bool
   InodeRef victim;
   // No rename may give the victim a child, or move it, between the look and the removal: its own
   // lock and the parent's see to that.
-  std::unique_lock parent_guard(directory.lock);
+  WriterLock parent_guard(directory.lock);
   if (directory.record.links == 0) return fail(ENOENT);
   const auto entry = directory.directory->find(name);
   if (!entry) return fail(ENOENT);
@@ -276,7 +277,7 @@ Status Names::remove_name(InodeNumber parent_number, std::string_view name, bool
     // With damaged extents it still loses its name, and stays an orphan for fsck to look at.
     static_cast<void>(inodes_.load_extents(*victim));
   }
-  const std::unique_lock guard(victim->lock);
+  const WriterLock guard(victim->lock);
   // More names than its count says: others have taken its last one.
   if (victim->record.links == 0) return fail(EUCLEAN);
   if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
@@ -308,7 +309,7 @@ Status Names::read_directory(InodeNumber number, std::uint64_t cookie, const Vis
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
   if (const Status loaded = inodes_.load_directory(inode); !loaded) return loaded;
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   if (inode.record.links == 0) return {};  // removed, but still somebody's working directory
   inodes_.update_atime(inode);
   if (cookie < 1 && !visit({number, DT_DIR, ".", 1})) return {};

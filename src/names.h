@@ -68,7 +68,8 @@ class Names {
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
   Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
-                                const Inode& parent, const Caller& caller);
+                                const Inode& parent, const Caller& caller)
+      REQUIRES_SHARED(parent.lock);
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
 
   const Mount& mount_;

@@ -49,6 +49,7 @@ struct Pins::Ask {
   bool may_allocate() const { return has(DAXFS_PIN_ALLOCATE); }
   // What a holder writes changes the file as write(2) does. The inode's lock is held.
   bool drops_privileges() const {
+    inode().lock.assert_held_shared();
     return has(DAXFS_PIN_WRITE) && requester.uid != 0 && inode().has_privileges();
   }
   // Without its blocks.
@@ -72,6 +73,7 @@ struct Pins::Ask {
 Result<std::optional<PinId>> Pins::take(const Ask& ask, const TicketRef& ticket) {
   OpenFile& file = *ask.file;
   Inode& inode = ask.inode();
+  inode.lock.assert_held_shared();
   // A short-term pin writes nothing that could fail.
   if (const Status ok = health_.durable(); !ok) return std::unexpected(ok.error());
   PinRequest request = ask.request(mount_.options.read_only);
@@ -93,6 +95,7 @@ Result<std::optional<PinId>> Pins::take(const Ask& ask, const TicketRef& ticket)
 
 Result<Verdict> Pins::prepare(const Ask& ask, const TicketRef& ticket) {
   Inode& inode = ask.inode();
+  inode.lock.assert_held();
   if (inode.disposed) return fail(ESTALE);
   const FileRange blocks = ask.blocks();
   if (missing_in(*inode.extents, blocks).hole && !ask.may_allocate()) return fail(ENXIO);
@@ -117,7 +120,7 @@ Result<Verdict> Pins::prepare(const Ask& ask, const TicketRef& ticket) {
 Result<std::optional<PinId>> Pins::pin_once(const Ask& ask, const TicketRef& ticket) {
   Inode& inode = ask.inode();
   {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     const Missing missing = missing_in(*inode.extents, ask.blocks());
     if (missing.hole && !ask.may_allocate()) return fail(ENXIO);
     const bool changes_size = ask.may_allocate() && ask.end() > inode.record.size;
@@ -125,7 +128,7 @@ Result<std::optional<PinId>> Pins::pin_once(const Ask& ask, const TicketRef& tic
       return take(ask, ticket);
   }
   if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   const auto prepared = prepare(ask, ticket);
   if (!prepared) return std::unexpected(prepared.error());
   if (*prepared == Verdict::parked) return std::nullopt;
@@ -207,7 +210,7 @@ Status Pins::record(const OpenFile& file, PinId pin, const PinRequest& request) 
   const auto slot = health_.acknowledge(mount_.volume.pin_records().add(
       {.owner = callers_.owner(request.requester),
        .inode = request.inode,
-       .generation = file.inode->record.generation,
+       .generation = file.inode->generation,
        .offset = request.offset,
        .length = request.length,
        .write = request.write,
@@ -238,7 +241,7 @@ void Pins::write_pins_ended(Inode& inode, std::uint32_t pins) {
 void Pins::touch_written(Inode& inode, std::uint32_t pins) {
   // The holder wrote behind our back: only now we know.
   {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     // A survivor's pin can outlive its file, and end under a mount that may store nothing.
     if (!inode.disposed && !mount_.options.read_only) inodes_.touch(inode);
   }

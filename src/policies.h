@@ -25,7 +25,7 @@ class Policies {
   Outcome<void> set(std::string_view text, const Caller& caller);
 
   // The policy that the file has for itself. Lock held exclusively.
-  std::optional<PinPolicy> of(Inode& inode) const;
+  std::optional<PinPolicy> of(Inode& inode) const REQUIRES(inode.lock);
 
   // --- the attribute user.daxfs.pin_policy, which is the file's own policy ---
   static bool is_policy(std::string_view attribute);
@@ -35,7 +35,7 @@ class Policies {
                const Caller& caller) const;
   // It has changed: what waits for the file is judged anew. `path`: of the file, for messages. Lock
   // held exclusively.
-  void changed(Inode& inode, const std::string& path);
+  void changed(Inode& inode, const std::string& path) REQUIRES(inode.lock);
 
  private:
   const Mount& mount_;

@@ -69,7 +69,7 @@ Status Reading::read(OpenFile& file, FileOffset offset, ByteCount length, const 
   pages = pages || !file.direct;
   if (pages) KernelPages::note_cached(inode);
 
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   const std::uint64_t size = inode.record.size;
   if (offset.value >= size || length.value == 0) {
     send({});

@@ -34,7 +34,8 @@ class Reading {
 
  private:
   // Which blocks of the bytes are pinned. Lock held shared.
-  std::vector<FileRange> pinned(const Inode& inode, FileRange blocks) const;
+  std::vector<FileRange> pinned(const Inode& inode, FileRange blocks) const
+      REQUIRES_SHARED(inode.lock);
   void note_unreadable(const Inode& inode, FileOffset offset, ByteCount length);
 
   const Mount& mount_;

@@ -34,7 +34,7 @@ extern "C" const char* __tsan_default_suppressions() {
 namespace daxfs {
 namespace {
 
-std::uint8_t type_of(const Inode& inode) {
+std::uint8_t type_of(const Inode& inode) REQUIRES_SHARED(inode.lock) {
   return static_cast<std::uint8_t>(IFTODT(inode.record.mode));
 }
 
@@ -47,6 +47,8 @@ struct Renames::Plan {
   InodeRef target;  // what the new name says now, if anything
   bool same_directory = false;
   bool exchange = false;
+  // Of all of them, where there is a plan. The compiler cannot follow locks in a container: what
+  // works on a plan is not looked at.
   std::vector<std::unique_lock<FairSharedMutex>> locks{};
   std::vector<PoolRange> released{};  // directory blocks that became empty
   Inodes::Remains remains{};          // of a replaced inode that nobody has open
@@ -55,7 +57,7 @@ struct Renames::Plan {
   bool replaces() const { return target && !exchange; }
   // The file's last name goes. An unlink would keep the blocks for those who have it open, and pins
   // do that; but what a rename replaces can still be refused.
-  bool takes_last_name() const {
+  bool takes_last_name() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return replaces() && target->is_regular() && target->record.links == 1;
   }
 };
@@ -67,7 +69,7 @@ Result<bool> Renames::is_above(InodeNumber ancestor, InodeNumber of) {
     if (of == kRootInode) return false;
     const auto inode = inodes_.get(of);
     if (!inode) return std::unexpected(inode.error());
-    const std::shared_lock guard((*inode)->lock);
+    const ReaderLock guard((*inode)->lock);
     of = InodeNumber{(*inode)->record.parent};
   }
   return fail(EUCLEAN);
@@ -86,7 +88,7 @@ Status Renames::find_inodes(const Renaming& renaming, Plan& plan) {
   if (const Status ok = directory(renaming.new_parent, plan.to); !ok) return ok;
 
   const auto find = [this](Inode& in, std::string_view name, InodeRef& out) -> Status {
-    const std::shared_lock guard(in.lock);
+    const ReaderLock guard(in.lock);
     if (in.record.links == 0) return fail(ENOENT);
     const auto entry = in.directory->find(name);
     if (!entry) return {};
@@ -147,7 +149,8 @@ Status Renames::lock_in_order(const Renaming& renaming, Plan& plan) {
   return {};
 }
 
-Result<Renames::Tried> Renames::make_plan(const Renaming& renaming, Plan& plan) {
+Result<Renames::Tried> Renames::make_plan(const Renaming& renaming,
+                                          Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (const Status ok = find_inodes(renaming, plan); !ok) return std::unexpected(ok.error());
   if (const Status ok = check_places(renaming, plan); !ok) return std::unexpected(ok.error());
   if (const Status ok = lock_in_order(renaming, plan); !ok) return std::unexpected(ok.error());
@@ -155,6 +158,7 @@ Result<Renames::Tried> Renames::make_plan(const Renaming& renaming, Plan& plan) 
   // Names may have changed before the locks were ours (not by renames, but by creating and
   // unlinking).
   const auto still = [](Inode& in, std::string_view name, const InodeRef& expected) {
+    in.lock.assert_held();
     const auto entry = in.directory->find(name);
     return entry ? expected && entry->inode == expected->number : !expected;
   };
@@ -173,7 +177,8 @@ Result<Renames::Tried> Renames::make_plan(const Renaming& renaming, Plan& plan) 
   return Tried::renamed;
 }
 
-Status Renames::change_names(Transaction& tx, const Renaming& renaming, Plan& plan) {
+Status Renames::change_names(Transaction& tx, const Renaming& renaming,
+                             Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   Directory& from = *plan.from->directory;
   Directory& to = *plan.to->directory;
   const Inode& source = *plan.source;
@@ -198,11 +203,14 @@ Status Renames::change_names(Transaction& tx, const Renaming& renaming, Plan& pl
   return {};
 }
 
-void Renames::change_inodes(Transaction& tx, Plan& plan) {
+void Renames::change_inodes(Transaction& tx, Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   const std::int64_t now = file_time_now();
   Inode& from = *plan.from;
   Inode& to = *plan.to;
   const auto moved = [&](Inode& inode, Inode& old_home, Inode& new_home) {
+    inode.lock.assert_held();
+    old_home.lock.assert_held();
+    new_home.lock.assert_held();
     inode.ctime = now;
     if (!inode.is_directory() || &old_home == &new_home) return;
     inode.record.parent = new_home.number.value;
@@ -243,7 +251,7 @@ void Renames::note_names(const Renaming& renaming, const Plan& plan) {
 }
 
 Result<Renames::Tried> Renames::carry_out(const Renaming& renaming, Plan& plan,
-                                          const Asking* asking) {
+                                          const Asking* asking) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   // Two names of one file: nothing to do (POSIX).
   if (plan.target && &*plan.target == &*plan.source) return Tried::renamed;
   if (plan.takes_last_name()) {

@@ -89,7 +89,7 @@ class Renames {
   Inodes& inodes_;
   Detaching& detaching_;
   Callers& callers_;
-  Mutex mutex_;
+  Mutex mutex_ ABSL_ACQUIRED_BEFORE(Inode::lock);
 };
 
 }  // namespace daxfs

@@ -81,20 +81,20 @@ class Scrub {
   // --- scrub_inode.cpp ---
   void look_at(InodeNumber number);
   void look_at_slot(InodeNumber number);
-  void look_at_inode(Inode& inode);
+  void look_at_inode(Inode& inode) REQUIRES_SHARED(inode.lock);
   // The runs are somebody's, and stay so for as long as this takes.
   void claim(const std::string& who, const std::vector<PoolRange>& runs);
   // The same for what never goes to limbo; takes no lock but the allocator's.
   void claim_from_allocator(const std::string& who, const std::vector<PoolRange>& runs);
   void note_suspects(const std::string& who, const std::vector<PoolRange>& runs);
-  void compare(Inode& inode, const fsck::InodePlan& plan);
+  void compare(Inode& inode, const fsck::InodePlan& plan) REQUIRES_SHARED(inode.lock);
   // Some blocks of the directory from `directory_at` on; false at its end.
   bool look_at_directory(InodeNumber number);
   void look_at_directory_block(Inode& inode, FileBlock at, PoolBlock block,
-                               std::vector<InodeRef>& entries);
+                               std::vector<InodeRef>& entries) REQUIRES_SHARED(inode.lock);
   void look_at_entry(InodeNumber directory, PoolOffset at, std::vector<InodeRef>& entries);
   void compare_names(Inode& inode, FileBlock at, PoolBlock block,
-                     const std::vector<unsigned>& granules);
+                     const std::vector<unsigned>& granules) REQUIRES_SHARED(inode.lock);
 
   // How far each phase is, and where it ends: those who come later would be chased for ever.
   struct Place {

@@ -47,7 +47,7 @@ bool same_record(const pmem::InodeRecord& a, const pmem::InodeRecord& b) {
 void Scrub::look_at(InodeNumber number) {
   for (;;) {
     if (const auto inode = fs_.inodes().get(number)) {
-      const std::shared_lock guard((*inode)->lock);
+      const ReaderLock guard((*inode)->lock);
       return look_at_inode(**inode);
     }
     if (fs_.inodes().if_absent(number, [&] { look_at_slot(number); })) return;
@@ -167,7 +167,7 @@ bool Scrub::look_at_directory(InodeNumber number) {
   Inode& inode = **ref;
   if (!inode.is_directory() || !fs_.inodes().load_extents(inode)) return false;
   std::vector<InodeRef> entries;  // let go without the lock
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   if (inode.disposed) return false;
   for (int i = 0; i < kDirectoryBlocksAtOnce; ++i) {
     const auto extent = inode.extents->first_from(*at_.directory_at);

@@ -36,7 +36,7 @@ void Space::zero_ends(Inode& inode, const Punch& punch) {
 }
 
 Result<Verdict> Space::punch_once(Inode& inode, const Punch& punch, const TicketRef& ticket) {
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   const FileRange whole = whole_blocks(punch.offset, punch.length);
   const auto first = whole.empty() ? std::nullopt : inode.extents->first_from(whole.start);
   const bool takes_blocks = first && first->file < whole.end();
@@ -97,7 +97,7 @@ Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bo
   Inode& inode = *file.inode;
   if (const Status loaded = inodes_.load_extents(inode); !loaded) return loaded;
   if (const Status dropped = xattrs_.drop_capability(inode); !dropped) return dropped;
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
   if (const Status filled =
           filling_.fill_holes(inode, covering(offset, length), Filling::Fill::unwritten, end);
@@ -119,7 +119,7 @@ Result<FileOffset> Space::seek(OpenFile& file, FileOffset from, int whence, bool
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return fail(EINVAL);
   if (const Status loaded = inodes_.load_extents(inode); !loaded)
     return std::unexpected(loaded.error());
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   const std::uint64_t size = inode.record.size;
   if (from.value >= size) return fail(ENXIO);
   if (!written) return whence == SEEK_DATA ? from : FileOffset(size);

@@ -55,7 +55,7 @@ class Space {
     DetachRequest request;  // who asks
   };
   Result<Verdict> punch_once(Inode& inode, const Punch& punch, const TicketRef& ticket);
-  void zero_ends(Inode& inode, const Punch& punch);
+  void zero_ends(Inode& inode, const Punch& punch) REQUIRES(inode.lock);
   Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero,
                     uid_t uid);
 

@@ -130,7 +130,7 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
         process->owner.start_time == to.start_time && process->owner.boot == to.boot &&
         (process->owner.pid_namespace == to.pid_namespace || process->owner.pid_namespace == 0);
     if (!same_process || file.inode->number != pin.inode ||
-        file.inode->record.generation != pin.generation) {
+        file.inode->generation != pin.generation) {
       return fail(EPERM);
     }
     const auto info = gate_.find_pin(process->holder, number);

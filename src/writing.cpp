@@ -68,7 +68,7 @@ void Writing::write(OpenFile& file, const WriteRequest& request, Completion<std:
   Inode& inode = *file.inode;
   WriteRequest asked = request;
   if (request.at_end) {
-    const std::shared_lock guard(inode.lock);
+    const ReaderLock guard(inode.lock);
     asked.at_end = inode.may_be_former_end(request.offset);
   }
   const bool moved = asked.at_end;
@@ -129,7 +129,7 @@ std::size_t Writing::write_in_place(Inode& inode, const WriteRequest& request) {
   const std::uint64_t start = request.offset.value;
   const std::uint64_t end = start + request.data.size();
   Medium& medium = mount_.volume.medium();
-  const std::shared_lock guard(inode.lock);
+  const ReaderLock guard(inode.lock);
   if (end > inode.record.size) return 0;
   if (request.drop_privileges && inode.has_privileges()) return 0;
   std::uint64_t at = start;
@@ -156,11 +156,15 @@ struct Writing::Part {
   FileRange shown{};            // what is shown as written afterwards: `blocks`, or more
   Transaction tx{};
 
-  ExtentMap& map() const { return *inode.extents; }
+  ExtentMap& map() const {
+    inode.lock.assert_held();
+    return *inode.extents;
+  }
   std::uint64_t end() const { return std::min(start + data.size(), offset_of(blocks.end()).value); }
 };
 
 Status Writing::find_blocks(Part& part, NewBlocks& blocks) {
+  part.inode.lock.assert_held();
   ExtentMap& map = part.map();
   Allocator& allocator = mount_.volume.allocator();
   const FileBlock start = part.blocks.start;
@@ -196,6 +200,7 @@ Status Writing::find_blocks(Part& part, NewBlocks& blocks) {
 
 // A long way from its beginning goes in pieces, with the file's lock let go between them.
 Result<bool> Writing::zero_far_before(Part& part) {
+  part.inode.lock.assert_held();
   ExtentMap& map = part.map();
   const FileRange piece{part.shown.start, kZeroedAtATime};
   if (piece.end() >= part.blocks.start ||
@@ -220,6 +225,7 @@ void Writing::zero_unwritten(const Part& part, FileBlock from, FileBlock to) {
 
 // The bytes, and zeroes around them in blocks that become visible: new ones, and preallocated ones.
 void Writing::store(Part& part) {
+  part.inode.lock.assert_held();
   Medium& medium = mount_.volume.medium();
   const std::uint64_t start = part.start;
   const std::uint64_t end = part.end();
@@ -257,6 +263,7 @@ void Writing::store(Part& part) {
 
 Status Writing::show(Part& part, const WriteRequest& request) {
   Inode& inode = part.inode;
+  inode.lock.assert_held();
   part.map().mark_written(part.tx, part.shown);
   for (const Extent& extent : part.fresh) part.map().insert(part.tx, extent);
   inode.record.blocks = part.map().mapped().value;
@@ -269,7 +276,7 @@ Status Writing::show(Part& part, const WriteRequest& request) {
 }
 
 Result<std::size_t> Writing::write_allocating(Inode& inode, const WriteRequest& request) {
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
   const FileOffset offset = request.at_end ? FileOffset(inode.record.size) : request.offset;
   if (request.data.size() > kMaxFileBytes - offset.value) return fail(EFBIG);

@@ -30,7 +30,7 @@ Result<std::string> Xattrs::get(InodeNumber number, const std::string& name) {
   if (const Status ok = check_name(name); !ok) return std::unexpected(ok.error());
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
-  const std::shared_lock guard((*inode)->lock);
+  const ReaderLock guard((*inode)->lock);
   if ((*inode)->record.xattr_block == 0) return fail(ENODATA);
   const auto attributes =
       load_xattrs(mount_.volume.medium(), number, (*inode)->record, mount_.volume.data_area());
@@ -43,7 +43,7 @@ Result<std::string> Xattrs::get(InodeNumber number, const std::string& name) {
 Result<std::vector<std::string>> Xattrs::list(InodeNumber number) {
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
-  const std::shared_lock guard((*inode)->lock);
+  const ReaderLock guard((*inode)->lock);
   const auto attributes =
       load_xattrs(mount_.volume.medium(), number, (*inode)->record, mount_.volume.data_area());
   if (!attributes) return std::unexpected(attributes.error());
@@ -59,7 +59,7 @@ Status Xattrs::change(InodeNumber number, const std::string& name, const Change&
   if (!ref) return std::unexpected(ref.error());
   Inode& inode = **ref;
   std::vector<PoolRange> released;
-  const std::unique_lock guard(inode.lock);
+  const WriterLock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
   auto attributes =
       load_xattrs(mount_.volume.medium(), number, inode.record, mount_.volume.data_area());
