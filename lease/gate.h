@@ -82,8 +82,6 @@ struct GateHooks {
   std::function<void(std::span<const std::uint64_t>)> forget_records = {};
   // The holder has news of its leases (next_news()).
   std::function<void(HolderId)> tell_holder = {};
-  // Finds the object for a policy's name; it must outlive the gate. With the lock held.
-  std::function<const DetachPolicy&(PinPolicy)> policies = policy_for;
   // Whether user_limit applies to this user; with the lock held. Null: to nobody.
   std::function<bool(uid_t)> is_limited = {};
   // Whether a process that was interrupted has ended since; with the lock held.

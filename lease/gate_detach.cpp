@@ -4,7 +4,6 @@
 #include <chrono>
 #include <utility>
 
-#include "base/require.h"
 #include "lease/gate_impl.h"
 
 namespace daxfs {
@@ -23,13 +22,13 @@ Repeats::Key identity(const DetachRequest& request) {
           .holder = request.holder};
 }
 
-struct InTheWay {
+struct PinsInTheWay {
   BlockCount blocks;    // with awaited pins, whoever has them
   Obstacles obstacles;  // with awaited pins of others
 };
 
-InTheWay in_the_way(const PinCountMap& counts, const DetachRequest& request, Awaited awaited) {
-  InTheWay result;
+PinsInTheWay in_the_way(const PinCountMap& counts, const DetachRequest& request, Awaited awaited) {
+  PinsInTheWay result;
   result.obstacles.awaited = awaited;
   result.obstacles.process = request.requester.process;
   std::vector<PoolRange>& pieces = result.obstacles.pieces;
@@ -63,98 +62,124 @@ Result<Verdict> Gate::judge(const TicketRef& ticket, const DetachRequest& reques
   return verdict;
 }
 
+// A detach while it is judged: what was asked for, and what is in its way.
+struct Gate::Impl::Judging {
+  const TicketRef& ticket;
+  const DetachRequest& request;
+  const SteadyTime now;
+  const LeaseTable::InTheWay leased;
+  Aftermath& aftermath;
+  PinsInTheWay pinned{};
+  Conflict conflict{};
+};
+
 Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& request,
                                   Aftermath& aftermath) {
-  const PinPolicy word = request.policy.value_or(options.pin_policy);
-  ticket->about = about(request, word);
-  ticket->takes = {request.inode, request.range};
-  parked.forget(*ticket);
-  ticket->user = request.requester.uid;
-  release_reservation(*ticket, ticket->limbo_reserved);
-  ticket->free_all = false;
+  const PinPolicy policy = request.policy.value_or(options.pin_policy);
+  forget_last_try(*ticket, request, policy);
   if (stopping) return refuse(*ticket, EINTR);
   take_place(*ticket, identity(request));
 
-  const LeaseTable::InTheWay leased =
-      leases.in_the_way(request.inode, request.range, request.holder, request.requester.process);
-  if (leased.exclusive && word != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
-
-  const SteadyTime now = hooks.now();
-  Progress& progress = ticket->progress;
-  if (!progress.first_judged) progress.first_judged = now;
-  if (!progress.shorts_are_long) {
-    const SteadyTime limit = after(*progress.first_judged, options.short_timeout_ms);
-    if (now >= limit) {
-      progress.shorts_are_long = true;
-    } else if (InTheWay shorts = in_the_way(counts, request, Awaited::short_term);
-               shorts.blocks.value > 0) {
-      end_breaks(*ticket);
-      return wait(ticket, request, std::move(shorts.obstacles), limit);
-    }
-  }
+  Judging judging{.ticket = ticket,
+                  .request = request,
+                  .now = hooks.now(),
+                  .leased = leases.in_the_way(request.inode, request.range, request.holder,
+                                              request.requester.process),
+                  .aftermath = aftermath};
+  if (judging.leased.exclusive && policy != PinPolicy::ignore) return refuse(*ticket, ETXTBSY);
+  if (auto answer = await_short_pins(judging)) return *answer;
 
   // From here on every pin in the way counts as long-term.
-  InTheWay in_way = in_the_way(counts, request, Awaited::any);
-  if (in_way.blocks.value == 0 && leased.leases.empty()) {
+  judging.pinned = in_the_way(counts, request, Awaited::any);
+  if (judging.pinned.blocks.value == 0 && judging.leased.leases.empty()) {
     note_resumed(*ticket);
     return Verdict::proceed;
   }
+  judging.conflict = {.long_pinned = judging.pinned.blocks,
+                      .leases = judging.leased.leases.size(),
+                      .limbo_now = limbo.total() + limbo_reserved,
+                      .limbo_limit = BlockCount(options.limbo_limit.value >> kBlockShift)};
+  const Ruling ruling = rule(policy, judging.conflict, options);
+  if (ruling.kind != Ruling::Kind::park) return obey(judging, ruling);
+  if (auto answer = await(judging, policy, ruling)) return *answer;
+  return give_up_waiting(judging, ruling);
+}
 
-  const Conflict conflict{.long_pinned = in_way.blocks,
-                          .leases = leased.leases.size(),
-                          .limbo_now = limbo.total() + limbo_reserved,
-                          .limbo_limit = BlockCount(options.limbo_limit.value >> kBlockShift)};
-  const DetachPolicy& policy = hooks.policies(word);
-  Ruling ruling = policy.judge(conflict, options);
-  if (ruling.kind == Ruling::Kind::park) {
-    if (progress.waits_under != &policy) {
-      progress.waits_under = &policy;
-      progress.waits_since = now;
-      progress.latest = hooks.latest ? hooks.latest(request, now) : kNever;
-    }
-    const SteadyTime limit =
-        ruling.timeout_ms == 0 ? kNever : after(progress.waits_since, ruling.timeout_ms);
-    if (now < limit && now >= progress.latest) {
-      post(GateEvent::Kind::timeout, ticket->about);
-      return refuse(*ticket, ETXTBSY);
-    }
-    if (now < limit) {
-      const SteadyTime until = std::min(limit, progress.latest);
-      in_way.obstacles.leases = ruling.breaks && leased.foreign;
-      // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor
-      // for a request that has been interrupted, or may not wait.
-      if (ruling.breaks && !in_way.obstacles.none() && may_wait(*ticket)) {
-        break_leases(*ticket, request, leased.leases, until, aftermath);
-      } else {
-        end_breaks(*ticket);
-      }
-      return wait(ticket, request, std::move(in_way.obstacles), until);
-    }
-    post(GateEvent::Kind::timeout, ticket->about);
-    const bool broken = ruling.breaks;
-    ruling = on_timeout(conflict);
-    if (broken && ruling.kind == Ruling::Kind::to_limbo) {
-      revoke_leases(request, leased.leases, aftermath);
-      note_resumed(*ticket);
-      return reserve_limbo(*ticket, in_way.blocks);
-    }
+void Gate::Impl::forget_last_try(Ticket& ticket, const DetachRequest& request, PinPolicy policy) {
+  ticket.about = about(request, policy);
+  ticket.takes = {request.inode, request.range};
+  parked.forget(ticket);
+  ticket.user = request.requester.uid;
+  release_reservation(ticket, ticket.limbo_reserved);
+  ticket.free_all = false;
+}
+
+std::optional<Result<Verdict>> Gate::Impl::await_short_pins(const Judging& judging) {
+  Progress& progress = judging.ticket->progress;
+  if (!progress.first_judged) progress.first_judged = judging.now;
+  if (progress.shorts_are_long) return std::nullopt;
+  const SteadyTime limit = after(*progress.first_judged, options.short_timeout_ms);
+  if (judging.now >= limit) {
+    progress.shorts_are_long = true;
+    return std::nullopt;
   }
-  switch (ruling.kind) {
-    case Ruling::Kind::to_limbo:
-      tell_leases(*ticket, request, leased.leases, aftermath);
-      note_resumed(*ticket);
-      return reserve_limbo(*ticket, in_way.blocks);
-    case Ruling::Kind::free_all:
-      tell_leases(*ticket, request, leased.leases, aftermath);
-      note_resumed(*ticket);
-      ticket->free_all = true;
-      return Verdict::proceed;
-    case Ruling::Kind::refuse:
-    case Ruling::Kind::park:  // a second one, after the timeout, is no answer
-      break;
+  PinsInTheWay shorts = in_the_way(counts, judging.request, Awaited::short_term);
+  if (shorts.blocks.value == 0) return std::nullopt;
+  end_breaks(*judging.ticket);
+  return wait(judging.ticket, judging.request, std::move(shorts.obstacles), limit);
+}
+
+std::optional<Result<Verdict>> Gate::Impl::await(Judging& judging, PinPolicy policy,
+                                                 const Ruling& ruling) {
+  Ticket& ticket = *judging.ticket;
+  Progress& progress = ticket.progress;
+  if (progress.waits_under != policy) {
+    progress.waits_under = policy;
+    progress.waits_since = judging.now;
+    progress.latest = hooks.latest ? hooks.latest(judging.request, judging.now) : kNever;
   }
-  const bool has_error = ruling.kind == Ruling::Kind::refuse && ruling.error != 0;
-  return refuse(*ticket, has_error ? ruling.error : ETXTBSY);
+  const SteadyTime limit =
+      ruling.timeout_ms == 0 ? kNever : after(progress.waits_since, ruling.timeout_ms);
+  if (judging.now >= limit) return std::nullopt;
+  if (judging.now >= progress.latest) {
+    post(GateEvent::Kind::timeout, ticket.about);
+    return refuse(ticket, ETXTBSY);
+  }
+  const SteadyTime until = std::min(limit, progress.latest);
+  Obstacles& obstacles = judging.pinned.obstacles;
+  obstacles.leases = ruling.breaks && judging.leased.foreign;
+  // Where all that is in the way is the process's own, wait() refuses, and nobody is told; nor for
+  // a request that has been interrupted, or may not wait.
+  if (ruling.breaks && !obstacles.none() && may_wait(ticket)) {
+    break_leases(ticket, judging.request, judging.leased.leases, until, judging.aftermath);
+  } else {
+    end_breaks(ticket);
+  }
+  return wait(judging.ticket, judging.request, std::move(obstacles), until);
+}
+
+Result<Verdict> Gate::Impl::give_up_waiting(const Judging& judging, const Ruling& waited) {
+  Ticket& ticket = *judging.ticket;
+  post(GateEvent::Kind::timeout, ticket.about);
+  const PinPolicy then =
+      options.on_timeout == OnTimeout::defer ? PinPolicy::defer : PinPolicy::refuse;
+  const Ruling ruling = rule(then, judging.conflict, options);
+  if (!waited.breaks || ruling.kind != Ruling::Kind::to_limbo) return obey(judging, ruling);
+  revoke_leases(judging.request, judging.leased.leases, judging.aftermath);
+  note_resumed(ticket);
+  return reserve_limbo(ticket, judging.pinned.blocks);
+}
+
+Result<Verdict> Gate::Impl::obey(const Judging& judging, const Ruling& ruling) {
+  Ticket& ticket = *judging.ticket;
+  const bool goes_ahead =
+      ruling.kind == Ruling::Kind::to_limbo || ruling.kind == Ruling::Kind::free_all;
+  if (!goes_ahead) return refuse(ticket, ruling.error);
+  tell_leases(ticket, judging.request, judging.leased.leases, judging.aftermath);
+  note_resumed(ticket);
+  if (ruling.kind == Ruling::Kind::to_limbo) return reserve_limbo(ticket, judging.pinned.blocks);
+  ticket.free_all = true;
+  return Verdict::proceed;
 }
 
 // The limit must hold for all who go ahead before the first of them has arrived.
@@ -162,12 +187,6 @@ Verdict Gate::Impl::reserve_limbo(Ticket& ticket, BlockCount count) {
   ticket.limbo_reserved = count;
   limbo_reserved += count;
   return Verdict::proceed;
-}
-
-Ruling Gate::Impl::on_timeout(const Conflict& conflict) const {
-  const PinPolicy then =
-      options.on_timeout == OnTimeout::defer ? PinPolicy::defer : PinPolicy::refuse;
-  return hooks.policies(then).judge(conflict, options);
 }
 
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
@@ -189,8 +208,6 @@ Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& r
 
 void Gate::Impl::release_reservation(Ticket& ticket, BlockCount at_most) {
   const BlockCount count = std::min(ticket.limbo_reserved, at_most);
-  DAXFS_REQUIRE(limbo_reserved >= count, "request {}: {} blocks of limbo, of {} that are set aside",
-                ticket.arrival, count.value, limbo_reserved.value);
   ticket.limbo_reserved -= count;
   limbo_reserved -= count;
 }

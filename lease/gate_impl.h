@@ -124,9 +124,21 @@ struct Gate::Impl {
   // --- gate_detach.cpp ---
   Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request, Aftermath& aftermath)
       REQUIRES(mutex);
+  struct Judging;
+  void forget_last_try(Ticket& ticket, const DetachRequest& request, PinPolicy policy)
+      REQUIRES(mutex);
+  // An answer while there are short-term pins in the way whose time has not passed.
+  std::optional<Result<Verdict>> await_short_pins(const Judging& judging) REQUIRES(mutex);
+  // An answer while the request may wait for pins and leases; none once the policy's time is up.
+  std::optional<Result<Verdict>> await(Judging& judging, PinPolicy policy, const Ruling& ruling)
+      REQUIRES(mutex);
+  // on_timeout= rules in the place of the policy that let it wait.
+  Result<Verdict> give_up_waiting(const Judging& judging, const Ruling& waited) REQUIRES(mutex);
+  // For what does not wait.
+  Result<Verdict> obey(const Judging& judging, const Ruling& ruling) REQUIRES(mutex);
+  // Parks it, unless nothing but its own process is in the way, or it may not wait.
   Result<Verdict> wait(const TicketRef& ticket, const DetachRequest& request, Obstacles obstacles,
                        SteadyTime deadline) REQUIRES(mutex);
-  Ruling on_timeout(const Conflict& conflict) const REQUIRES(mutex);
   Verdict reserve_limbo(Ticket& ticket, BlockCount count) REQUIRES(mutex);
   void release_reservation(Ticket& ticket, BlockCount at_most) REQUIRES(mutex);
   // Puts what is pinned into limbo (returning how much that is), the rest into `freed`.

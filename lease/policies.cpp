@@ -1,4 +1,4 @@
-// The positions of the 2017 discussion (docs/thread.md), one small class each.
+// The positions of the 2017 discussion (docs/thread.md), a case each.
 #include <cerrno>
 
 #include "lease/policy.h"
@@ -6,81 +6,40 @@
 namespace daxfs {
 namespace {
 
-// Later RFCs, 2019: the file's blocks are busy, as a running program's text is.
-class Refuse final : public DetachPolicy {
- public:
-  std::string_view name() const override { return to_string(PinPolicy::refuse); }
-  Ruling judge(const Conflict& conflict, const GateOptions&) const override {
-    // Who has a lease and no pin is told, and has nothing to lose.
-    if (conflict.long_pinned.value == 0) return {.kind = Ruling::Kind::to_limbo};
-    return {.kind = Ruling::Kind::refuse, .error = ETXTBSY};
-  }
-};
+constexpr Ruling kToLimbo{.kind = Ruling::Kind::to_limbo};
+constexpr Ruling kRefuse{.kind = Ruling::Kind::refuse, .error = ETXTBSY};
 
-// Dave Chinner: go ahead, and keep the blocks allocated until the references go.
-class Defer final : public DetachPolicy {
- public:
-  std::string_view name() const override { return to_string(PinPolicy::defer); }
-  Ruling judge(const Conflict& conflict, const GateOptions&) const override {
-    // Nothing would be added to limbo, however full it is.
-    if (conflict.long_pinned.value == 0) return {.kind = Ruling::Kind::to_limbo};
-    const bool fits = conflict.limbo_now <= conflict.limbo_limit &&
-                      conflict.long_pinned <= conflict.limbo_limit - conflict.limbo_now;
-    if (!fits) return {.kind = Ruling::Kind::refuse, .error = ETXTBSY};
-    return {.kind = Ruling::Kind::to_limbo};
-  }
-};
-
-// Dan Williams: wait until the references are gone. (His loop held no lock while it waited; here
-// the request does not even hold a thread.)
-class Wait final : public DetachPolicy {
- public:
-  std::string_view name() const override { return to_string(PinPolicy::wait); }
-  Ruling judge(const Conflict& conflict, const GateOptions& options) const override {
-    if (conflict.long_pinned.value == 0) return {.kind = Ruling::Kind::to_limbo};
-    return {.kind = Ruling::Kind::park, .timeout_ms = options.wait_timeout_ms};
-  }
-};
-
-// Christoph Hellwig, long run: holders have a layout lease, and give way when it is broken.
-class Break final : public DetachPolicy {
- public:
-  std::string_view name() const override { return to_string(PinPolicy::breaks); }
-  Ruling judge(const Conflict&, const GateOptions& options) const override {
-    return {.kind = Ruling::Kind::park, .timeout_ms = options.break_timeout_ms, .breaks = true};
-  }
-};
-
-// What happens without a gate; for the demonstration.
-class Ignore final : public DetachPolicy {
- public:
-  std::string_view name() const override { return to_string(PinPolicy::ignore); }
-  Ruling judge(const Conflict&, const GateOptions&) const override {
-    return {.kind = Ruling::Kind::free_all};
-  }
-};
+bool fits_into_limbo(const Conflict& conflict) {
+  return conflict.limbo_now <= conflict.limbo_limit &&
+         conflict.long_pinned <= conflict.limbo_limit - conflict.limbo_now;
+}
 
 }  // namespace
 
-const DetachPolicy& policy_for(PinPolicy policy) {
-  static const Refuse refuse;
-  static const Defer defer;
-  static const Wait wait;
-  static const Break breaks;
-  static const Ignore ignore;
+Ruling rule(PinPolicy policy, const Conflict& conflict, const GateOptions& options) {
+  // Who has a lease and no pin is told, and has nothing to lose; and nothing is added to limbo,
+  // however full that is. But for `break`, which awaits leases, too.
+  const bool pinned = conflict.long_pinned.value > 0;
   switch (policy) {
+    // Later RFCs, 2019: the file's blocks are busy, as a running program's text is.
     case PinPolicy::refuse:
-      return refuse;
+      return pinned ? kRefuse : kToLimbo;
+    // Dave Chinner: go ahead, and keep the blocks allocated until the references go.
     case PinPolicy::defer:
-      return defer;
+      return pinned && !fits_into_limbo(conflict) ? kRefuse : kToLimbo;
+    // Dan Williams: wait until the references are gone. (His loop held no lock while it waited;
+    // here the request does not even hold a thread.)
     case PinPolicy::wait:
-      return wait;
+      if (!pinned) return kToLimbo;
+      return {.kind = Ruling::Kind::park, .timeout_ms = options.wait_timeout_ms};
+    // Christoph Hellwig, long run: holders have a layout lease, and give way when it is broken.
     case PinPolicy::breaks:
-      return breaks;
+      return {.kind = Ruling::Kind::park, .timeout_ms = options.break_timeout_ms, .breaks = true};
+    // What happens without a gate; for the demonstration.
     case PinPolicy::ignore:
-      return ignore;
+      return {.kind = Ruling::Kind::free_all};
   }
-  return refuse;
+  return kRefuse;
 }
 
 }  // namespace daxfs

@@ -1,8 +1,7 @@
-// What the administrator chose, and one small class per pin policy.
+// What the administrator chose, and what each pin policy says to a detach.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -70,18 +69,9 @@ struct Ruling {
   bool breaks = false;
 };
 
-// One position of the 2017 discussion. Stateless and thread-safe: a policy judges, the gate acts.
-// It is asked when pins or leases of others are in the way. The options are those in force now; a
-// policy that parks takes its timeout from them. What happens when that has passed (on_timeout) is
-// the gate's business, not the policy's.
-class DetachPolicy {
- public:
-  virtual ~DetachPolicy() = default;
-  virtual std::string_view name() const = 0;
-  virtual Ruling judge(const Conflict& conflict, const GateOptions& options) const = 0;
-};
-
-// The policy object for a word; lives as long as the program.
-const DetachPolicy& policy_for(PinPolicy policy);
+// How a policy answers: it rules, the gate acts. Asked when pins or leases of others are in the
+// way, with the options in force now; a policy that parks takes its timeout from them. What happens
+// when that has passed (on_timeout) is the gate's business, not the policy's.
+Ruling rule(PinPolicy policy, const Conflict& conflict, const GateOptions& options);
 
 }  // namespace daxfs

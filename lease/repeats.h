@@ -18,13 +18,11 @@
 
 namespace daxfs {
 
-class DetachPolicy;
-
 // For how long a request has been waiting, and for what.
 struct Progress {
   std::optional<SteadyTime> first_judged = std::nullopt;
-  bool shorts_are_long = false;               // short_timeout has passed: for good
-  const DetachPolicy* waits_under = nullptr;  // the policy that parked it, and since when
+  bool shorts_are_long = false;          // short_timeout has passed: for good
+  std::optional<PinPolicy> waits_under;  // the policy that parked it, and since when
   SteadyTime waits_since{};
   SteadyTime latest = SteadyTime::max();  // GateHooks::latest
 };

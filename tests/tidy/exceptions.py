@@ -5,7 +5,6 @@ LONG_FILES = {}
 
 # (path, function): why it is longer than a function should be
 LONG_FUNCTIONS = {
-    ("lease/gate_detach.cpp", "Gate::Impl::judge"): "to be divided into named steps",
     ("tools/hold/daxfs_hold.cpp", "command"): "a list of options, one after the other",
 }
 

@@ -26,19 +26,6 @@ constexpr FileRange in_file(std::uint64_t start, std::uint64_t count) {
 }
 inline constexpr std::uint64_t kHour = 3600 * 1000;
 
-// A policy as `wait` will be.
-class ParkPolicy final : public DetachPolicy {
- public:
-  explicit ParkPolicy(std::uint64_t timeout_ms = 0) : timeout_ms_(timeout_ms) {}
-  std::string_view name() const override { return "park"; }
-  Ruling judge(const Conflict&, const GateOptions&) const override {
-    return {.kind = Ruling::Kind::park, .timeout_ms = timeout_ms_};
-  }
-
- private:
-  const std::uint64_t timeout_ms_;
-};
-
 // Numbers of requests whose continuation has come, in order.
 class Woken {
  public:
@@ -81,22 +68,15 @@ class GateFixture {
  public:
   static constexpr PoolRange kSentinel{PoolBlock(1'000'000), BlockCount(1)};
 
-  // `park`: stands in for the policy `refuse`.
-  explicit GateFixture(GateOptions options = {.short_timeout_ms = kHour},
-                       const DetachPolicy* park = nullptr)
-      : gate(options, {.free_blocks =
-                           [this](std::span<const PoolRange> ranges) {
-                             const std::lock_guard lock(mutex_);
-                             for (const PoolRange& range : ranges) {
-                               for (std::uint64_t i = 0; i < range.count.value; ++i) {
-                                 freed_.push_back(range.start.value + i);
-                               }
-                             }
-                           },
-                       .policies = [park](PinPolicy policy) -> const DetachPolicy& {
-                         return park != nullptr && policy == PinPolicy::refuse ? *park
-                                                                               : policy_for(policy);
-                       }}) {}
+  explicit GateFixture(GateOptions options = {.short_timeout_ms = kHour})
+      : gate(options, {.free_blocks = [this](std::span<const PoolRange> ranges) {
+               const std::lock_guard lock(mutex_);
+               for (const PoolRange& range : ranges) {
+                 for (std::uint64_t i = 0; i < range.count.value; ++i) {
+                   freed_.push_back(range.start.value + i);
+                 }
+               }
+             }}) {}
   ~GateFixture() { gate.stop(); }
 
   TicketRef begin(int request) {

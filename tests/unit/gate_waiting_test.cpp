@@ -123,8 +123,7 @@ TEST_CASE("gate: who would wait only for himself fails with EDEADLK") {
 }
 
 TEST_CASE("gate: a policy that parks waits for long-term pins") {
-  const ParkPolicy park;
-  GateFixture f({.short_timeout_ms = kHour}, &park);
+  GateFixture f({.pin_policy = PinPolicy::wait, .short_timeout_ms = kHour});
   const HolderId a = f.gate.new_holder();
   const HolderId b = f.gate.new_holder();
   const PinId one = f.pinned(a, {blocks(10, 5)}, 2);
@@ -143,14 +142,9 @@ TEST_CASE("gate: a policy that parks waits for long-term pins") {
 }
 
 TEST_CASE("gate: a policy's wait ends like on_timeout") {
-  const ParkPolicy park(80);
   for (const OnTimeout on_timeout : {OnTimeout::refuse, OnTimeout::defer}) {
-    // `refuse` is what the parking policy stands in for: look its answer up under another name.
-    Gate gate({.pin_policy = PinPolicy::ignore, .on_timeout = on_timeout},
-              {.free_blocks = [](auto) {},
-               .policies = [&](PinPolicy policy) -> const DetachPolicy& {
-                 return policy == PinPolicy::ignore ? park : policy_for(policy);
-               }});
+    Gate gate({.pin_policy = PinPolicy::wait, .on_timeout = on_timeout, .wait_timeout_ms = 80},
+              {.free_blocks = [](auto) {}});
     Woken woken;
     const HolderId holder = gate.new_holder();
     const std::vector<PoolRange> block{blocks(10, 1)};
@@ -355,8 +349,7 @@ TEST_CASE("gate: continuations may do everything, end their own request too") {
 }
 
 TEST_CASE("gate: stop() ends all waiting") {
-  const ParkPolicy park;
-  GateFixture f({.short_timeout_ms = kHour}, &park);
+  GateFixture f({.pin_policy = PinPolicy::wait, .short_timeout_ms = kHour});
   const HolderId holder = f.gate.new_holder();
   f.pinned(holder, {blocks(10, 1)}, 2);
   f.pinned(holder, {blocks(20, 1)}, 2, PinKind::short_term);
@@ -378,8 +371,7 @@ TEST_CASE("gate: stop() ends all waiting") {
 }
 
 TEST_CASE("gate: new options judge the parked anew") {
-  const ParkPolicy park;
-  GateFixture f({.short_timeout_ms = kHour}, &park);
+  GateFixture f({.pin_policy = PinPolicy::wait, .short_timeout_ms = kHour});
   const HolderId holder = f.gate.new_holder();
   f.pinned(holder, {blocks(10, 1)}, 2);
   const TicketRef ticket = f.begin(1);

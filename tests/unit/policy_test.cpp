@@ -8,8 +8,6 @@ using namespace daxfs;
 TEST_CASE("policies: every word is read as it is written, and no other") {
   for (const PinPolicy policy : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::ignore}) {
     CHECK(parse_pin_policy(to_string(policy)) == policy);
-    CHECK(policy_for(policy).name() == to_string(policy));
-    CHECK(&policy_for(policy) == &policy_for(policy));
   }
   for (const char* word : {"", "Refuse", "refuse ", "deferred", "?"}) {
     CHECK_FALSE(parse_pin_policy(word));
@@ -26,6 +24,8 @@ TEST_CASE("policies: each rules pins and leases as docs/gate.md says") {
     std::uint64_t pinned, limbo, limit;
     Kind kind;
     int error;
+    std::uint64_t timeout_ms = 0;
+    bool breaks = false;
   };
   const std::uint64_t max = UINT64_MAX;
   const Row rows[] = {
@@ -39,17 +39,24 @@ TEST_CASE("policies: each rules pins and leases as docs/gate.md says") {
       {PinPolicy::defer, 1, 0, 0, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 1, 200, 100, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 0, 200, 100, Kind::to_limbo, 0},  // leases alone
+      {PinPolicy::refuse, 0, 200, 100, Kind::to_limbo, 0},
+      {PinPolicy::wait, 1, 200, 100, Kind::park, 0, 7},
+      {PinPolicy::wait, 0, 200, 100, Kind::to_limbo, 0},
+      {PinPolicy::breaks, 1, 200, 100, Kind::park, 0, 8, true},
+      {PinPolicy::breaks, 0, 200, 100, Kind::park, 0, 8, true},
       {PinPolicy::ignore, 1, 0, 0, Kind::free_all, 0},
       {PinPolicy::ignore, max, max, 0, Kind::free_all, 0},
   };
   for (const Row& row : rows) {
     CAPTURE(to_string(row.policy), row.pinned, row.limbo, row.limit);
-    const Ruling ruling = policy_for(row.policy)
-                              .judge({.long_pinned = BlockCount(row.pinned),
-                                      .limbo_now = BlockCount(row.limbo),
-                                      .limbo_limit = BlockCount(row.limit)},
-                                     GateOptions{});
+    const Ruling ruling = rule(row.policy,
+                               {.long_pinned = BlockCount(row.pinned),
+                                .limbo_now = BlockCount(row.limbo),
+                                .limbo_limit = BlockCount(row.limit)},
+                               GateOptions{.wait_timeout_ms = 7, .break_timeout_ms = 8});
     CHECK(ruling.kind == row.kind);
     CHECK(ruling.error == row.error);
+    CHECK(ruling.timeout_ms == row.timeout_ms);
+    CHECK(ruling.breaks == row.breaks);
   }
 }
