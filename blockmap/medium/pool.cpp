@@ -14,43 +14,13 @@
 #include <optional>
 #include <utility>
 
-#include "base/unique_fd.h"
 #include "blockmap/medium/pool_lock.h"
-#include "blockmap/medium/pool_medium.h"
 #include "blockmap/medium/pool_size.h"
 
 namespace daxfs {
 namespace {
 
 namespace fs = std::filesystem;
-
-class MappedPoolFile final : public Pool {
- public:
-  MappedPoolFile(UniqueFd fd, std::string path, MappedPool mapped, bool device,
-                 std::uint64_t alignment)
-      : fd_(std::move(fd)),
-        path_(std::move(path)),
-        mapped_(std::move(mapped)),
-        device_(device),
-        alignment_(alignment) {}
-
-  Medium& medium() override { return *mapped_.medium; }
-  Granularity granularity() const override { return mapped_.granularity; }
-  bool is_dax() const override {
-    return mapped_.granularity != Granularity::page && !mapped_.emulated;
-  }
-  bool is_device_dax() const override { return device_; }
-  std::uint64_t map_alignment() const override { return alignment_; }
-  int descriptor() const override { return fd_.get(); }
-  const std::string& path() const override { return path_; }
-
- private:
-  UniqueFd fd_;  // declared first, so that the mapping goes before the lock does
-  std::string path_;
-  MappedPool mapped_;
-  bool device_;
-  std::uint64_t alignment_;
-};
 
 std::unexpected<Problem> cannot_open(const std::string& path, int code) {
   const auto say = [&](std::string_view text) {
@@ -185,18 +155,6 @@ Outcome<ByteCount> usable_size(const struct stat& st, const std::string& path) {
 
 }  // namespace
 
-std::string_view to_string(Granularity granularity) {
-  switch (granularity) {
-    case Granularity::byte:
-      return "byte";
-    case Granularity::cache_line:
-      return "cache_line";
-    case Granularity::page:
-      break;
-  }
-  return "page";
-}
-
 Outcome<std::unique_ptr<Pool>> Pool::open(const std::string& path, const OpenOptions& options) {
   std::error_code error;
   const std::string resolved = fs::canonical(path, error).string();
@@ -236,8 +194,8 @@ Outcome<std::unique_ptr<Pool>> Pool::adopt(int descriptor, const std::string& pa
   const std::uint64_t alignment = device ? device_alignment(st) : kBlockSize;
   auto mapped = map_pool(fd.get(), path, *size, alignment, read_only);
   if (!mapped) return std::unexpected(std::move(mapped.error()));
-  return std::make_unique<MappedPoolFile>(std::move(fd), path, std::move(*mapped), device,
-                                          alignment);
+  return std::unique_ptr<Pool>(
+      new Pool(std::move(fd), path, std::move(*mapped), device, alignment));
 }
 
 }  // namespace daxfs

@@ -3,16 +3,13 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 
 #include "base/result.h"
-#include "blockmap/medium/medium.h"
+#include "base/unique_fd.h"
+#include "blockmap/medium/pool_medium.h"
 
 namespace daxfs {
-
-// What the mapping promises (libpmem2's granularity), as shown at mount and by daxfsctl.
-enum class Granularity { byte, cache_line, page };
-std::string_view to_string(Granularity granularity);
 
 // Whether somebody else uses the pool: held from open to destruction, and gone with the process.
 // Inherited by fork (so that a daemon keeps it).
@@ -36,17 +33,32 @@ class Pool {
   static Outcome<std::unique_ptr<Pool>> adopt(int descriptor, const std::string& path,
                                               bool read_only);
 
-  virtual ~Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
 
-  virtual Medium& medium() = 0;
-  virtual Granularity granularity() const = 0;
-  virtual bool is_dax()
-      const = 0;  // persistent memory mapped directly (fsdax with MAP_SYNC, or device DAX)
-  virtual bool is_device_dax() const = 0;
-  virtual std::uint64_t map_alignment()
-      const = 0;  // bytes: what a client's mmap offset must be a multiple of
-  virtual int descriptor() const = 0;
-  virtual const std::string& path() const = 0;  // absolute, symbolic links resolved
+  Medium& medium() { return *mapped_.medium; }
+  Granularity granularity() const { return mapped_.granularity; }
+  // Persistent memory mapped directly (fsdax with MAP_SYNC, or device DAX).
+  bool is_dax() const { return granularity() != Granularity::page && !mapped_.emulated; }
+  bool is_device_dax() const { return device_; }
+  // Bytes: what a client's mmap offset must be a multiple of.
+  std::uint64_t map_alignment() const { return alignment_; }
+  int descriptor() const { return fd_.get(); }
+  const std::string& path() const { return path_; }  // absolute, symbolic links resolved
+
+ private:
+  Pool(UniqueFd fd, std::string path, MappedPool mapped, bool device, std::uint64_t alignment)
+      : fd_(std::move(fd)),
+        path_(std::move(path)),
+        mapped_(std::move(mapped)),
+        device_(device),
+        alignment_(alignment) {}
+
+  const UniqueFd fd_;  // declared first, so that the mapping goes before the lock does
+  const std::string path_;
+  const MappedPool mapped_;
+  const bool device_;
+  const std::uint64_t alignment_;
 };
 
 }  // namespace daxfs

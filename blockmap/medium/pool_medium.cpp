@@ -243,6 +243,18 @@ Granularity to_granularity(pmem2_granularity granularity) {
 
 }  // namespace
 
+std::string_view to_string(Granularity granularity) {
+  switch (granularity) {
+    case Granularity::byte:
+      return "byte";
+    case Granularity::cache_line:
+      return "cache_line";
+    case Granularity::page:
+      break;
+  }
+  return "page";
+}
+
 Outcome<MappedPool> map_pool(int fd, const std::string& path, ByteCount length, std::uint64_t unit,
                              bool read_only) {
   const auto failure = [&](int code) {

@@ -2,14 +2,19 @@
 // no persistent memory, msync makes things durable.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "blockmap/medium/medium.h"
-#include "blockmap/medium/pool.h"
 
 namespace daxfs {
+
+// What the mapping promises (libpmem2's granularity), as shown at mount and by daxfsctl.
+enum class Granularity { byte, cache_line, page };
+std::string_view to_string(Granularity granularity);
 
 struct MappedPool {
   std::unique_ptr<Medium> medium;  // unmaps when it goes
