@@ -1,6 +1,6 @@
 #include "base/crc32c.h"
 
-#include <boost/crc.hpp>
+#include <array>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -10,11 +10,18 @@
 namespace daxfs {
 namespace {
 
-constexpr std::uint32_t reverse_bits(std::uint32_t v) {
-  std::uint32_t out = 0;
-  for (int bit = 0; bit < 32; ++bit, v >>= 1) out = out << 1 | (v & 1);
-  return out;
+// What a byte does to a checksum that was 0 before it.
+consteval std::array<std::uint32_t, 256> make_table() {
+  constexpr std::uint32_t kPolynomial = 0x82f63b78;  // 0x1edc6f41 with its bits reversed
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t byte = 0; byte < table.size(); ++byte) {
+    std::uint32_t crc = byte;
+    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? kPolynomial : 0);
+    table[byte] = crc;
+  }
+  return table;
 }
+constexpr std::array<std::uint32_t, 256> kTable = make_table();
 
 #if defined(__x86_64__)
 __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::span<const std::byte> data,
@@ -36,10 +43,11 @@ __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::span<const std
 }  // namespace
 
 std::uint32_t crc32c_portable(std::span<const std::byte> data, std::uint32_t seed) {
-  // Boost takes the initial remainder unreflected, a finished checksum is reflected.
-  boost::crc_optimal<32, 0x1edc6f41, 0xffffffff, 0xffffffff, true, true> crc(reverse_bits(~seed));
-  crc.process_bytes(data.data(), data.size());
-  return crc.checksum();
+  std::uint32_t crc = ~seed;
+  for (const std::byte byte : data) {
+    crc = crc >> 8 ^ kTable[(crc ^ std::to_integer<std::uint32_t>(byte)) & 0xff];
+  }
+  return ~crc;
 }
 
 std::uint32_t crc32c(std::span<const std::byte> data, std::uint32_t seed) {

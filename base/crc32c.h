@@ -1,4 +1,4 @@
-// CRC32C (Castagnoli), by the CPU's instruction where there is one, else by Boost.CRC.
+// CRC32C (Castagnoli), by the CPU's instruction where there is one, else by a table.
 #pragma once
 
 #include <cstddef>

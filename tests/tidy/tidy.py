@@ -41,7 +41,6 @@ LIBRARY_USERS = {
 }
 # A folder that links the library has to include one of its headers somewhere.
 LIBRARY_HEADERS = {
-    "Boost::headers": r"<boost/",
     "absl::btree": r"<absl/container/btree_",
     "absl::flat_hash_map": r"<absl/container/flat_hash_map",
     "absl::flat_hash_set": r"<absl/container/flat_hash_set",

@@ -41,7 +41,7 @@ PLANTED = {
     "a friend": (
         tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  friend class Space;\n};\n", "src/space.h"),
     "a library that nothing includes": (
-        tidy.libraries, "lease/CMakeLists.txt", lambda t: t + "target_link_libraries(x PUBLIC Boost::headers)\n",
+        tidy.libraries, "lease/CMakeLists.txt", lambda t: t + "target_link_libraries(x PUBLIC spdlog::spdlog)\n",
         "lease/CMakeLists.txt"),
     "a dead link": (tidy.links, "docs/gate.md", lambda t: t + "\nSee [there](nowhere.md).\n", "docs/gate.md"),
     "a dead anchor": (tidy.links, "docs/gate.md", lambda t: t + "\nSee [there](limits.md#nowhere).\n", "docs/gate.md"),
