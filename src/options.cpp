@@ -12,39 +12,8 @@
 namespace daxfs {
 namespace {
 
+// Beside the settings of the policy.
 constexpr std::array kHelp = {
-    OptionHelp{
-        "pin_policy=refuse|defer|wait|break|ignore",
-        "decides about a truncate or punch that meets long-term pins (default refuse). refuse: it "
-        "fails with ETXTBSY; defer: it succeeds, and pinned blocks stay in limbo until they are "
-        "unpinned; wait: it waits until the pins are gone; break: it tells the lease holders and "
-        "waits for them; ignore: it frees the blocks at once (needs unsafe_demo)"},
-    OptionHelp{"on_timeout=refuse|defer",
-               "decides about a request whose waiting time is up (default refuse)"},
-    OptionHelp{
-        "wait_timeout=TIME|none",
-        "how long pin_policy=wait waits (default none: no limit; a plain number is seconds)"},
-    OptionHelp{"break_timeout=TIME",
-               "how long pin_policy=break waits (default 45s; a plain number is seconds)"},
-    OptionHelp{"short_timeout=TIME",
-               "how long a detach waits for short-term pins before they count as long-term "
-               "(default 1000ms; a plain number is milliseconds)"},
-    OptionHelp{"exit_grace=TIME",
-               "how long the pins of a process stay that has ended, while a device may still be at "
-               "work for it; earlier once no page of the machine is pinned (default 40s; 0: not at "
-               "all; a plain number is seconds)"},
-    OptionHelp{
-        "longterm=allow|lease|forbid",
-        "decides about a new long-term pin (default allow). lease: it needs a layout lease over "
-        "the range, else EPERM; forbid: EOPNOTSUPP"},
-    OptionHelp{"pin_limit=SIZE|none",
-               "how much each user id may have pinned; more is ENOMEM (default none)"},
-    OptionHelp{"user_limit=N|none",
-               "how many pins (more is ENOMEM), leases (ENOLCK) and waiting requests (EAGAIN) each "
-               "user may have who is neither root nor the one who mounted (default 4096)"},
-    OptionHelp{
-        "limbo_limit=SIZE|N%",
-        "how much may be in limbo before defer behaves like refuse (default 25% of the pool)"},
     OptionHelp{"unsafe_demo",
                "permits pin_policy=ignore, which corrupts the memory of holders on purpose"},
     OptionHelp{"nonempty", "the mount point need not be empty; what is there is covered"},
@@ -75,10 +44,10 @@ bool contains(const std::array<std::string_view, N>& words, std::string_view wor
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-// The names of kHelp: up to `=` or `,`.
+// The names of all of them: up to `=` or `,`.
 std::vector<std::string> option_names() {
   std::vector<std::string> names;
-  for (const OptionHelp& option : kHelp) {
+  for (const OptionHelp& option : mount_option_help()) {
     std::string_view rest = option.name;
     while (!rest.empty()) {
       const std::string_view one = rest.substr(0, rest.find(", "));
@@ -179,6 +148,11 @@ Outcome<MountOptions> parse_mount_options(std::string_view text) {
   return out;
 }
 
-std::span<const OptionHelp> mount_option_help() { return kHelp; }
+std::vector<OptionHelp> mount_option_help() {
+  const auto settings = policy_setting_help();
+  std::vector<OptionHelp> help(settings.begin(), settings.end());
+  help.insert(help.end(), kHelp.begin(), kHelp.end());
+  return help;
+}
 
 }  // namespace daxfs

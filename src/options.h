@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,10 +30,6 @@ struct MountOptions : PolicySettings {
 Outcome<MountOptions> parse_mount_options(std::string_view text);
 
 // For --help: every option of ours with its default and meaning.
-struct OptionHelp {
-  std::string_view name;  // as written, with its values
-  std::string_view text;
-};
-std::span<const OptionHelp> mount_option_help();
+std::vector<OptionHelp> mount_option_help();
 
 }  // namespace daxfs

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@
 
 namespace daxfs {
 namespace {
+
+using nlohmann::json;
 
 constexpr std::string_view kNone = "none";
 
@@ -30,28 +33,6 @@ std::vector<std::string> listed(std::string_view sentence) {
     if (!word.empty() && word != "or") words.emplace_back(word);
   }
   return words;
-}
-
-template <class Choice>
-Outcome<void> choose(std::string_view name, std::string_view value,
-                     const std::optional<Choice>& choice, const std::string& words, Choice& out) {
-  if (!choice) {
-    return bad(name, value, "no such choice" + did_you_mean(value, listed(words)),
-               "choose " + words);
-  }
-  out = *choice;
-  return {};
-}
-
-Outcome<void> set_time(std::string_view name, std::string_view value, std::uint64_t plain_unit_ms,
-                       bool may_be_zero, std::uint64_t& out) {
-  const auto time = parse_duration_ms(value, plain_unit_ms);
-  if (!time) return bad(name, value, time.error().text, "give a time such as 1000ms or 2s");
-  if (*time == 0 && !may_be_zero) {
-    return bad(name, value, "no time at all", "give a time such as 1000ms or 2s");
-  }
-  out = *time;
-  return {};
 }
 
 Outcome<void> set_limbo_limit(std::string_view name, std::string_view value, PolicySettings& out) {
@@ -101,62 +82,142 @@ Outcome<void> set_user_limit(std::string_view name, std::string_view value, Poli
   return {};
 }
 
-using Parser = Outcome<void> (*)(std::string_view name, std::string_view value,
-                                 PolicySettings& out);
+// All that there is to say of a knob.
 struct Setting {
-  std::string_view name;
-  Parser parse;
+  OptionHelp help;
+  Outcome<void> (*parse)(std::string_view name, std::string_view value, PolicySettings& out);
+  std::string (*format)(const GateOptions& gate);  // as parse() takes it
+  json (*report)(const GateOptions& gate);
+
+  constexpr std::string_view name() const { return help.name.substr(0, help.name.find('=')); }
 };
 
-constexpr std::array kSettings = {
-    Setting{"pin_policy",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return choose(name, value, parse_pin_policy(value), pin_policy_words(),
-                            out.gate.pin_policy);
-            }},
-    Setting{"on_timeout",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return choose(name, value, parse_on_timeout(value), "refuse or defer",
-                            out.gate.on_timeout);
-            }},
-    Setting{"longterm",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return choose(name, value, parse_longterm(value), "allow, lease or forbid",
-                            out.gate.longterm);
-            }},
-    Setting{
-        "wait_timeout",
-        [](std::string_view name, std::string_view value, PolicySettings& out) -> Outcome<void> {
-          if (value == kNone) {
-            out.gate.wait_timeout_ms = 0;
+// One of several words: how they are read, and how they are listed.
+template <auto kMember, auto kParse, auto kWords>
+constexpr Setting word_setting(OptionHelp help) {
+  return {help,
+          [](std::string_view name, std::string_view value, PolicySettings& out) -> Outcome<void> {
+            const auto choice = kParse(value);
+            if (!choice) {
+              const std::string words = kWords();
+              return bad(name, value, "no such choice" + did_you_mean(value, listed(words)),
+                         "choose " + words);
+            }
+            out.gate.*kMember = *choice;
             return {};
-          }
-          return set_time(name, value, 1000, false, out.gate.wait_timeout_ms);
-        }},
-    Setting{"break_timeout",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return set_time(name, value, 1000, false, out.gate.break_timeout_ms);
-            }},
-    Setting{"short_timeout",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return set_time(name, value, 1, true, out.gate.short_timeout_ms);
-            }},
-    Setting{"exit_grace",
-            [](std::string_view name, std::string_view value, PolicySettings& out) {
-              return set_time(name, value, 1000, true, out.gate.exit_grace_ms);
-            }},
-    Setting{"pin_limit", set_pin_limit},
-    Setting{"user_limit", set_user_limit},
-    Setting{"limbo_limit", set_limbo_limit},
+          },
+          [](const GateOptions& gate) { return std::string(to_string(gate.*kMember)); },
+          [](const GateOptions& gate) { return json(to_string(gate.*kMember)); }};
+}
+
+// What a time of 0 means.
+enum class Zero { is_a_time, is_no_time, is_none };
+
+template <std::uint64_t GateOptions::*kMember, Zero kZero>
+bool is_none(const GateOptions& gate) {
+  return kZero == Zero::is_none && gate.*kMember == 0;
+}
+
+template <std::uint64_t GateOptions::*kMember, std::uint64_t kPlainUnitMs, Zero kZero>
+constexpr Setting time_setting(OptionHelp help) {
+  return {help,
+          [](std::string_view name, std::string_view value, PolicySettings& out) -> Outcome<void> {
+            if (kZero == Zero::is_none && value == kNone) {
+              out.gate.*kMember = 0;
+              return {};
+            }
+            const auto time = parse_duration_ms(value, kPlainUnitMs);
+            const bool none_at_all = time && *time == 0 && kZero != Zero::is_a_time;
+            if (!time || none_at_all) {
+              return bad(name, value, time ? "no time at all" : time.error().text,
+                         "give a time such as 1000ms or 2s");
+            }
+            out.gate.*kMember = *time;
+            return {};
+          },
+          [](const GateOptions& gate) {
+            return is_none<kMember, kZero>(gate) ? std::string(kNone)
+                                                 : fmt::format("{}ms", gate.*kMember);
+          },
+          [](const GateOptions& gate) {
+            return is_none<kMember, kZero>(gate) ? json(nullptr)
+                                                 : json(static_cast<double>(gate.*kMember) / 1000);
+          }};
+}
+
+std::string number_or_none(std::uint64_t value) {
+  return value == 0 ? std::string(kNone) : std::to_string(value);
+}
+json reported_or_none(std::uint64_t value) { return value == 0 ? json(nullptr) : json(value); }
+
+// In the order in which they are shown.
+constexpr std::array kSettings = {
+    word_setting<&GateOptions::pin_policy, parse_pin_policy, pin_policy_words>(
+        {"pin_policy=refuse|defer|wait|break|ignore",
+         "decides about a truncate or punch that meets long-term pins (default refuse). refuse: it "
+         "fails with ETXTBSY; defer: it succeeds, and pinned blocks stay in limbo until they are "
+         "unpinned; wait: it waits until the pins are gone; break: it tells the lease holders and "
+         "waits for them; ignore: it frees the blocks at once (needs unsafe_demo)"}),
+    word_setting<&GateOptions::on_timeout, parse_on_timeout,
+                 [] { return std::string("refuse or defer"); }>(
+        {"on_timeout=refuse|defer",
+         "decides about a request whose waiting time is up (default refuse)"}),
+    time_setting<&GateOptions::wait_timeout_ms, 1000, Zero::is_none>(
+        {"wait_timeout=TIME|none",
+         "how long pin_policy=wait waits (default none: no limit; a plain number is seconds)"}),
+    time_setting<&GateOptions::break_timeout_ms, 1000, Zero::is_no_time>(
+        {"break_timeout=TIME",
+         "how long pin_policy=break waits (default 45s; a plain number is seconds)"}),
+    time_setting<&GateOptions::short_timeout_ms, 1, Zero::is_a_time>(
+        {"short_timeout=TIME",
+         "how long a detach waits for short-term pins before they count as long-term "
+         "(default 1000ms; a plain number is milliseconds)"}),
+    time_setting<&GateOptions::exit_grace_ms, 1000, Zero::is_a_time>(
+        {"exit_grace=TIME",
+         "how long the pins of a process stay that has ended, while a device may still be at "
+         "work for it; earlier once no page of the machine is pinned (default 40s; 0: not at "
+         "all; a plain number is seconds)"}),
+    word_setting<&GateOptions::longterm, parse_longterm,
+                 [] { return std::string("allow, lease or forbid"); }>(
+        {"longterm=allow|lease|forbid",
+         "decides about a new long-term pin (default allow). lease: it needs a layout lease over "
+         "the range, else EPERM; forbid: EOPNOTSUPP"}),
+    Setting{{"pin_limit=SIZE|none",
+             "how much each user id may have pinned; more is ENOMEM (default none)"},
+            set_pin_limit,
+            [](const GateOptions& gate) { return number_or_none(gate.pin_limit.value); },
+            [](const GateOptions& gate) { return reported_or_none(gate.pin_limit.value); }},
+    Setting{{"user_limit=N|none",
+             "how many pins (more is ENOMEM), leases (ENOLCK) and waiting requests (EAGAIN) each "
+             "user may have who is neither root nor the one who mounted (default 4096)"},
+            set_user_limit,
+            [](const GateOptions& gate) { return number_or_none(gate.user_limit); },
+            [](const GateOptions& gate) { return reported_or_none(gate.user_limit); }},
+    Setting{{"limbo_limit=SIZE|N%",
+             "how much may be in limbo before defer behaves like refuse (default 25% of the pool)"},
+            set_limbo_limit,
+            // Nothing at all can only be said in percent.
+            [](const GateOptions& gate) {
+              const std::uint64_t limit = gate.limbo_limit.value;
+              return limit == 0 ? std::string("0%") : std::to_string(limit);
+            },
+            [](const GateOptions& gate) { return json(gate.limbo_limit.value); }},
 };
+
+constexpr auto kHelp = [] {
+  std::array<OptionHelp, kSettings.size()> help;
+  std::ranges::transform(kSettings, help.begin(), &Setting::help);
+  return help;
+}();
 
 const Setting* find_setting(std::string_view name) {
-  const auto found = std::find_if(kSettings.begin(), kSettings.end(),
-                                  [&](const Setting& setting) { return setting.name == name; });
+  const auto found = std::ranges::find(kSettings, name, &Setting::name);
   return found == kSettings.end() ? nullptr : &*found;
 }
 
 }  // namespace
+
+std::span<const OptionHelp> policy_setting_help() { return kHelp; }
 
 bool is_policy_setting(std::string_view name) { return find_setting(name) != nullptr; }
 
@@ -166,7 +227,7 @@ Outcome<void> parse_policy_setting(std::string_view name, std::string_view value
   if (setting == nullptr) {
     std::string names;
     for (const Setting& known : kSettings) {
-      names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+      names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name());
     }
     return problem(EINVAL, fmt::format("'{}': no such setting{}; there are {}", name,
                                        did_you_mean(name, listed(names)), names));
@@ -223,18 +284,17 @@ GateOptions resolve(const PolicySettings& settings, ByteCount pool) {
 }
 
 std::string format_policy(const GateOptions& gate) {
-  const auto or_none = [](std::uint64_t value, std::string_view unit) {
-    return value == 0 ? std::string(kNone) : fmt::format("{}{}", value, unit);
-  };
-  // A limbo_limit of nothing at all can only be said in percent.
-  const std::string limbo =
-      gate.limbo_limit.value == 0 ? "0%" : fmt::format("{}", gate.limbo_limit.value);
-  return fmt::format(
-      "pin_policy={}\non_timeout={}\nwait_timeout={}\nbreak_timeout={}ms\nshort_timeout={}ms\n"
-      "exit_grace={}ms\nlongterm={}\npin_limit={}\nuser_limit={}\nlimbo_limit={}\n",
-      to_string(gate.pin_policy), to_string(gate.on_timeout), or_none(gate.wait_timeout_ms, "ms"),
-      gate.break_timeout_ms, gate.short_timeout_ms, gate.exit_grace_ms, to_string(gate.longterm),
-      or_none(gate.pin_limit.value, ""), or_none(gate.user_limit, ""), limbo);
+  std::string text;
+  for (const Setting& setting : kSettings) {
+    text += fmt::format("{}={}\n", setting.name(), setting.format(gate));
+  }
+  return text;
+}
+
+json policy_json(const GateOptions& gate) {
+  json report = json::object();
+  for (const Setting& setting : kSettings) report[setting.name()] = setting.report(gate);
+  return report;
 }
 
 Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t plain_unit_ms) {

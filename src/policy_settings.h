@@ -1,8 +1,11 @@
-// The knobs of the gate as people write them: `pin_policy=defer`, at the mount and live.
+// The knobs of the gate as people write them and see them: `pin_policy=defer`, at the mount and
+// live. All that there is to say of one is a row of the table in the source.
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,6 +20,14 @@ struct PolicySettings {
   // limbo_limit= as a share of the pool, in place of gate.limbo_limit: see resolve().
   std::optional<std::uint32_t> limbo_limit_percent = 25;
 };
+
+// A line of --help.
+struct OptionHelp {
+  std::string_view name;  // as written, with its values
+  std::string_view text;
+};
+// Of every knob, with its default and meaning.
+std::span<const OptionHelp> policy_setting_help();
 
 // Whether there is a knob of this name.
 bool is_policy_setting(std::string_view name);
@@ -37,6 +48,9 @@ GateOptions resolve(const PolicySettings& settings, ByteCount pool);
 
 // Every knob, `name=value` a line, as change_policy() takes them.
 std::string format_policy(const GateOptions& gate);
+
+// Every knob as `status` reports it: times in seconds, sizes in bytes, null for none.
+nlohmann::json policy_json(const GateOptions& gate);
 
 // A time such as 500ms, 2s, 1m; a plain number counts in `plain_unit_ms`.
 Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t plain_unit_ms);

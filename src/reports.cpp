@@ -21,9 +21,6 @@ double seconds(std::chrono::system_clock::time_point time) {
 
 double in_seconds(std::uint64_t ms) { return static_cast<double>(ms) / 1000; }
 
-// What is 0 when there is none of it.
-json or_none(std::uint64_t is, json value) { return is == 0 ? json(nullptr) : std::move(value); }
-
 // A point of the steady clock, as people count time.
 json wall_time(SteadyTime time) {
   if (time == SteadyTime::max()) return nullptr;
@@ -141,7 +138,6 @@ class Reports::Pages {
 };
 
 json Reports::status() const {
-  const GateOptions gate = gate_.options();
   const GateCounts counts = gate_.totals();
   const bool dax = mount_.pool != nullptr && mount_.pool->is_dax();
   const std::string stopped = health_.why_stopped();
@@ -159,17 +155,7 @@ json Reports::status() const {
         {"bytes", counts.pinned_bytes.value}}},
       {"leases", counts.leases},
       {"waiting", counts.waiting},
-      {"policy",
-       {{"pin_policy", to_string(gate.pin_policy)},
-        {"on_timeout", to_string(gate.on_timeout)},
-        {"wait_timeout", or_none(gate.wait_timeout_ms, in_seconds(gate.wait_timeout_ms))},
-        {"break_timeout", in_seconds(gate.break_timeout_ms)},
-        {"short_timeout", in_seconds(gate.short_timeout_ms)},
-        {"exit_grace", in_seconds(gate.exit_grace_ms)},
-        {"longterm", to_string(gate.longterm)},
-        {"pin_limit", or_none(gate.pin_limit.value, gate.pin_limit.value)},
-        {"user_limit", or_none(gate.user_limit, gate.user_limit)},
-        {"limbo_limit", gate.limbo_limit.value}}},
+      {"policy", policy_json(gate_.options())},
       {"granularity", mount_.pool != nullptr ? to_string(mount_.pool->granularity()) : "byte"},
       {"dax", dax},
       {"read_only", mount_.options.read_only},
