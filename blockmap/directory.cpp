@@ -247,7 +247,7 @@ Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
   }
   std::vector<PoolRange> taken;
   if (const auto got = allocator_.allocate(BlockCount(1), goal, taken); !got) return got;
-  if (const auto reserved = extents_.reserve(tx, record, 1); !reserved) {
+  if (const auto reserved = extents_.reserve(record, 1); !reserved) {
     // Just allocated, so it cannot overlap free space.
     static_cast<void>(allocator_.free(taken.front()));
     return reserved;
@@ -337,7 +337,7 @@ bool Directory::drop_block(Transaction& tx, pmem::InodeRecord& record, std::uint
   const auto extent = extents_.first_from(at);
   const bool splits = extent && extent->file < at && at + BlockCount(1) < extent->end();
   // A full pool may refuse the slot; an empty block in a directory does no harm.
-  if (splits && !extents_.reserve(tx, record, 1)) return false;
+  if (splits && !extents_.reserve(record, 1)) return false;
   extents_.remove(tx, {at, BlockCount(1)}, 1, released);
   if (extents_.size() == 0) extents_.release_chain(record, released);
   index_->drop_block(number);

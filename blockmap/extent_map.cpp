@@ -143,7 +143,7 @@ void ExtentMap::stage_empty(Transaction& tx, std::uint32_t slot) {
   free_slots_.push_back(slot);
 }
 
-Status ExtentMap::reserve(Transaction& /*tx*/, pmem::InodeRecord& record, std::size_t slots) {
+Status ExtentMap::reserve(pmem::InodeRecord& record, std::size_t slots) {
   if (free_slots_.size() >= slots) return {};
   constexpr std::size_t kSlots = pmem::ExtentBlock::kSlots;
   const std::size_t missing = slots - free_slots_.size();
@@ -226,13 +226,13 @@ FileBlock ExtentMap::end_of_unwritten(FileBlock at) const {
   return contains ? extent_at(it).end() : at;
 }
 
-FileRange ExtentMap::reserve_to_write(Transaction& tx, pmem::InodeRecord& record, FileRange range) {
-  if (reserve(tx, record, slots_to_write(range))) return range;
+FileRange ExtentMap::reserve_to_write(pmem::InodeRecord& record, FileRange range) {
+  if (reserve(record, slots_to_write(range))) return range;
   // Towards the beginning first: whoever goes on behind the range then finds a written neighbour
   // there, and needs no slot.
   const FileBlock start = start_of_unwritten(range.start);
   range = {start, range.end() - start};
-  if (reserve(tx, record, slots_to_write(range))) return range;
+  if (reserve(record, slots_to_write(range))) return range;
   // Nothing is cut any more.
   return {start, end_of_unwritten(range.end() - BlockCount(1)) - start};
 }

@@ -72,7 +72,7 @@ class ExtentMap {
   // Makes sure that `slots` further records can be placed. May allocate and initialise extent
   // blocks (durable before commit) and changes record.extent_block; the caller stages the record.
   // ENOSPC changes nothing.
-  Status reserve(Transaction& tx, pmem::InodeRecord& record, std::size_t slots);
+  Status reserve(pmem::InodeRecord& record, std::size_t slots);
   // How many slots the calls below may need at most: insert 1, mark_written 2, remove 1, each per
   // call, whatever the length of the range. A call without them aborts the process.
   // For mark_written more exactly, before anything else of the transaction changes the map.
@@ -81,7 +81,7 @@ class ExtentMap {
   // records of an unwritten extent that is cut, the result goes on to one of its ends or to both
   // (as ext4's zeroout), so that what was preallocated can be written in a full pool. The caller
   // zeroes what of the result is unwritten and not written by itself, and marks all of it.
-  FileRange reserve_to_write(Transaction& tx, pmem::InodeRecord& record, FileRange range);
+  FileRange reserve_to_write(pmem::InodeRecord& record, FileRange range);
 
   // Adds an extent over a hole; merges with neighbours where both run on. Preconditions: the range
   // is a hole, 0 < count < 2^32 (the allocator's runs are shorter).

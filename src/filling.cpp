@@ -68,7 +68,7 @@ Status Filling::fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64
   // An insert takes at most one slot each; all of them now, so that nothing can fail once the first
   // piece is committed.
   Transaction tx;
-  if (const Status room = map.reserve(tx, inode.record, pieces.size() + spare_slots); !room) {
+  if (const Status room = map.reserve(inode.record, pieces.size() + spare_slots); !room) {
     blocks.give_back(pieces);
     return room;
   }
@@ -115,7 +115,7 @@ Status Filling::populate(Inode& inode, FileRange range, std::uint64_t size) {
   // Preallocated blocks: zeroed first, shown as written afterwards. In a full pool these may be
   // more than asked for; then all of it happens here, with the lock held.
   Transaction tx;
-  const FileRange shown = map.reserve_to_write(tx, inode.record, range);
+  const FileRange shown = map.reserve_to_write(inode.record, range);
   std::vector<FileRange> unwritten;
   map.for_each(shown, [&](const Extent& extent) {
     if (!extent.unwritten) return;

@@ -181,7 +181,7 @@ Status Writing::find_blocks(Part& part, NewBlocks& blocks) {
   part.blocks = {start, stop - start};
   if (!part.fresh.empty()) {
     const std::size_t needed = part.fresh.size() + map.slots_to_write(part.blocks);
-    if (const Status room = map.reserve(part.tx, part.inode.record, needed); !room) {
+    if (const Status room = map.reserve(part.inode.record, needed); !room) {
       // What comes before the first hole can be written all the same.
       blocks.give_back(part.fresh);
       part.blocks = {start, part.fresh.front().file - start};
@@ -193,7 +193,7 @@ Status Writing::find_blocks(Part& part, NewBlocks& blocks) {
   // written.
   part.shown = part.blocks;
   if (part.fresh.empty()) {
-    part.shown = map.reserve_to_write(part.tx, part.inode.record, part.blocks);
+    part.shown = map.reserve_to_write(part.inode.record, part.blocks);
   }
   return {};
 }
@@ -204,7 +204,7 @@ Result<bool> Writing::zero_far_before(Part& part) {
   ExtentMap& map = part.map();
   const FileRange piece{part.shown.start, kZeroedAtATime};
   if (piece.end() >= part.blocks.start ||
-      !map.reserve(part.tx, part.inode.record, map.slots_to_write(piece))) {
+      !map.reserve(part.inode.record, map.slots_to_write(piece))) {
     return false;
   }
   zero_unwritten(part, piece.start, piece.end());

@@ -298,7 +298,7 @@ class SharedBlocks {
   void unmap(Claimant& c, const Extent& part) {
     FileRange range{part.file, part.count};
     Transaction tx;
-    if (!c.map.reserve(tx, c.record, 1)) {
+    if (!c.map.reserve(c.record, 1)) {
       // A hole in the middle needs a record more than there is space for: the rest goes, too.
       if (const auto extent = c.map.first_from(part.file)) range.count = extent->end() - part.file;
     }
@@ -334,7 +334,7 @@ class SharedBlocks {
     std::vector<PoolRange> runs;
     if (!context_.allocator->allocate(piece.count, PoolBlock(0), runs)) return false;
     Transaction tx;
-    if (!c.map.reserve(tx, c.record, runs.size() + 1)) {
+    if (!c.map.reserve(c.record, runs.size() + 1)) {
       for (const PoolRange& run : runs) static_cast<void>(context_.allocator->free(run));
       return false;
     }

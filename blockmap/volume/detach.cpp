@@ -42,10 +42,10 @@ Status prepare_detach(Volume& volume, InodeNumber inode, pmem::InodeRecord& reco
   const bool splits =
       !range.empty() && extent && extent->file < range.start && range.end() < extent->end();
   if (!splits) return {};
-  Transaction tx;
   const std::uint64_t chain = record.extent_block;
-  if (const auto reserved = map.reserve(tx, record, 1); !reserved) return reserved;
-  if (record.extent_block == chain && tx.empty()) return {};
+  if (const auto reserved = map.reserve(record, 1); !reserved) return reserved;
+  if (record.extent_block == chain) return {};
+  Transaction tx;
   volume.inodes().stage(tx, inode, record);
   return volume.journal().commit(tx);
 }

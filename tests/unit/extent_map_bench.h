@@ -49,7 +49,7 @@ struct Bench {
     tx.clear();
   }
   void add(const Extent& e) {
-    REQUIRE(map.reserve(tx, record, 1).has_value());
+    REQUIRE(map.reserve(record, 1).has_value());
     map.insert(tx, e);
   }
   Result<ExtentMap> load() { return ExtentMap::load(medium, allocator, kInode, kSlot, data_area); }

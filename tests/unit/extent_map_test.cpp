@@ -99,7 +99,7 @@ TEST_CASE("extent map: remove cuts at the edges and stops at its limit", "[exten
   Bench b;
   for (std::uint64_t i = 0; i < 4; ++i) b.add(extent(100 * i, 1000 + 100 * i, 50));
   b.commit();
-  REQUIRE(b.map.reserve(b.tx, b.record, 1).has_value());
+  REQUIRE(b.map.reserve(b.record, 1).has_value());
   std::vector<PoolRange> removed;
 
   SECTION("a part in the middle") {
@@ -131,7 +131,7 @@ TEST_CASE("extent map: remove cuts at the edges and stops at its limit", "[exten
 TEST_CASE("extent map: part of an unwritten extent becomes written", "[extent_map]") {
   Bench b;
   b.add(extent(0, 100, 30, true));
-  REQUIRE(b.map.reserve(b.tx, b.record, 2).has_value());
+  REQUIRE(b.map.reserve(b.record, 2).has_value());
   b.map.mark_written(b.tx, files(10, 10));
   REQUIRE(all(b.map) ==
           std::vector{extent(0, 100, 10, true), extent(10, 110, 10), extent(20, 120, 10, true)});
@@ -149,7 +149,7 @@ TEST_CASE("extent map: writing a preallocated file in order makes no extent per 
   b.commit();
   const bool upwards = GENERATE(true, false);
   for (std::uint64_t i = 0; i < 1000; ++i) {
-    REQUIRE(b.map.reserve(b.tx, b.record, 2).has_value());
+    REQUIRE(b.map.reserve(b.record, 2).has_value());
     b.map.mark_written(b.tx, files(upwards ? i : 999 - i, 1));
     REQUIRE(b.map.size() == (i == 999 ? 1 : 2));
     REQUIRE(b.tx.size() <= Bench::staged(2));
@@ -161,14 +161,14 @@ TEST_CASE("extent map: writing a preallocated file in order makes no extent per 
 
 TEST_CASE("extent map: reserve is all or nothing", "[extent_map]") {
   Bench b(8);
-  REQUIRE(b.map.reserve(b.tx, b.record, kInline).has_value());
+  REQUIRE(b.map.reserve(b.record, kInline).has_value());
   REQUIRE(b.map.chain().empty());
-  REQUIRE(b.map.reserve(b.tx, b.record, kInline + 8 * kSlots + 1) == fail(ENOSPC));
+  REQUIRE(b.map.reserve(b.record, kInline + 8 * kSlots + 1) == fail(ENOSPC));
   REQUIRE(b.record.extent_block == 0);
   REQUIRE(b.map.chain().empty());
   REQUIRE(b.allocator.free_blocks() == BlockCount(8));
 
-  REQUIRE(b.map.reserve(b.tx, b.record, kInline + 8 * kSlots).has_value());
+  REQUIRE(b.map.reserve(b.record, kInline + 8 * kSlots).has_value());
   REQUIRE(b.map.chain().size() == 8);
   REQUIRE(b.record.extent_block == b.map.chain().back().value);
   b.commit();
@@ -213,7 +213,7 @@ TEST_CASE("extent map: one of 100,000 extents costs as much as one of one", "[ex
   REQUIRE(b.map.remove(b.tx, files(500'000, 10), 9, removed) == FileBlock(500'010));
   REQUIRE(b.tx.size() == Bench::staged(1));
   b.commit();
-  REQUIRE(b.map.reserve(b.tx, b.record, 1).has_value());
+  REQUIRE(b.map.reserve(b.record, 1).has_value());
   b.map.remove(b.tx, files(600'003, 2), 9, removed);
   REQUIRE(b.tx.size() == Bench::staged(2));
   b.commit();
@@ -280,7 +280,7 @@ void fill(Bench& b, Reference& reference, FileRange range, bool unwritten, bool 
     }
     std::vector<PoolRange> runs;
     REQUIRE(b.allocator.allocate(run.range.count, goal, runs).has_value());
-    REQUIRE(b.map.reserve(b.tx, b.record, runs.size()).has_value());
+    REQUIRE(b.map.reserve(b.record, runs.size()).has_value());
     FileBlock to = run.range.start;
     for (const PoolRange& r : runs) {
       b.map.insert(b.tx, {to, r.start, r.count, unwritten});
@@ -294,7 +294,7 @@ void fill(Bench& b, Reference& reference, FileRange range, bool unwritten, bool 
 
 void punch(Bench& b, Reference& reference, FileRange range, std::size_t limit,
            std::vector<PoolRange>& removed) {
-  REQUIRE(b.map.reserve(b.tx, b.record, 1).has_value());
+  REQUIRE(b.map.reserve(b.record, 1).has_value());
   std::vector<PoolRange> now;
   const FileBlock done = b.map.remove(b.tx, range, limit, now);
   std::vector<PoolRange> expected;
@@ -340,7 +340,7 @@ TEST_CASE("extent map: random use agrees with the reference and with the medium"
             break;
           case 2:
           case 3:
-            REQUIRE(b.map.reserve(b.tx, b.record, 2).has_value());
+            REQUIRE(b.map.reserve(b.record, 2).has_value());
             b.map.mark_written(b.tx, range);
             for (std::uint64_t i = start; i < range.end().value; ++i) {
               reference[i].unwritten = false;

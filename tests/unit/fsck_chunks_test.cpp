@@ -97,7 +97,7 @@ TEST_CASE_METHOD(FsckChunks, "fsck: a forged index does not make a chunk of a fi
   const std::vector<std::byte> content(bytes(extent.count).value, std::byte{0x3c});
   medium->write(offset_of(extent.pool), content);
   Transaction tx;
-  REQUIRE(file.map->reserve(tx, file.record, 1));
+  REQUIRE(file.map->reserve(file.record, 1));
   file.map->insert(tx, extent);
   file.record.blocks = extent.count.value;
   file.record.size = content.size();

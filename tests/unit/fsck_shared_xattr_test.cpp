@@ -44,7 +44,7 @@ struct SharedXattrs : FsckFixture {
     REQUIRE(volume->allocator().allocate(volume->allocator().free_blocks(), PoolBlock(0), runs));
     REQUIRE(runs.size() <= pmem::kInlineExtents);
     Transaction tx;
-    REQUIRE(filler.map->reserve(tx, filler.record, runs.size()));
+    REQUIRE(filler.map->reserve(filler.record, runs.size()));
     FileBlock at(0);
     for (const PoolRange& run : runs) {
       filler.map->insert(tx, {at, run.start, run.count, false});

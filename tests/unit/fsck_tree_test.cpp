@@ -75,11 +75,11 @@ TEST_CASE_METHOD(FsckFixture, "fsck: blocks that two files claim") {
     }
     OpenInode filler = create(*volume, root, "filler", S_IFREG | 0600);
     Transaction tx;
-    REQUIRE(filler.map->reserve(tx, filler.record, 1));
+    REQUIRE(filler.map->reserve(filler.record, 1));
     BlockCount at;
     for (const PoolRange& run : all) {
       tx.clear();
-      REQUIRE(filler.map->reserve(tx, filler.record, 1));
+      REQUIRE(filler.map->reserve(filler.record, 1));
       filler.map->insert(tx, {FileBlock(at.value), run.start, run.count, false});
       at += run.count;
       filler.record.blocks = at.value;

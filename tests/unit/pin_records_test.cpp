@@ -447,7 +447,7 @@ TEST_CASE("a block of pin records that somebody else owns is refused, and both a
   OpenInode file = create(*volume, root, "file", S_IFREG | 0644);
   const PoolBlock spilled = block_of(add_pins(*volume, kSlots + 1).back());
   Transaction tx;
-  REQUIRE(file.map->reserve(tx, file.record, 1));
+  REQUIRE(file.map->reserve(file.record, 1));
   file.map->insert(tx, {FileBlock(0), spilled, BlockCount(1), false});
   REQUIRE(volume->journal().commit(tx));
   const auto again = Volume::open(*medium, "test.pool", true, 1, everybody);

@@ -146,7 +146,7 @@ inline void map_blocks(Volume& volume, OpenInode& inode, const std::vector<std::
     Transaction tx;
     std::vector<PoolRange> taken;
     REQUIRE(volume.allocator().allocate(BlockCount(1), PoolBlock(0), taken));
-    REQUIRE(inode.map->reserve(tx, inode.record, 1));
+    REQUIRE(inode.map->reserve(inode.record, 1));
     inode.map->insert(tx, {FileBlock(block), taken.front().start, BlockCount(1), false});
     inode.record.blocks = inode.map->mapped().value;
     volume.inodes().stage(tx, inode.number, inode.record);

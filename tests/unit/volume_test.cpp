@@ -261,7 +261,7 @@ TEST_CASE("blocks with two owners are refused, and both are named") {
     numbers[1] = b.number.value;
     const PoolRange stolen = a.map->physical(to_end(FileBlock(1))).front();
     Transaction tx;
-    REQUIRE(b.map->reserve(tx, b.record, 1));
+    REQUIRE(b.map->reserve(b.record, 1));
     b.map->insert(tx, {FileBlock(7), stolen.start + BlockCount(1), BlockCount(1), false});
     REQUIRE(volume->journal().commit(tx));
     const std::string text = complaint(*medium, true, GENERATE(1u, 4u));
