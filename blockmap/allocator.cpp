@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 
+#include "base/pieces.h"
 #include "base/require.h"
 #include "blockmap/format.h"
 
@@ -19,6 +20,13 @@ PoolRange chunk_run(std::uint64_t first, std::uint64_t count) {
   return {chunk_start(first), BlockCount(count * pmem::kHugeBlocks)};
 }
 PoolRange between(PoolBlock begin, PoolBlock end) { return {begin, end - begin}; }
+PoolBlock end_of_fragment(const std::pair<const PoolBlock, BlockCount>& fragment) {
+  return fragment.first + fragment.second;
+}
+// As a number of a chunk.
+std::uint64_t end_of_chunks(const std::pair<const std::uint64_t, std::uint64_t>& run) {
+  return run.first + run.second;
+}
 
 // A range as chunks see it:  |..head###|########|########|###tail..|
 struct Pieces {
@@ -81,17 +89,10 @@ void Allocator::unlink_chunks(std::uint64_t first, std::uint64_t count) {
 // --- giving ---
 
 bool Allocator::overlaps_free(PoolRange range) const {
-  // Runs do not overlap each other, so the last one that begins before the range's end reaches
-  // farthest.
-  if (auto it = fragments_.lower_bound(range.end()); it != fragments_.begin()) {
-    --it;
-    if (it->first + it->second > range.start) return true;
-  }
-  if (auto it = huge_.upper_bound(chunk_of(range.end() - BlockCount(1))); it != huge_.begin()) {
-    --it;
-    if (chunk_run(it->first, it->second).end() > range.start) return true;
-  }
-  return false;
+  const auto fragment = first_ending_behind(fragments_, range.start, end_of_fragment);
+  if (fragment != fragments_.end() && fragment->first < range.end()) return true;
+  const auto chunks = first_ending_behind(huge_, chunk_of(range.start), end_of_chunks);
+  return chunks != huge_.end() && chunk_start(chunks->first) < range.end();
 }
 
 Status Allocator::free(PoolRange range) {
@@ -210,14 +211,13 @@ Status Allocator::rebuild(std::span<const PoolRange> free_runs) {
 // The free blocks from `at` on within one fragment or one run of chunks; empty if `at` is in use.
 PoolRange Allocator::piece_from(PoolBlock at, BlockCount limit) const {
   PoolRange free{at, BlockCount(0)};
-  if (auto it = fragments_.upper_bound(at); it != fragments_.begin()) {
-    --it;
-    if (it->first + it->second > at) free = between(at, it->first + it->second);
+  const auto fragment = first_ending_behind(fragments_, at, end_of_fragment);
+  if (fragment != fragments_.end() && fragment->first <= at) {
+    free = between(at, end_of_fragment(*fragment));
   }
-  if (auto it = huge_.upper_bound(chunk_of(at)); it != huge_.begin()) {
-    --it;
-    const PoolBlock end = chunk_run(it->first, it->second).end();
-    if (end > at) free = between(at, end);
+  const auto chunks = first_ending_behind(huge_, chunk_of(at), end_of_chunks);
+  if (chunks != huge_.end() && chunk_start(chunks->first) <= at) {
+    free = between(at, chunk_start(end_of_chunks(*chunks)));
   }
   free.count = std::min(free.count, limit);
   return free;
@@ -243,23 +243,22 @@ void Allocator::take(PoolRange range) {
                           range.end().value);
   if (moved_ != nullptr) moved_->mark(range);
   free_ -= range.count;
-  if (auto it = fragments_.upper_bound(range.start); it != fragments_.begin()) {
-    --it;
-    const PoolRange whole{it->first, it->second};
-    if (whole.end() > range.start) {
-      DAXFS_REQUIRE(range.end() <= whole.end(),
-                    "blocks [{}, {}) are taken, and {} ends the free ones", range.start.value,
-                    range.end().value, whole.end().value);
-      unlink_fragment(whole);
-      link_fragment(between(whole.start, range.start));
-      link_fragment(between(range.end(), whole.end()));
-      return;
-    }
+  const auto fragment = first_ending_behind(fragments_, range.start, end_of_fragment);
+  if (fragment != fragments_.end() && fragment->first <= range.start) {
+    const PoolRange whole{fragment->first, fragment->second};
+    DAXFS_REQUIRE(range.end() <= whole.end(),
+                  "blocks [{}, {}) are taken, and {} ends the free ones", range.start.value,
+                  range.end().value, whole.end().value);
+    unlink_fragment(whole);
+    link_fragment(between(whole.start, range.start));
+    link_fragment(between(range.end(), whole.end()));
+    return;
   }
-  const auto behind = huge_.upper_bound(chunk_of(range.start));
-  DAXFS_REQUIRE(behind != huge_.begin(), "blocks [{}, {}) are taken, and are not free",
-                range.start.value, range.end().value);
-  const auto [first, count] = *std::prev(behind);
+  const auto run = first_ending_behind(huge_, chunk_of(range.start), end_of_chunks);
+  DAXFS_REQUIRE(run != huge_.end() && run->first <= chunk_of(range.start),
+                "blocks [{}, {}) are taken, and are not free", range.start.value,
+                range.end().value);
+  const auto [first, count] = *run;
   DAXFS_REQUIRE(range.end() <= chunk_run(first, count).end(),
                 "blocks [{}, {}) are taken, and {} ends the free ones", range.start.value,
                 range.end().value, chunk_run(first, count).end().value);

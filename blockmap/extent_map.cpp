@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/crc32c.h"
+#include "base/pieces.h"
 #include "base/require.h"
 
 namespace daxfs {
@@ -44,6 +45,10 @@ Extent ExtentMap::extent_at(Index::const_iterator it) {
   return {it->first, it->second.pool, BlockCount(it->second.count), it->second.unwritten()};
 }
 
+FileBlock ExtentMap::end_of(const Index::value_type& extent) {
+  return extent.first + BlockCount(extent.second.count);
+}
+
 ExtentMap::Node ExtentMap::make_node(const Extent& extent, std::uint32_t slot) {
   return {extent.pool, static_cast<std::uint32_t>(extent.count.value),
           slot << 1 | (extent.unwritten ? 1u : 0u)};
@@ -53,21 +58,11 @@ ExtentMap::Node ExtentMap::make_node(const Extent& extent, std::uint32_t slot) {
 
 // The first extent whose end lies behind `at`.
 ExtentMap::Index::const_iterator ExtentMap::first_behind(FileBlock at) const {
-  auto it = extents_.upper_bound(at);
-  if (it != extents_.begin()) {
-    const auto before = std::prev(it);
-    if (before->first + BlockCount(before->second.count) > at) return before;
-  }
-  return it;
+  return first_ending_behind(extents_, at, end_of);
 }
 
 ExtentMap::Index::iterator ExtentMap::first_behind(FileBlock at) {
-  auto it = extents_.upper_bound(at);
-  if (it != extents_.begin()) {
-    const auto before = std::prev(it);
-    if (before->first + BlockCount(before->second.count) > at) return before;
-  }
-  return it;
+  return first_ending_behind(extents_, at, end_of);
 }
 
 ExtentMap::Run ExtentMap::run_at(FileBlock at, BlockCount limit) const {

@@ -124,6 +124,7 @@ class ExtentMap {
                                   PoolRange data_area);
 
   static Extent extent_at(Index::const_iterator it);
+  static FileBlock end_of(const Index::value_type& extent);
   static Node make_node(const Extent& extent, std::uint32_t slot);
   Index::iterator first_behind(FileBlock at);
   Index::const_iterator first_behind(FileBlock at) const;

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <limits>
 
+#include "base/pieces.h"
 #include "base/require.h"
 
 namespace daxfs {
@@ -14,21 +15,11 @@ constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max();
 }  // namespace
 
 CountedRanges::Segments::iterator CountedRanges::first_ending_after(PoolBlock block) {
-  auto it = segments_.upper_bound(block);
-  if (it != segments_.begin()) {
-    const auto before = std::prev(it);
-    if (end_of(before) > block) return before;
-  }
-  return it;
+  return first_ending_behind(segments_, block, end_of);
 }
 
 CountedRanges::Cursor CountedRanges::from(PoolBlock block) const {
-  auto it = segments_.upper_bound(block);
-  if (it != segments_.begin()) {
-    const auto before = std::prev(it);
-    if (end_of(before) > block) it = before;
-  }
-  return {it, segments_.end()};
+  return {first_ending_behind(segments_, block, end_of), segments_.end()};
 }
 
 // Precondition: nothing of `gap` is covered, and `next` is the segment behind it.
@@ -58,7 +49,7 @@ void CountedRanges::merge_at(PoolBlock border) {
   const auto right = segments_.find(border);
   if (right == segments_.end() || right == segments_.begin()) return;
   const auto left = std::prev(right);
-  if (end_of(left) != border || left->second.pins != right->second.pins ||
+  if (end_of(*left) != border || left->second.pins != right->second.pins ||
       left->second.owners != right->second.owners ||
       std::uint64_t{left->second.blocks} + right->second.blocks > kMaxBlocks) {
     return;
@@ -74,7 +65,7 @@ void CountedRanges::add(PoolRange range, std::uint64_t owner) {
     // The usual case: nothing there yet. Grow the neighbour on the left rather than insert.
     if (it != segments_.begin()) {
       const auto left = std::prev(it);
-      if (end_of(left) == range.start && left->second.pins == 1 && left->second.owners == owner &&
+      if (end_of(*left) == range.start && left->second.pins == 1 && left->second.owners == owner &&
           left->second.blocks + range.count.value <= kMaxBlocks) {
         left->second.blocks += static_cast<std::uint32_t>(range.count.value);
         if (it != segments_.end() && it->first == range.end()) merge_at(range.end());
@@ -94,7 +85,7 @@ void CountedRanges::add(PoolRange range, std::uint64_t owner) {
     for (; it != segments_.end() && it->first == at && at < range.end(); ++it) {
       ++it->second.pins;
       it->second.owners += owner;
-      at = end_of(it);
+      at = end_of(*it);
     }
     if (at >= range.end()) break;
     const PoolBlock gap_end =

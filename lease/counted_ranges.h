@@ -62,8 +62,8 @@ class CountedRanges {
   Cursor from(PoolBlock block) const;
 
  private:
-  static PoolBlock end_of(Segments::const_iterator it) {
-    return it->first + BlockCount(it->second.blocks);
+  static PoolBlock end_of(const Segments::value_type& segment) {
+    return segment.first + BlockCount(segment.second.blocks);
   }
   Segments::iterator first_ending_after(PoolBlock block);
   void insert(Segments::iterator next, PoolRange gap, std::uint64_t owner);

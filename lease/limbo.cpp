@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/pieces.h"
 #include "base/require.h"
 
 namespace daxfs {
@@ -18,7 +19,7 @@ void Limbo::add(PoolRange range, Time since) {
   total_ += range.count;
   if (it != pieces_.begin()) {
     const auto left = std::prev(it);
-    if (left->first + left->second.count == range.start && left->second.since == since) {
+    if (end_of(*left) == range.start && left->second.since == since) {
       left->second.count += range.count;
       return;
     }
@@ -31,11 +32,7 @@ void Limbo::add(PoolRange range, Time since) {
 //  stays   |==|                |==|                     ||    |=|
 void Limbo::release(PoolRange range, std::vector<PoolRange>& freed) {
   if (pieces_.empty() || range.empty()) return;
-  auto it = pieces_.upper_bound(range.start);
-  if (it != pieces_.begin()) {
-    const auto left = std::prev(it);
-    if (left->first + left->second.count > range.start) it = left;
-  }
+  auto it = first_ending_behind(pieces_, range.start, end_of);
   while (it != pieces_.end() && it->first < range.end()) {
     const PoolRange piece{it->first, it->second.count};
     const Value value = it->second;
@@ -57,17 +54,10 @@ void Limbo::release(PoolRange range, std::vector<PoolRange>& freed) {
 }
 
 bool Limbo::next(PoolBlock at, Piece& out) const {
-  auto it = pieces_.upper_bound(at);
-  if (it != pieces_.begin()) {
-    const auto left = std::prev(it);
-    const PoolBlock end = left->first + left->second.count;
-    if (end > at) {
-      out = {{at, end - at}, left->second.since};
-      return true;
-    }
-  }
+  const auto it = first_ending_behind(pieces_, at, end_of);
   if (it == pieces_.end()) return false;
-  out = {{it->first, it->second.count}, it->second.since};
+  const PoolBlock start = std::max(at, it->first);
+  out = {{start, end_of(*it) - start}, it->second.since};
   return true;
 }
 

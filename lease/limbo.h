@@ -35,7 +35,12 @@ class Limbo {
     BlockCount count;
     Time since;
   };
-  absl::btree_map<PoolBlock, Value> pieces_;
+  using Pieces = absl::btree_map<PoolBlock, Value>;
+  static PoolBlock end_of(const Pieces::value_type& piece) {
+    return piece.first + piece.second.count;
+  }
+
+  Pieces pieces_;
   BlockCount total_;
 };
 

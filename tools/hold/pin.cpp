@@ -8,6 +8,7 @@
 #include <csignal>
 #include <utility>
 
+#include "base/pieces.h"
 #include "client/daxfs.h"
 #include "tools/hold/explain.h"
 
@@ -196,10 +197,7 @@ std::vector<std::span<std::byte>> PinnedRange::memory() const {
 }
 
 const Piece& PinnedRange::piece_of(FileOffset at) const {
-  const auto after =
-      std::upper_bound(pieces_.begin(), pieces_.end(), at,
-                       [](FileOffset o, const Piece& piece) { return o < piece.file; });
-  return *(after - 1);
+  return *last_begun(pieces_, at, &Piece::file);
 }
 
 std::span<std::byte> PinnedRange::bytes(FileOffset at, std::size_t size) const {

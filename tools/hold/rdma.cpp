@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/pieces.h"
 #include "base/units.h"
 
 namespace daxfs::hold {
@@ -161,10 +162,10 @@ class RdmaEngine final : public Engine {
   }
 
   const ibv_mr& region_of(const std::byte* address) const {
-    const auto after =
-        std::upper_bound(regions_.begin(), regions_.end(), address,
-                         [](const std::byte* a, const Region& region) { return a < region->addr; });
-    return **(after - 1);
+    const auto begin = [](const Region& region) {
+      return static_cast<const std::byte*>(region->addr);
+    };
+    return **last_begun(regions_, address, begin);
   }
 
   Outcome<void> transfer(std::span<const std::span<std::byte>> pieces, ibv_wr_opcode direction) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/pieces.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
 
@@ -118,11 +119,10 @@ class UringEngine final : public Engine {
   }
 
   int index_of(const std::byte* address) const {
-    const auto after = std::upper_bound(buffers_.begin(), buffers_.end(), address,
-                                        [](const std::byte* a, const iovec& buffer) {
-                                          return a < static_cast<const std::byte*>(buffer.iov_base);
-                                        });
-    return static_cast<int>(after - buffers_.begin()) - 1;
+    const auto begin = [](const iovec& buffer) {
+      return static_cast<const std::byte*>(buffer.iov_base);
+    };
+    return static_cast<int>(last_begun(buffers_, address, begin) - buffers_.begin());
   }
 
   template <class Prepare>
