@@ -142,13 +142,22 @@ Outcome<std::uint64_t> parse_offset(const std::string& text) {
   return size->value;
 }
 
-Outcome<void> check(Options& options, const std::string& offset, const std::string& length,
-                    double seconds) {
-  const auto begin = parse_offset(offset);
+// Options as they are written, before they are looked at.
+struct Words {
+  std::string offset = "0";
+  std::string length;
+  std::string engine = "mmap";
+  double seconds = -1;
+  std::int64_t interval = Options().interval.count();
+};
+
+// Takes the words over.
+Outcome<void> check(Options& options, const Words& words) {
+  const auto begin = parse_offset(words.offset);
   if (!begin) return problem(EINVAL, "--offset: " + begin.error().text);
   options.offset = FileOffset(*begin);
-  if (!length.empty()) {
-    const auto size = parse_size(length);
+  if (!words.length.empty()) {
+    const auto size = parse_size(words.length);
     if (!size) return problem(EINVAL, "--length: " + size.error().text);
     options.length = *size;
   }
@@ -162,32 +171,23 @@ Outcome<void> check(Options& options, const std::string& offset, const std::stri
                    "--count: several pins need --length and --offset in whole blocks (4K), since a "
                    "block is pinned as a whole");
   }
+  options.engine = engine_of(words.engine);
   if (options.read_only && options.engine != EngineKind::mmap) {
     return problem(EINVAL,
                    "--read-only: what is given to a device can be written: use --engine mmap");
   }
   options.lease = options.lease || options.exclusive;
-  if (seconds >= 0) options.seconds = std::chrono::duration<double>(seconds);
+  options.interval = std::chrono::milliseconds(words.interval);
+  if (words.seconds >= 0) options.seconds = std::chrono::duration<double>(words.seconds);
   return {};
 }
 
-int command(int argc, char** argv) {
-  Options options;
-  std::string offset = "0";
-  std::string length;
-  std::string engine = "mmap";
-  double seconds = -1;
-  std::int64_t interval = options.interval.count();
-
-  CLI::App app(kAbout, "daxfs-hold");
-  app.failure_message(usage_message);
-  app.footer(kFooter);
-  app.set_version_flag("-V,--version", "daxfs-hold " DAXFS_VERSION);
+void add_what_is_pinned(CLI::App& app, Options& options, Words& words) {
   app.add_option("FILE", options.path, "a regular file on a daxfs mount")->required();
-  app.add_option("--offset", offset, "where the range begins")
+  app.add_option("--offset", words.offset, "where the range begins")
       ->type_name("SIZE")
       ->capture_default_str();
-  app.add_option("--length", length, "length of the range (default: to the end of FILE)")
+  app.add_option("--length", words.length, "length of the range (default: to the end of FILE)")
       ->type_name("SIZE");
   app.add_flag("--short", options.short_term,
                "take a short-term pin: detaches wait for it (default: long-term)");
@@ -203,7 +203,10 @@ int command(int argc, char** argv) {
       "--verify", options.verify,
       "also read FILE through a descriptor and check that it shows what is mapped, as long as the "
       "blocks are FILE's");
-  app.add_option("--seconds", seconds,
+}
+
+void add_how_often(CLI::App& app, Options& options, Words& words) {
+  app.add_option("--seconds", words.seconds,
                  "release after N seconds, for all rounds together: each gets its share "
                  "(default: hold "
                  "until SIGINT or SIGTERM)")
@@ -221,6 +224,9 @@ int command(int argc, char** argv) {
       ->type_name("N")
       ->check(CLI::Range(1, 1000000000).description(""))
       ->capture_default_str();
+}
+
+void add_leases(CLI::App& app, Options& options) {
   app.add_flag(
       "--lease", options.lease,
       "take a layout lease over the range first, and give way when it is broken: unpin "
@@ -229,28 +235,42 @@ int command(int argc, char** argv) {
       "--exclusive", options.exclusive,
       "take an exclusive lease (implies --lease): no other program can take the blocks away");
   app.add_flag("--ignore-breaks", options.ignore_breaks, "only say that the lease is being broken");
-  app.add_option("--engine", engine,
+}
+
+void add_work(CLI::App& app, Options& options, Words& words) {
+  app.add_option("--engine", words.engine,
                  "what works in the memory. mmap: loads and stores of the processor; io_uring: the "
                  "kernel, by reads into and writes out of registered buffers; rdma: the first RDMA "
                  "adapter, by writes and reads through a queue pair that is connected with itself")
       ->type_name("NAME")
       ->check(CLI::IsMember({"mmap", "io_uring", "rdma"}).description(""))
       ->capture_default_str();
-  app.add_option("--interval-ms", interval,
+  app.add_option("--interval-ms", words.interval,
                  "pause after every 256 blocks or every sweep over the range, whichever is "
                  "shorter; 0 keeps a CPU busy")
       ->type_name("N")
       ->check(CLI::Range(0, 1000).description(""))
       ->capture_default_str();
   app.add_flag("--json", options.json, "say everything as JSON objects, one a line");
+}
+
+int command(int argc, char** argv) {
+  Options options;
+  Words words;
+  CLI::App app(kAbout, "daxfs-hold");
+  app.failure_message(usage_message);
+  app.footer(kFooter);
+  app.set_version_flag("-V,--version", "daxfs-hold " DAXFS_VERSION);
+  add_what_is_pinned(app, options, words);
+  add_how_often(app, options, words);
+  add_leases(app, options);
+  add_work(app, options, words);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
-  options.interval = std::chrono::milliseconds(interval);
-  options.engine = engine_of(engine);
-  if (const auto checked = check(options, offset, length, seconds); !checked) {
+  if (const auto checked = check(options, words); !checked) {
     fmt::print(stderr, "daxfs-hold: {}\n", checked.error().text);
     return kUsage;
   }
