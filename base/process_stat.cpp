@@ -85,6 +85,13 @@ Result<std::uint64_t> to_number(std::string_view text) {
   return value;
 }
 
+std::string command_of(pid_t process) {
+  std::string name =
+      read_small_file("/proc/" + std::to_string(process) + "/comm").value_or(std::string());
+  if (name.ends_with('\n')) name.pop_back();
+  return name;
+}
+
 std::uint32_t namespace_inode(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0 ? static_cast<std::uint32_t>(status.st_ino) : 0;

@@ -22,6 +22,8 @@ using DirectoryRef = std::unique_ptr<DIR, CloseDirectory>;
 // A file in /proc that fits into a page.
 Result<std::string> read_small_file(const std::string& path);
 Result<std::uint64_t> to_number(std::string_view text);
+// The command name of a process, "" if it is gone.
+std::string command_of(pid_t process);
 // The inode number of a namespace's file; 0 if there is none.
 std::uint32_t namespace_inode(const std::string& path);
 

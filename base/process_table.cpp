@@ -1,29 +1,19 @@
 #include "base/process_table.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <ctime>
+#include <string>
 #include <string_view>
+
+#include "base/process_stat.h"
 
 namespace daxfs {
 namespace {
-
-// The beginning of a small file in /proc, or "".
-std::string read_proc(const char* path) {
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
-  std::string text(1024, '\0');
-  const ssize_t got = ::read(fd, text.data(), text.size());
-  close(fd);
-  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  return text;
-}
 
 // Each keeps a descriptor open.
 constexpr std::size_t kMostKnown = 256;
@@ -47,19 +37,14 @@ std::int64_t this_second() {
 }  // namespace
 
 pid_t process_of_thread(pid_t thread) {
-  const std::string text = read_proc(("/proc/" + std::to_string(thread) + "/status").c_str());
+  const std::string text =
+      read_small_file("/proc/" + std::to_string(thread) + "/status").value_or(std::string());
   constexpr std::string_view key = "\nTgid:\t";
   const auto at = text.find(key);
   if (at == std::string::npos) return thread;
   pid_t process = thread;
   std::from_chars(text.data() + at + key.size(), text.data() + text.size(), process);
   return process;
-}
-
-std::string command_of(pid_t process) {
-  std::string name = read_proc(("/proc/" + std::to_string(process) + "/comm").c_str());
-  while (!name.empty() && name.back() == '\n') name.pop_back();
-  return name;
 }
 
 pid_t ProcessTable::process(pid_t thread) {

@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <string>
 
 #include "base/mutex.h"
 #include "base/process_end.h"
@@ -18,8 +17,6 @@ namespace daxfs {
 
 // The process (thread group) of a thread; the thread's own id if it is gone already. Reads /proc.
 pid_t process_of_thread(pid_t thread);
-// The command name of a process, "" if it is gone.
-std::string command_of(pid_t process);
 
 // Remembers who is who, because asking /proc costs microseconds a call. What is remembered is
 // checked against the kernel at each use, so that a number that was reused is never its former

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/process_stat.h"
 #include "base/process_table.h"
 #include "blockmap/pin_lock.h"
 #include "client/daxfs.h"

@@ -19,21 +19,16 @@
 #include <memory>
 #include <optional>
 
+#include "base/process_stat.h"
+
 namespace daxfs {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string command_of(long pid) {
-  std::ifstream in(fmt::format("/proc/{}/comm", pid));
-  std::string name;
-  std::getline(in, name);
-  return name;
-}
-
 // A lock as /proc/locks and fdinfo show it.
 struct ShownLock {
-  long pid = 0;
+  pid_t pid = 0;
   dev_t device = 0;
   unsigned long inode = 0;
 };
@@ -44,7 +39,7 @@ std::optional<ShownLock> parse_flock(const std::string& line) {
   unsigned minor_number = 0;
   const auto text = line.find(": ");  // behind a number
   if (text == std::string::npos ||
-      std::sscanf(line.c_str() + text + 2, "%15s %*s %*s %ld %x:%x:%lu", type, &lock.pid,
+      std::sscanf(line.c_str() + text + 2, "%15s %*s %*s %d %x:%x:%lu", type, &lock.pid,
                   &major_number, &minor_number, &lock.inode) != 5 ||
       std::strcmp(type, "FLOCK") != 0)
     return std::nullopt;
@@ -78,12 +73,12 @@ bool lives_elsewhere(const std::string& process) {
 // parent that has long exited (the one that /proc/locks names). Links are read, not followed:
 // following one into a hung filesystem would hang us as well. In another mount namespace the pool
 // may have another path.
-std::optional<long> holder_by_descriptor(const std::string& path, const struct stat& pool) {
+std::optional<pid_t> holder_by_descriptor(const std::string& path, const struct stat& pool) {
   std::error_code error;
   for (fs::directory_iterator process("/proc", error), end; !error && process != end;
        process.increment(error)) {
     const std::string name = process->path().filename();
-    long pid = 0;
+    pid_t pid = 0;
     if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc{}) continue;
     if (pid == ::getpid()) continue;
     const bool any_path = lives_elsewhere(name);
@@ -102,7 +97,7 @@ std::optional<long> holder_by_descriptor(const std::string& path, const struct s
 }
 
 // What anybody may read; the process can be gone if it handed the lock to a child.
-std::optional<long> holder_by_lock_table(const struct stat& pool) {
+std::optional<pid_t> holder_by_lock_table(const struct stat& pool) {
   std::ifstream in("/proc/locks");
   for (std::string line; std::getline(in, line);) {
     const auto lock = parse_flock(line);
@@ -128,7 +123,7 @@ std::string mount_point_of(const std::string& path, const std::string& process) 
 }
 
 // Who has the pool; 0: that cannot be told.
-long find_holder(int fd, const std::string& path) {
+pid_t find_holder(int fd, const std::string& path) {
   struct stat pool {};
   if (::fstat(fd, &pool) != 0) return 0;
   if (const auto pid = holder_by_descriptor(path, pool)) return *pid;
@@ -138,7 +133,7 @@ long find_holder(int fd, const std::string& path) {
 
 // Who has the pool, and where it is mounted.
 struct Use {
-  long pid = 0;              // 0: that cannot be told
+  pid_t pid = 0;              // 0: that cannot be told
   std::string mounted = {};  // as this process sees it, or else that one
   bool elsewhere = false;    // that one is in another mount namespace
 };

@@ -118,11 +118,11 @@ Outcome<void> Volume::replay_journal() {
   return {};
 }
 
-std::string Volume::uuid() const {
+std::string uuid_text(const Uuid& uuid) {
   std::string text;
-  for (std::size_t i = 0; i < super_.uuid.size(); ++i) {
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", super_.uuid[i]);
+    text += fmt::format("{:02x}", uuid[i]);
   }
   return text;
 }

@@ -20,6 +20,9 @@
 
 namespace daxfs {
 
+using Uuid = decltype(pmem::Superblock::uuid);
+std::string uuid_text(const Uuid& uuid);  // 8-4-4-4-12
+
 class Volume {
  public:
   // Checks and mounts what lies on `medium`. Replays the journal, scans the inodes (in `threads`
@@ -43,7 +46,7 @@ class Volume {
   InodeTable& inodes() { return *inodes_; }
   PinRecords& pin_records() { return *pin_records_; }
   const pmem::Superblock& superblock() const { return super_; }
-  std::string uuid() const;  // 8-4-4-4-12
+  std::string uuid() const { return uuid_text(super_.uuid); }
   // Where extents may lie: [data_start, last block).
   PoolRange data_area() const;
   // What a statfs calls the total: the data area.

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string_view>
+
+#include "base/process_stat.h"
 
 namespace daxfs::hold {
 namespace {
@@ -65,13 +66,6 @@ std::string_view name_of(Report::Answer answer) {
   return "the request has ended, goes on holding";
 }
 
-// "?" for one that has ended, or cannot be seen from here.
-std::string command_of(int process) {
-  std::string name;
-  std::getline(std::ifstream(fmt::format("/proc/{}/comm", process)), name);
-  return name.empty() ? "?" : name;
-}
-
 double seconds_until(std::uint64_t deadline_ns) {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   const std::chrono::nanoseconds deadline(static_cast<std::int64_t>(deadline_ns));
@@ -105,7 +99,8 @@ void Report::held(const Held& held, HolderTag holder) {
 }
 
 void Report::told(const daxfs_event& event, Answer answer) {
-  const std::string command = command_of(event.pid);
+  const std::string seen = command_of(event.pid);
+  const std::string command = seen.empty() ? "?" : seen;  // ended, or not to be seen from here
   const double left = seconds_until(event.deadline_ns);
   const bool asked = event.type == DAXFS_EVENT_BREAK;
   const std::string_view action = asked ? name_of(answer) : "";

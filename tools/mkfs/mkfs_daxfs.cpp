@@ -24,6 +24,7 @@
 #include "blockmap/medium/pool.h"
 #include "blockmap/medium/pool_lock.h"
 #include "blockmap/volume/mkfs.h"
+#include "blockmap/volume/volume.h"
 #include "tools/mkfs/existing_data.h"
 #include "tools/standard_streams.h"
 #include "tools/usage.h"
@@ -234,8 +235,8 @@ Outcome<void> Target::reserve_metadata(ByteCount size) {
 
 Outcome<std::unique_ptr<Pool>> Target::map() { return Pool::adopt(fd_.release(), path_, false); }
 
-std::array<std::uint8_t, 16> random_uuid() {
-  std::array<std::uint8_t, 16> uuid{};
+Uuid random_uuid() {
+  Uuid uuid{};
   std::size_t done = 0;
   while (done < uuid.size()) {
     const ssize_t n = ::getrandom(uuid.data() + done, uuid.size() - done, 0);
@@ -246,15 +247,6 @@ std::array<std::uint8_t, 16> random_uuid() {
   return uuid;
 }
 
-std::string to_text(const std::array<std::uint8_t, 16>& uuid) {
-  std::string out;
-  for (std::size_t i = 0; i < uuid.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) out += '-';
-    out += fmt::format("{:02x}", uuid[i]);
-  }
-  return out;
-}
-
 std::string_view describe(const Pool& pool) {
   if (pool.is_device_dax()) return "device DAX";
   if (pool.is_dax()) return "persistent memory";
@@ -262,10 +254,10 @@ std::string_view describe(const Pool& pool) {
                                                  : "emulated persistent memory";
 }
 
-void report(Pool& pool, const std::array<std::uint8_t, 16>& uuid) {
+void report(Pool& pool, const Uuid& uuid) {
   const pmem::Superblock plan = plan_geometry(pool.medium().blocks());
   const BlockCount data(plan.total_blocks - 1 - plan.data_start);
-  fmt::print("{}: daxfs pool {}\n", pool.path(), to_text(uuid));
+  fmt::print("{}: daxfs pool {}\n", pool.path(), uuid_text(uuid));
   fmt::print("size {}, {} data blocks of 4 KiB ({}), {} inodes set aside\n",
              format_size(pool.medium().size()), data.value, format_size(bytes(data)),
              plan.inode_region_chunks * pmem::kChunkInodes);
