@@ -98,7 +98,7 @@ bool Allocator::overlaps_free(PoolRange range) const {
 Status Allocator::free(PoolRange range) {
   if (range.empty()) return {};
   if (wraps(range)) return fail(EUCLEAN);
-  // A commit that was lost has returned all the same, and its caller goes on to here.
+  // A commit that was lost has said so, and its caller may go on to here all the same.
   if (medium_ != nullptr && medium_->failed()) return {};
   const MutexLock lock(mutex_);
   if (overlaps_free(range)) return fail(EUCLEAN);
