@@ -217,10 +217,10 @@ TEST_CASE("fsck.daxfs refuses a mounted pool, and checks that of a killed daemon
 }
 
 TEST_CASE("fsck.daxfs and mkfs.daxfs wait for a daemon that is about to end") {
-  Mount mount({.size = "16M"});
+  Mount mount;
   mount.unmount();
   const std::string& pool = mount.pool();
-  const std::string said = pool + ".said";
+  const std::string said = mount.beside("said");
   // In the place of the daemon: a process that has the lock until it is waited for.
   const std::string user = "exec 9<" + pool + "; flock -x 9; (until grep -q waiting " + said +
                            "; do sleep 0.02; done) 2>/dev/null & exec 9<&-; ";

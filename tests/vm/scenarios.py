@@ -137,7 +137,19 @@ def chosen(*but):
 # Where kernels differed: a holder is killed while somebody waits for it.
 KILLED = '[#deadlock_test]"a holder that dies*"'
 CHOSEN = chosen("*halfway*") + "," + KILLED
-CHOSEN_ON_DEVICE = chosen("*halfway*", "every detach*")
+# One of each kind of fault that was found from outside: pages that are dirty, requests that are repeated, handles, holders in
+# other namespaces and forked ones, replies that are raced, holders that die with I/O in flight. `mount-devdax` has all.
+KINDS = (
+    "[#dirty_pages_test]",
+    '"who repeats what was interrupted*"',
+    '"what the clock says*"',
+    '"a handle outlives*"',
+    '"fsck in another pid namespace*"',
+    '"a forked child that maps a pin*"',
+    '"nothing of an inode is touched*"',
+)
+IN_FLIGHT = "[#inflight_test]"
+CHOSEN_ON_DEVICE = ",".join([chosen("*halfway*", "every detach*"), *KINDS])
 
 
 def properties(place, kind, granularity, nvdimm=0):
@@ -171,6 +183,8 @@ ON_CXL = [properties("cxl", "devdax", "cache_line"), rdma("cxl", "registered")]
 FOR_URING = {"kernel": os.environ.get("DAXFS_VM_KERNEL", "").replace("bookworm", "") or "trixie"}
 ALL = '~"a daemon that runs out of memory*"'
 QUICK_ROUNDS = 2
+# From 6.5 on the kernel counts what a killed holder has in flight, so that its grace ends when that is over.
+ON_URING = [Step("devdax", 0, "uring.py"), users("devdax"), mount_tests("devdax4k", IN_FLIGHT, nvdimm=1)]
 # A device, a filesystem with direct access and one without. Small, but with room for what mkfs takes.
 FOR_USERS = [DEVICE, (128, 0), (128, 0)]
 ALL_USERS = [users("tmpfs"), users("devdax"), users("ext4", 1), users("plain", 2)]
@@ -181,7 +195,7 @@ SCENARIOS = {
     "xfs": (Steps([NVDIMM], ON_XFS, persistence="cpu"), "properties and mount tests on xfs -o dax, safe caches"),
     "devdax": (Steps([SMALL, DEVICE], ON_DEVICE, **RDMA), "properties, RDMA and mount tests on device DAX"),
     "uring": (
-        Steps([SMALL], [Step("devdax", 0, "uring.py"), users("devdax")], **FOR_URING, **USERS),
+        Steps([SMALL, DEVICE], ON_URING, **FOR_URING, **USERS),
         "io_uring on device DAX, each policy; who may use its memory",
     ),
     "cxl": (Steps([], ON_CXL, cxl=True, **RDMA), "properties and RDMA on CXL memory"),
