@@ -13,8 +13,9 @@ import sys
 from exceptions import FRIENDS, LARGE_CLASSES, LONG_FILES, LONG_FUNCTIONS, WORDS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TEXT = (".cpp", ".h", ".c", ".py", ".md", ".txt", ".in", ".yml", ".sh", ".json", ".pml", ".mdoc", ".service")
-CODE = (".cpp", ".h", ".c", ".py")
+TEXT = (".cpp", ".h", ".c", ".py", ".md", ".txt", ".in", ".yml", ".sh", ".json", ".pml", ".mdoc", ".service", ".js", ".css",
+        ".html")
+CODE = (".cpp", ".h", ".c", ".py", ".js", ".css")
 MOST_LINES = 500
 MOST_LINES_OF_FUNCTION = 80
 MOST_COLUMNS = 130
