@@ -242,6 +242,7 @@ struct daxfs_pool_args {
 #define DAXFS_QUERY_LIMBO 3u
 #define DAXFS_QUERY_EXTENTS 4u /* of the file that the descriptor is open on */
 #define DAXFS_QUERY_LEASES 5u
+#define DAXFS_QUERY_WAITING 6u
 #define DAXFS_QUERY_END UINT64_MAX
 struct daxfs_query_args {
   uint32_t what;

@@ -111,7 +111,15 @@ void Gate::Impl::post(GateEvent::Kind kind, GateEvent about) const {
   hooks.events->post(about);
 }
 
+void Gate::Impl::count_wait(const Ticket& ticket) const {
+  if (!ticket.has_waited) return;
+  const auto waited =
+      std::chrono::duration_cast<WaitTimes::Duration>(hooks.now() - ticket.waits_since);
+  waits.add(ticket.about.policy, waited);
+}
+
 std::unexpected<Errno> Gate::Impl::refuse(Ticket& ticket, int error) const {
+  count_wait(ticket);
   if (error != EINTR) {
     post(GateEvent::Kind::refused, ticket.about);
   } else if (ticket.has_waited) {
@@ -136,6 +144,7 @@ Status Gate::Impl::may_wait(const Ticket& ticket) const {
 
 void Gate::Impl::note_waiting(Ticket& ticket) const {
   if (std::exchange(ticket.has_waited, true)) return;
+  ticket.waits_since = hooks.now();
   if (longest_wait && ticket.interrupt_at == kNever) {
     ticket.interrupt_at = hooks.now() + *longest_wait;
   }
@@ -143,6 +152,7 @@ void Gate::Impl::note_waiting(Ticket& ticket) const {
 }
 
 void Gate::Impl::note_resumed(Ticket& ticket) const {
+  count_wait(ticket);
   if (ticket.has_waited) post(GateEvent::Kind::resumed, ticket.about);
   ticket.has_waited = false;
 }

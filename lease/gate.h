@@ -38,6 +38,7 @@
 #include "lease/policy.h"
 #include "lease/repeats.h"
 #include "lease/requests.h"
+#include "lease/wait_times.h"
 
 namespace daxfs {
 
@@ -207,6 +208,20 @@ class Gate {
     std::optional<SteadyTime> breaking;
   };
   std::vector<LeaseState> leases_after(LeaseId after, std::size_t limit) const;
+  // A request that waits, in the order of arrival. What it waits for is what pins_after() and
+  // leases_after() show over its range; a pin or a lease waits for the detaches there, which came
+  // before it.
+  struct WaitingInfo {
+    Arrival arrival = 0;
+    Wish wish = Wish::punch;
+    GateEvent about;  // whose request, and for what; its kind means nothing
+    uid_t uid = 0;
+    SteadyTime since;
+    // When it stops waiting, whatever comes of it then; SteadyTime::max(): it has no such time.
+    SteadyTime deadline;
+  };
+  // Up to `limit` requests that came after `after`, ascending.
+  std::vector<WaitingInfo> waiting_after(Arrival after, std::size_t limit) const;
   struct LimboInfo {
     PoolRange range;
     PinCounts pins;
@@ -235,6 +250,7 @@ class Gate {
                              std::optional<PoolRange> uncounted)>
           visit) const;
   GateEventCounts event_counts() const;
+  WaitTimes wait_times() const;
 
  private:
   struct Impl;

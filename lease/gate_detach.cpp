@@ -107,6 +107,7 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
 
 void Gate::Impl::forget_last_try(Ticket& ticket, const DetachRequest& request, PinPolicy policy) {
   ticket.about = about(request, policy);
+  ticket.wish = wish_of(request.reason);
   ticket.takes = {request.inode, request.range};
   parked.forget(ticket);
   ticket.user = request.requester.uid;

@@ -24,6 +24,7 @@
 #include "lease/pin_table.h"
 #include "lease/repeats.h"
 #include "lease/ticket.h"
+#include "lease/wait_times.h"
 
 namespace daxfs {
 
@@ -77,6 +78,7 @@ struct Gate::Impl {
   };
   absl::flat_hash_map<uid_t, Pinned> pinned_by GUARDED_BY(mutex);  // only users who have pins
   mutable GateEventCounts happened GUARDED_BY(mutex){};
+  mutable WaitTimes waits GUARDED_BY(mutex);
   bool stopping GUARDED_BY(mutex) = false;
   std::vector<PoolRange> unpinned GUARDED_BY(mutex);  // scratch of release()
 
@@ -113,6 +115,8 @@ struct Gate::Impl {
   // goes on).
   Status may_wait(const Ticket& ticket) const REQUIRES(mutex);
   void note_waiting(Ticket& ticket) const REQUIRES(mutex);
+  // Of a request whose waiting ends, if it has waited.
+  void count_wait(const Ticket& ticket) const REQUIRES(mutex);
   void note_resumed(Ticket& ticket) const REQUIRES(mutex);
   // Before a request is judged for the first time: one that repeats another takes its place.
   void take_place(Ticket& ticket, const Repeats::Key& key) REQUIRES(mutex);

@@ -22,6 +22,7 @@ Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseR
   Impl& gate = *impl_;
   const MutexLock lock(gate.mutex);
   ticket->about = about(request, gate.options.pin_policy);
+  ticket->wish = Wish::lease;
   gate.parked.forget(*ticket);
   ticket->user = request.requester.uid;
   if (gate.stopping) return gate.refuse(*ticket, EINTR);

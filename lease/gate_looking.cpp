@@ -1,4 +1,5 @@
 // What the gate tells about itself.
+#include <algorithm>
 #include <cerrno>
 
 #include "lease/gate_impl.h"
@@ -41,6 +42,20 @@ std::vector<Gate::LeaseState> Gate::leases_after(LeaseId after, std::size_t limi
   return result;
 }
 
+std::vector<Gate::WaitingInfo> Gate::waiting_after(Arrival after, std::size_t limit) const {
+  std::vector<WaitingInfo> result;
+  const MutexLock lock(impl_->mutex);
+  for (const Ticket* ticket : impl_->parked.after(after, limit)) {
+    result.push_back({.arrival = ticket->arrival,
+                      .wish = ticket->wish,
+                      .about = ticket->about,
+                      .uid = ticket->user,
+                      .since = ticket->waits_since,
+                      .deadline = std::min(ticket->deadline, ticket->interrupt_at)});
+  }
+  return result;
+}
+
 std::vector<Gate::LimboInfo> Gate::limbo_from(PoolBlock from, std::size_t limit) const {
   std::vector<LimboInfo> result;
   const MutexLock lock(impl_->mutex);
@@ -67,6 +82,11 @@ GateCounts Gate::totals() const {
           .limbo = impl_->limbo.total(),
           .leases = impl_->leases.size(),
           .waiting = impl_->parked.waiting()};
+}
+
+WaitTimes Gate::wait_times() const {
+  const MutexLock lock(impl_->mutex);
+  return impl_->waits;
 }
 
 GateEventCounts Gate::event_counts() const {

@@ -37,6 +37,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Repeats::
 
 Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
   ticket->about = about(request, options.pin_policy);
+  ticket->wish = Wish::pin;
   parked.forget(*ticket);
   ticket->user = request.requester.uid;
   if (stopping) return refuse(*ticket, EINTR);

@@ -161,6 +161,19 @@ void ParkedRequests::unpinned(PoolRange range, const PinCountMap& counts) {
   }
 }
 
+std::vector<const Ticket*> ParkedRequests::after(Arrival after, std::size_t limit) const {
+  std::vector<const Ticket*> result;
+  auto parked = parked_.upper_bound(after);
+  auto ready = ready_.upper_bound(after);
+  while (result.size() < limit && (parked != parked_.end() || ready != ready_.end())) {
+    const bool from_parked =
+        ready == ready_.end() || (parked != parked_.end() && parked->first < ready->first);
+    result.push_back((from_parked ? parked : ready)->second.get());
+    ++(from_parked ? parked : ready);
+  }
+  return result;
+}
+
 TicketRef ParkedRequests::take_ready() {
   if (ready_.empty()) return nullptr;
   TicketRef ticket = std::move(ready_.begin()->second);

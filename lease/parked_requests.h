@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "base/units.h"
 #include "lease/pin_counts.h"
@@ -43,6 +44,9 @@ class ParkedRequests {
   SteadyTime next_deadline() const {
     return deadlines_.empty() ? kNever : deadlines_.begin()->first.first;
   }
+  // Up to `limit` of all that wait, whether they are ready or not, which came after `after`;
+  // ascending. Good until the next change.
+  std::vector<const Ticket*> after(Arrival after, std::size_t limit) const;
   std::size_t waiting() const { return parked_.size() + ready_.size(); }
   std::size_t waiting_of(uid_t user) const {
     const auto found = by_user_.find(user);

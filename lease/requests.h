@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "base/units.h"
 #include "lease/pin_counts.h"
@@ -39,6 +40,30 @@ struct Requester {
 };
 
 enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
+
+// What a request that waits would do.
+enum class Wish : std::uint8_t { truncate, punch, rename_over, last_close, pin, lease };
+constexpr Wish wish_of(DetachReason reason) { return static_cast<Wish>(reason); }
+static_assert(wish_of(DetachReason::last_close) == Wish::last_close);
+
+// The words of docs/promises.md.
+constexpr std::string_view to_string(Wish wish) {
+  switch (wish) {
+    case Wish::truncate:
+      return "truncate";
+    case Wish::punch:
+      return "punch";
+    case Wish::rename_over:
+      return "rename";
+    case Wish::last_close:
+      return "close";
+    case Wish::pin:
+      return "pin";
+    case Wish::lease:
+      return "lease";
+  }
+  return "";
+}
 
 struct DetachRequest {
   // The open file description through which it is asked: its own leases are not in the way,

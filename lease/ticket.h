@@ -63,8 +63,10 @@ class Ticket {
   BlockCount limbo_reserved;
   std::vector<LeaseId> breaking;  // those that it has broken and waits for
   bool has_waited = false;
+  SteadyTime waits_since;
   GateEvent about;  // for its events: who wants what, under which policy
-  uid_t user = 0;   // whose request it is; does not change while it is parked
+  Wish wish = Wish::punch;
+  uid_t user = 0;  // whose request it is; does not change while it is parked
 
   std::optional<Fences::Fence> fence;
   // Where ParkedRequests keeps it, by state.

@@ -24,14 +24,14 @@ struct Node {
   mode_t mode;
 };
 
-// In the order of their inode numbers. Pins and leases show everybody his own. Who may not switch
-// policies is told so (EPERM) rather than kept out.
+// In the order of their inode numbers. Pins, leases and waiting requests show everybody his own.
+// Who may not switch policies is told so (EPERM) rather than kept out.
 constexpr std::array kNodes = {
     Node{"status", Kind::status, 0444},   Node{"pins", Kind::pins, 0444},
     Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},
     Node{"policy", Kind::policy, 0666},   Node{"events", Kind::events, 0400},
     Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
-    Node{"release", Kind::release, 0200},
+    Node{"release", Kind::release, 0200}, Node{"waiting", Kind::waiting, 0444},
 };
 
 constexpr InodeNumber number_of(std::size_t node) {
@@ -51,6 +51,8 @@ std::uint32_t query_of(Kind kind) {
       return DAXFS_QUERY_LEASES;
     case Kind::limbo:
       return DAXFS_QUERY_LIMBO;
+    case Kind::waiting:
+      return DAXFS_QUERY_WAITING;
     default:
       return DAXFS_QUERY_STATUS;
   }

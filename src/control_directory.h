@@ -1,6 +1,7 @@
 // `.daxfs/` at the mount's root: what daxfsctl shows and sets, as files.
 //
-//     status  pins  leases  limbo     JSON, as `daxfsctl --json` has it
+//     status  pins  leases  limbo  waiting
+//                                     JSON, as `daxfsctl --json` has it
 //     policy                          a `name=value` a line; takes what `daxfsctl policy set` takes
 //     events                          JSON lines, as things happen (EventLog)
 //     metrics                         Prometheus' text format
@@ -42,7 +43,8 @@ class ControlFile {
     events,
     metrics,
     scrub,
-    release
+    release,
+    waiting
   };
   // What it shows is what `caller` may see, whoever reads. `has_news`: of `events`, see EventLog.
   // EPERM, EACCES, EBUSY.

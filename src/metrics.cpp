@@ -1,6 +1,8 @@
 // What can be counted, in Prometheus' text format.
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "src/reports.h"
 
 namespace daxfs {
@@ -20,6 +22,22 @@ class Metrics {
   void gauge(std::string_view name, std::string_view help, std::uint64_t value) {
     begin(name, "gauge", help);
     this->value({}, value);
+  }
+  // Cumulative buckets, as Prometheus wants them, with the labels of the series.
+  void histogram(const std::string& labels, const WaitTimes::Histogram& histogram) {
+    const auto seconds = [](WaitTimes::Duration time) {
+      return std::chrono::duration<double>(time).count();
+    };
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i < histogram.counts.size(); ++i) {
+      count += histogram.counts[i];
+      const bool last = i == WaitTimes::kBounds.size();
+      text_ +=
+          fmt::format("{}_bucket{{{},le=\"{}\"}} {}\n", name_, labels,
+                      last ? "+Inf" : fmt::format("{}", seconds(WaitTimes::kBounds[i])), count);
+    }
+    text_ += fmt::format("{0}_sum{{{1}}} {2}\n{0}_count{{{1}}} {3}\n", name_, labels,
+                         seconds(histogram.sum), count);
   }
   std::string text() && { return std::move(text_); }
 
@@ -73,6 +91,12 @@ std::string Reports::metrics() const {
   out.gauge("daxfs_pinned_bytes", "Sum over all pins.", counts.pinned_bytes.value);
   out.gauge("daxfs_leases", "Layout leases.", counts.leases);
   out.gauge("daxfs_waiting_requests", "Requests that wait at the gate.", counts.waiting);
+  out.begin("daxfs_wait_seconds", "histogram", "How long requests have waited, by policy.");
+  const WaitTimes waits = gate_.wait_times();
+  for (const PinPolicy one : {PinPolicy::refuse, PinPolicy::defer, PinPolicy::wait,
+                              PinPolicy::breaks, PinPolicy::ignore}) {
+    out.histogram(label("policy", to_string(one)), waits.of(one));
+  }
   out.gauge("daxfs_stopped", "1: nothing is changed any more; daxfsctl status says why.",
             health_.why_stopped().empty() ? 0 : 1);
   out.begin("daxfs_unreadable_total", "counter", "Reads that met missing or damaged storage.");

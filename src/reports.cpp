@@ -225,6 +225,30 @@ Status Reports::list_leases(Pages& pages, const Caller& caller) {
       });
 }
 
+Status Reports::list_waiting(Pages& pages, const Caller& caller) {
+  CommandNames commands;
+  return pages.list<Gate::WaitingInfo>(
+      [&](std::size_t limit) { return gate_.waiting_after(pages.cursor(), limit); },
+      [](const Gate::WaitingInfo& one) { return one.arrival; },
+      [&](const Gate::WaitingInfo& one) -> json {
+        const GateEvent& about = one.about;
+        const Requester requester{.process = about.process, .uid = one.uid};
+        if (!is_shown(requester, caller)) return nullptr;
+        return {{"id", one.arrival},
+                {"request", to_string(one.wish)},
+                {"inode", about.inode.value},
+                {"path", inodes_.path_of(about.inode)},
+                {"offset", about.offset},
+                {"length", about.length},
+                {"policy", to_string(about.policy)},
+                {"pid", about.process},
+                {"command", commands.of(requester)},
+                {"uid", one.uid},
+                {"since", wall_time(one.since)},
+                {"deadline", wall_time(one.deadline)}};
+      });
+}
+
 Status Reports::list_limbo(Pages& pages) {
   return pages.list<Gate::LimboInfo>(
       [&](std::size_t limit) { return gate_.limbo_from(PoolBlock(pages.cursor()), limit); },
@@ -264,6 +288,8 @@ Status Reports::report(std::uint32_t what, std::uint64_t& cursor, std::size_t ro
       return list_pins(pages, caller);
     case DAXFS_QUERY_LEASES:
       return list_leases(pages, caller);
+    case DAXFS_QUERY_WAITING:
+      return list_waiting(pages, caller);
     case DAXFS_QUERY_LIMBO:
       return list_limbo(pages);
     case DAXFS_QUERY_EXTENTS:

@@ -58,6 +58,7 @@ class Reports {
   nlohmann::json status() const;
   Status list_pins(Pages& pages, const Caller& caller);
   Status list_leases(Pages& pages, const Caller& caller);
+  Status list_waiting(Pages& pages, const Caller& caller);
   Status list_limbo(Pages& pages);
   Status list_extents(Pages& pages, OpenFile& file);
   bool is_shown(const Requester& requester, const Caller& caller) const;

@@ -1,5 +1,6 @@
 // The control directory, `.daxfs/`, through real files and commands.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "blockmap/volume/volume.h"
 #include "src/filesystem.h"
 #include "tests/mount/file_helpers.h"
+#include "tests/mount/gate_helpers.h"
 #include "tests/mount/mount_fixture.h"
 #include "tests/mount/pin_helpers.h"
 #include "tests/unit/catch.h"
@@ -67,7 +69,8 @@ TEST_CASE_METHOD(Control, "the control directory is found by name and in no list
   const Finished found = run({"/usr/bin/find", path(), "-mindepth", "1"});
   CHECK(found.out.empty());
   const Finished inside = run({"/bin/ls", "-A", path(".daxfs")});
-  CHECK(inside.out == "events\nleases\nlimbo\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\n");
+  CHECK(inside.out ==
+        "events\nleases\nlimbo\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\nwaiting\n");
   const Finished long_list = run({"/bin/ls", "-la", path(".daxfs")});
   CHECK(long_list.code == 0);
   CHECK(long_list.err.empty());
@@ -173,6 +176,88 @@ TEST_CASE_METHOD(Control, "files of the control directory say what daxfsctl says
   has("daxfs_policy_info{pin_policy=\"defer\",on_timeout=\"refuse\",longterm=\"allow\"} 1");
   has("daxfs_gate_events_total{event=\"deferred\"} 1");
   has("daxfs_gate_events_total{event=\"pin\"} 2");
+}
+
+TEST_CASE_METHOD(Control, "who waits is shown, since when, until when, and for whom") {
+  const daxfs::UniqueFd fd = open_file(path("f"), O_RDWR | O_CREAT);
+  const std::uint64_t id = pin(fd.get());
+  std::uint64_t lease = 0;
+  REQUIRE(daxfs_lease(fd.get(), 0, kBlock, 0, &lease) == 0);
+  CHECK(write_policy("pin_policy=wait wait_timeout=60s") == 0);
+  CHECK(cat("waiting") == "[]\n");
+  CHECK(run({tool("daxfsctl"), "waiting", path()}).out == "nobody waits\n");
+
+  const std::string file = path("f");
+  Attempt punch([&] {
+    const int own = open(file.c_str(), O_RDWR);
+    return error_of(fallocate(own, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kBlock, 2 * kBlock));
+  });
+  REQUIRE(waiting_becomes(*this, 1));
+  const Json now = json("waiting");
+  REQUIRE(now.size() == 1);
+  CHECK(now[0]["request"] == "punch");
+  CHECK(now[0]["path"] == "/f");
+  CHECK(now[0]["offset"] == kBlock);
+  CHECK(now[0]["length"] == 2 * kBlock);
+  CHECK(now[0]["policy"] == "wait");
+  CHECK(now[0]["pid"] == punch.pid());
+  CHECK(now[0]["uid"] == 0);
+  const double waits = now[0]["deadline"].get<double>() - now[0]["since"].get<double>();
+  CHECK(waits > 59.9);
+  CHECK(waits < 60.1);
+  // daxfsctl adds for whom: the pin is in the way, the lease lies elsewhere.
+  const Json shown = ctl("waiting");
+  REQUIRE(shown.size() == 1);
+  CHECK(shown[0]["id"] == now[0]["id"]);
+  REQUIRE(shown[0]["waits_for"].size() == 1);
+  CHECK(shown[0]["waits_for"][0]["pid"] == getpid());
+  CHECK(shown[0]["waits_for"][0]["pins"] == 1);
+  CHECK(shown[0]["waits_for"][0]["leases"] == 0);
+  CHECK(json("waiting", kSomebody).empty());
+
+  // A pin that comes later queues behind the punch.
+  Attempt later([&] {
+    const int own = open(file.c_str(), O_RDWR);
+    std::uint64_t mine = 0;
+    return error_of(daxfs_pin(own, 2 * kBlock, kBlock, 0, &mine));
+  });
+  REQUIRE(waiting_becomes(*this, 2));
+  const Json both = ctl("waiting");
+  CHECK(both[1]["request"] == "pin");
+  CHECK(both[1]["behind"] == Json::array({now[0]["id"]}));
+  CHECK(both[1]["waits_for"].empty());
+
+  REQUIRE(daxfs_unpin(fd.get(), id) == 0);
+  CHECK(punch.finish() == 0);
+  later.finish();
+  CHECK(cat("waiting") == "[]\n");
+}
+
+TEST_CASE_METHOD(Control, "top shows who holds and who waits, as text where there is no terminal") {
+  const daxfs::UniqueFd fd = open_file(path("f"), O_RDWR | O_CREAT);
+  const std::uint64_t id = pin(fd.get());
+  pin(fd.get());
+  CHECK(write_policy("pin_policy=wait wait_timeout=60s") == 0);
+  const std::string file = path("f");
+  Attempt punch([&] { return error_of(truncate(file.c_str(), 0)); });
+  REQUIRE(waiting_becomes(*this, 1));
+  const Finished shown = run({tool("daxfsctl"), "top", "--count", "1", path()});
+  INFO(shown.out << shown.err);
+  CHECK(shown.code == 0);
+  CHECK(shown.err.empty());
+  const auto has = [&](const std::string& text) {
+    return shown.out.find(text) != std::string::npos;
+  };
+  CHECK(has("policy   wait, longterm=allow"));
+  CHECK(has("2 long, 0 short, 32 KiB; 0 leases; 1 requests wait"));
+  CHECK(has("truncate"));
+  CHECK(has("pid " + std::to_string(getpid()) + " (tests_mount), 2 pins"));
+  CHECK(has("\n" + fmt::format("{:>8} tests_mount            2", getpid())));
+  CHECK(shown.out.find('\033') == std::string::npos);
+  CHECK(run({tool("daxfsctl"), "top", "--count", "1", "--sort", "size", path()}).code == 2);
+  CHECK(run({tool("daxfsctl"), "top", "--interval", "0", path()}).code == 2);
+  CHECK(run({tool("daxfsctl"), "top", "/"}).code == 1);
+  REQUIRE(daxfs_unpin(fd.get(), id) == 0);
 }
 
 TEST_CASE_METHOD(Control, "a long list reads alike in pieces, at once, and from any offset") {

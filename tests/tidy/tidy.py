@@ -428,8 +428,22 @@ def promises(tree):
         yield where, 1, f"{name}() is missing here"
 
 
+def metrics(tree):
+    """Dashboard, alert rules and their page name metrics that the daemon has, and the page has them all."""
+    code = "\n".join(t for p, t in tree.named(".cpp") if p.startswith("src/"))
+    known = set(re.findall(r'"(daxfs_\w+)"', code))
+    for path in ("tools/watch/grafana.json", "tools/watch/alerts.yml", "docs/watching.md"):
+        for number, line in enumerate(tree.files[path].split("\n"), 1):
+            for word in re.findall(r"\bdaxfs_[a-z_]+", line):
+                if re.sub(r"_(bucket|sum|count)$", "", word) not in known:
+                    yield path, number, f"{word} is not a metric of src/"
+    for name in sorted(known):
+        if f"`{name}`" not in tree.files["docs/watching.md"]:
+            yield "docs/watching.md", 1, f"`{name}` is missing"
+
+
 CHECKS = (tables_of_files, folder_table, includes, lengths, classes, libraries, links, paths_in_prose, index_of_docs, prose, version,
-          promises)
+          promises, metrics)
 
 
 def findings(tree, checks=CHECKS):

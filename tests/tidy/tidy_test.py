@@ -40,6 +40,10 @@ PLANTED = {
             f"  std::vector<std::function<void(int)>> thing_{i}_{{}};" for i in range(13)) + "\n};\n", "src/space.h"),
     "a friend": (
         tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  friend class Space;\n};\n", "src/space.h"),
+    "a metric that nobody counts": (
+        tidy.metrics, "tools/watch/alerts.yml", lambda t: t + "# daxfs_unheard_of\n", "tools/watch/alerts.yml"),
+    "a metric that no page has": (
+        tidy.metrics, "docs/watching.md", lambda t: t.replace("`daxfs_leases`", "leases"), "docs/watching.md"),
     "a library that nothing includes": (
         tidy.libraries, "lease/CMakeLists.txt", lambda t: t + "target_link_libraries(x PUBLIC spdlog::spdlog)\n",
         "lease/CMakeLists.txt"),

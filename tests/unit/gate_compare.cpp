@@ -125,6 +125,8 @@ void GateReplay::Impl::compare_pins() {
   expect("blocks in limbo", totals.limbo.value, model.in_limbo());
   expect("leases", totals.leases, model.leases.size());
   expect("requests that wait", totals.waiting, expected.waiting);
+  expect("requests that are listed as waiting", gate.waiting_after(0, 10'000).size(),
+         expected.waiting);
 }
 
 void GateReplay::Impl::compare_leases() {

@@ -5,16 +5,21 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "tools/ctl/events.h"
 #include "tools/ctl/scrub.h"
+#include "tools/ctl/top.h"
 #include "tools/ctl/views.h"
+#include "tools/ctl/waiting.h"
 #include "tools/standard_streams.h"
 #include "tools/usage.h"
 
@@ -36,6 +41,7 @@ constexpr const char* kAnyPath = "the mount point, or any path in the mount";
 constexpr const char* kPolicy = "policy";
 constexpr const char* kScrub = "scrub";
 constexpr const char* kRelease = "release";
+constexpr const char* kTop = "top";
 
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
@@ -44,6 +50,7 @@ constexpr Command kCommands[] = {
      daxfs::ctl::show_leases},
     {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
      daxfs::ctl::show_limbo},
+    {"waiting", kAnyPath, "which requests wait, and for whom", daxfs::ctl::show_waiting},
     {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
     {"extents", "a regular file in the mount",
      "where a file's blocks lie, and how often each is pinned", daxfs::ctl::show_extents},
@@ -58,6 +65,35 @@ std::optional<std::string> settings_of(const std::vector<std::string>& words) {
   return fmt::format("{}", fmt::join(words.begin() + 1, words.end(), " "));
 }
 
+void add_scrub(CLI::App& app, std::string& path, bool& json) {
+  CLI::App* scrub = app.add_subcommand(kScrub, "checks the filesystem while it is in use");
+  scrub->add_option("PATH", path, kAnyPath)->required();
+  scrub->add_flag("--json", json, "print JSON (sizes in bytes)");
+}
+
+void add_top(CLI::App& app, std::string& path, daxfs::ctl::TopOptions& options) {
+  using daxfs::ctl::TopOrder;
+  CLI::App* const top =
+      app.add_subcommand(kTop, "who holds and who waits, again and again, until q is pressed");
+  top->add_option("PATH", path, kAnyPath)->required();
+  top->add_option_function<double>(
+         "--interval",
+         [&options](double seconds) {
+           options.interval = std::chrono::milliseconds(std::lround(seconds * 1000));
+         },
+         "seconds between two looks (default 1)")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->type_name("SECONDS");
+  top->add_option("--sort", options.order,
+                  "pins, bytes (default), waits or oldest: which holders come first")
+      ->transform(CLI::Transformer(std::map<std::string, TopOrder>{{"pins", TopOrder::pins},
+                                                                   {"bytes", TopOrder::bytes},
+                                                                   {"waits", TopOrder::holds_up},
+                                                                   {"oldest", TopOrder::oldest}}))
+      ->type_name("KEY");
+  top->add_option("--count", options.count, "end after so many looks")->check(CLI::PositiveNumber);
+}
+
 void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
   CLI::App* const release = app.add_subcommand(
       kRelease,
@@ -70,7 +106,7 @@ int command(int argc, char** argv) {
   CLI::App app("Shows what a mounted daxfs is doing, and switches its policies.", "daxfsctl");
   app.failure_message(daxfs::usage_message);
   app.footer(
-      "Root and the user who mounted see all pins and leases; other users see their own. Only "
+      "Root and the user who mounted see all pins, leases and requests; others see their own. Only "
       "root\n"
       "and that user may switch policies, see events and scrub.\n"
       "`policy PATH set defer` is short for pin_policy=defer. The settings are the mount options "
@@ -97,11 +133,11 @@ int command(int argc, char** argv) {
     }
     sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
   }
-  CLI::App* scrub = app.add_subcommand(kScrub, "checks the filesystem while it is in use");
-  scrub->add_option("PATH", path, kAnyPath)->required();
-  scrub->add_flag("--json", json, "print JSON (sizes in bytes)");
+  add_scrub(app, path, json);
   std::uint64_t pin = 0;
   add_release(app, path, pin);
+  daxfs::ctl::TopOptions top;
+  add_top(app, path, top);
   app.add_flag("--json", json, "the same, before the command");
   try {
     app.parse(argc, argv);
@@ -122,6 +158,7 @@ int command(int argc, char** argv) {
   daxfs::Outcome<void> shown;
   bool clean = true;
   if (app.got_subcommand(kRelease)) shown = daxfs::ctl::release(path, pin);
+  if (app.got_subcommand(kTop)) shown = daxfs::ctl::top(path, top);
   if (app.got_subcommand(kScrub)) {
     const auto scrubbed = daxfs::ctl::scrub(path, json);
     if (scrubbed) {

@@ -1,0 +1,232 @@
+#include "tools/ctl/top.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "tools/ctl/print.h"
+#include "tools/ctl/query.h"
+
+namespace daxfs::ctl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kKeys =
+    "q quit  p/b/w/o sort by pins, bytes, who is held up, oldest  space pause";
+
+// The terminal, while the screen is ours: as it was when this ends, whatever happened.
+class Terminal {
+ public:
+  Terminal() {
+    if (isatty(STDIN_FILENO) == 0 || tcgetattr(STDIN_FILENO, &before_) != 0) return;
+    termios raw = before_;
+    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
+    raw.c_cc[VMIN] = 0;
+    raw.c_cc[VTIME] = 0;
+    listens_ = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+    print("\033[?1049h\033[?25l");  // another screen, without a cursor
+  }
+  ~Terminal() {
+    if (!listens_) return;
+    print("\033[?25h\033[?1049l");
+    std::fflush(stdout);
+    tcsetattr(STDIN_FILENO, TCSANOW, &before_);
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  bool listens() const { return listens_; }
+
+  static void show(const std::vector<std::string>& lines) {
+    std::string text = "\033[H";
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      text += lines[i] + "\033[K" + (i + 1 < lines.size() ? "\r\n" : "");
+    }
+    print(text + "\033[J");
+  }
+
+ private:
+  termios before_ = {};
+  bool listens_ = false;
+};
+
+UniqueFd catch_signals() {
+  sigset_t caught;
+  sigemptyset(&caught);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGWINCH}) sigaddset(&caught, signal);
+  if (sigprocmask(SIG_BLOCK, &caught, nullptr) != 0) return UniqueFd();
+  std::signal(SIGPIPE, SIG_IGN);
+  return UniqueFd(signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+TopLook look_of_terminal(TopOrder order) {
+  winsize size = {};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) {
+    return {.order = order, .styled = true};
+  }
+  return {.width = size.ws_col, .height = size.ws_row, .order = order, .styled = true};
+}
+
+double wall_now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+class Top {
+ public:
+  Top(Mount mount, const TopOptions& options)
+      : mount_(std::move(mount)), interval_(options.interval), order_(options.order) {}
+
+  Outcome<void> refresh() {
+    const auto begin = Clock::now();
+    auto taken = take_snapshot(mount_);
+    if (!taken) return std::unexpected(taken.error());
+    before_ = std::exchange(now_, std::move(*taken));
+    wall_ = wall_now();
+    // With very many pins a look takes long: the daemon has other things to do.
+    const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
+    next_ = begin + std::max(interval_, 10 * took);
+    return {};
+  }
+  Clock::time_point next() const { return next_; }
+  bool paused() const { return paused_; }
+
+  void draw_on_terminal() const {
+    TopLook look = look_of_terminal(order_);
+    if (look.height > 1) --look.height;
+    auto lines = draw_top(*now_, before_ ? &*before_ : nullptr, wall_, look);
+    lines.resize(look.height);
+    lines.push_back(std::string(paused_ ? "PAUSED  " : "").append(kKeys).substr(0, look.width));
+    Terminal::show(lines);
+  }
+  void print_plain() const {
+    const TopLook look{.width = 100'000, .height = 0, .order = order_};
+    for (const auto& line : draw_top(*now_, before_ ? &*before_ : nullptr, wall_, look)) {
+      print(line.substr(0, line.find_last_not_of(' ') + 1) + "\n");
+    }
+    print("\n");
+  }
+
+  // False: the key ends it.
+  bool press(char key) {
+    switch (key) {
+      case 'q':
+      case '\x03':
+        return false;
+      case 'p':
+        order_ = TopOrder::pins;
+        break;
+      case 'b':
+        order_ = TopOrder::bytes;
+        break;
+      case 'w':
+        order_ = TopOrder::holds_up;
+        break;
+      case 'o':
+        order_ = TopOrder::oldest;
+        break;
+      case ' ':
+        paused_ = !paused_;
+        break;
+      default:
+        break;
+    }
+    return true;
+  }
+
+ private:
+  const Mount mount_;
+  const std::chrono::milliseconds interval_;
+  TopOrder order_;
+  bool paused_ = false;
+  std::optional<Snapshot> now_;
+  std::optional<Snapshot> before_;
+  double wall_ = 0;
+  Clock::time_point next_;
+};
+
+// What is left of the time, for poll(2); -1: for ever.
+int milliseconds_until(Clock::time_point when, bool paused) {
+  if (paused) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(when - Clock::now()).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, 1'000'000'000));
+}
+
+bool is_the_end(const Problem& problem) {
+  return problem.code == ENOTCONN || problem.code == ECONNABORTED || problem.code == ENODEV;
+}
+
+enum class Woken { time, drawn_anew, ended };
+
+// Waits for the time of the next look, a key, or a signal.
+Woken wait(Top& top, const UniqueFd& signals, bool listens) {
+  for (;;) {
+    std::array<pollfd, 3> waits{{{signals.get(), POLLIN, 0},
+                                 {STDOUT_FILENO, 0, 0},
+                                 {listens ? STDIN_FILENO : -1, POLLIN, 0}}};
+    const int ready =
+        poll(waits.data(), waits.size(), milliseconds_until(top.next(), top.paused()));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return ready == 0 ? Woken::time : Woken::ended;
+    if ((waits[1].revents & (POLLERR | POLLHUP)) != 0) return Woken::ended;
+    if (waits[0].revents != 0) {
+      signalfd_siginfo signal;
+      if (read(signals.get(), &signal, sizeof signal) != sizeof signal) continue;
+      return signal.ssi_signo == SIGWINCH ? Woken::drawn_anew : Woken::ended;
+    }
+    std::array<char, 64> keys;
+    const ssize_t got = read(STDIN_FILENO, keys.data(), keys.size());
+    if (got <= 0) return Woken::ended;  // nobody can end it any more
+    for (const char key : std::string_view(keys.data(), static_cast<std::size_t>(got))) {
+      if (!top.press(key)) return Woken::ended;
+    }
+    return Woken::drawn_anew;
+  }
+}
+
+}  // namespace
+
+Outcome<void> top(const std::string& path, const TopOptions& options) {
+  auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  const UniqueFd signals = catch_signals();
+  if (!signals) return problem(errno, fmt::format("signals: {}", std::strerror(errno)));
+  Top top(std::move(*mount), options);
+  if (const auto first = top.refresh(); !first) return first;
+  std::optional<Terminal> terminal;
+  if (isatty(STDOUT_FILENO) != 0) terminal.emplace();
+  std::uint64_t drawn = 0;
+  for (bool anew = true;;) {
+    terminal ? top.draw_on_terminal() : top.print_plain();
+    if (std::fflush(stdout) != 0) {
+      if (errno == EPIPE) return {};
+      return problem(errno, fmt::format("standard output: {}", std::strerror(errno)));
+    }
+    drawn += anew ? 1 : 0;
+    if (options.count != 0 && drawn >= options.count) return {};
+    const Woken woken = wait(top, signals, terminal && terminal->listens());
+    if (woken == Woken::ended) return {};
+    anew = woken == Woken::time;
+    if (!anew) continue;
+    if (const auto refreshed = top.refresh(); !refreshed) {
+      if (!is_the_end(refreshed.error())) return refreshed;
+      terminal.reset();
+      fmt::print(stderr, "daxfsctl: {}: the mount has ended\n", path);
+      return {};
+    }
+  }
+}
+
+}  // namespace daxfs::ctl
