@@ -51,6 +51,8 @@ class Allocator {
   Result<PoolRange> allocate_run(BlockCount want);
 
   BlockCount free_blocks() const;
+  // How much of an area is free.
+  BlockCount free_in(PoolRange area) const;
 
   struct Shape {
     std::uint64_t fragments;    // free runs that lie within partly used 2 MiB chunks

@@ -26,6 +26,18 @@ PoolBlock Allocator::next_free(PoolBlock at, PoolBlock end) const {
   return end;
 }
 
+BlockCount Allocator::free_in(PoolRange area) const {
+  BlockCount count;
+  const MutexLock lock(mutex_);
+  PoolBlock at = next_free(area.start, area.end());
+  while (at < area.end()) {
+    const BlockCount run = run_from(at, area.end() - at).count;
+    count += run;
+    at = next_free(at + run, area.end());
+  }
+  return count;
+}
+
 std::optional<PoolRange> Allocator::find_free(std::span<const PoolRange> runs) const {
   const MutexLock lock(mutex_);
   for (const PoolRange& run : runs) {

@@ -201,6 +201,11 @@ class Gate {
   std::optional<PinInfo> find_pin(HolderId holder, PinId pin) const;
   // Up to `limit` pins with id > after, ascending.
   std::vector<PinInfo> pins_after(PinId after, std::size_t limit) const;
+  // The same with their blocks; the gate's lock is held meanwhile. Returns the last id, or nothing
+  // at the end.
+  std::optional<PinId> visit_pins(
+      PinId after, std::size_t limit,
+      absl::FunctionRef<void(const PinInfo&, std::span<const PoolRange> blocks)> visit) const;
   // Up to `limit` leases with id > after, ascending; with the deadline of the first request that
   // waits for it, if one does.
   struct LeaseState {

@@ -27,6 +27,21 @@ std::vector<PinInfo> Gate::pins_after(PinId after, std::size_t limit) const {
   return pins;
 }
 
+std::optional<PinId> Gate::visit_pins(
+    PinId after, std::size_t limit,
+    absl::FunctionRef<void(const PinInfo&, std::span<const PoolRange>)> visit) const {
+  const MutexLock lock(impl_->mutex);
+  const std::vector<PinInfo> some = impl_->pins.after(after, limit);
+  for (const PinInfo& info : some) {
+    const PinTable::Pin* pin = impl_->pins.find(info.holder, info.id);
+    if (pin == nullptr) continue;
+    PinInfo known = info;
+    known.left = impl_->pins.has_left(info.holder);
+    visit(known, pin->blocks());
+  }
+  return some.empty() ? std::nullopt : std::optional(some.back().id);
+}
+
 PinInfo Gate::Impl::leased(PinInfo pin) const {
   pin.left = pins.has_left(pin.holder);
   pin.lease = leases.over(pin.holder, pin.inode, covering(pin.offset, pin.length));

@@ -32,6 +32,7 @@ constexpr std::array kNodes = {
     Node{"policy", Kind::policy, 0666},   Node{"events", Kind::events, 0400},
     Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
     Node{"release", Kind::release, 0200}, Node{"waiting", Kind::waiting, 0444},
+    Node{"map", Kind::map, 0444},
 };
 
 constexpr InodeNumber number_of(std::size_t node) {
@@ -126,11 +127,19 @@ std::string ControlFile::read_scrub(std::size_t length) {
 
 Status ControlFile::read_on() {
   if (kind_ == Kind::release) return fail(EBADF);
-  if (kind_ == Kind::policy || kind_ == Kind::metrics) {
-    text_ += kind_ == Kind::policy ? format_policy(filesystem_.gate().options())
-                                   : filesystem_.reports().metrics();
-    ended_ = true;
-    return {};
+  ended_ = true;
+  switch (kind_) {
+    case Kind::policy:
+      text_ += format_policy(filesystem_.gate().options());
+      return {};
+    case Kind::metrics:
+      text_ += filesystem_.reports().metrics();
+      return {};
+    case Kind::map:
+      text_ += filesystem_.reports().pool_map(caller_);
+      return {};
+    default:
+      break;
   }
   std::string lines;
   const Status made =

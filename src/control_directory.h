@@ -5,6 +5,7 @@
 //     policy                          a `name=value` a line; takes what `daxfsctl policy set` takes
 //     events                          JSON lines, as things happen (EventLog)
 //     metrics                         Prometheus' text format
+//     map                             the pool as cells, JSON
 //     scrub                           JSON lines: reading it checks the filesystem (Scrub)
 //
 // It is found by name only: no listing shows it, and no name in or of it can be made, moved or
@@ -44,7 +45,8 @@ class ControlFile {
     metrics,
     scrub,
     release,
-    waiting
+    waiting,
+    map
   };
   // What it shows is what `caller` may see, whoever reads. `has_news`: of `events`, see EventLog.
   // EPERM, EACCES, EBUSY.

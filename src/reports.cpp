@@ -8,8 +8,10 @@
 
 #include "base/process_stat.h"
 #include "base/process_table.h"
+#include "blockmap/layout.h"
 #include "blockmap/pin_lock.h"
 #include "client/daxfs.h"
+#include "src/pool_map.h"
 
 namespace daxfs {
 namespace {
@@ -247,6 +249,36 @@ Status Reports::list_waiting(Pages& pages, const Caller& caller) {
                 {"since", wall_time(one.since)},
                 {"deadline", wall_time(one.deadline)}};
       });
+}
+
+std::string Reports::pool_map(const Caller& caller) const {
+  constexpr std::size_t kBatch = 256;
+  const PoolRange area = data_area(mount_.volume.superblock());
+  PoolMap map(area);
+  const Allocator& allocator = mount_.volume.allocator();
+  for (std::uint64_t cell = 0; cell < map.cells(); ++cell) {
+    const PoolRange blocks = map.area_of(cell);
+    map.set_free(cell, allocator.free_in(blocks));
+    gate_.counts(blocks, [&](PoolRange piece, PinCounts) { map.add_pinned(piece); });
+  }
+  for (PoolBlock at = area.start;;) {
+    const auto pieces = gate_.limbo_from(at, kBatch);
+    for (const Gate::LimboInfo& piece : pieces) map.add_limbo(piece.range);
+    if (pieces.size() < kBatch) break;
+    at = pieces.back().range.end();
+  }
+  // In batches, so that nobody waits for long at the gate.
+  std::optional<PinId> last = PinId{};
+  while (last) {
+    last =
+        gate_.visit_pins(*last, kBatch, [&](const PinInfo& pin, std::span<const PoolRange> runs) {
+          for (const PoolRange& run : runs) {
+            if (pin.left) map.add_grace(run);
+            if (is_shown(pin.requester, caller)) map.add_holder(run, pin.requester.process);
+          }
+        });
+  }
+  return map.text();
 }
 
 Status Reports::list_limbo(Pages& pages) {

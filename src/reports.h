@@ -49,6 +49,9 @@ class Reports {
                 OpenFile* file, const Caller& caller);
   // Everything that can be counted, in Prometheus' text format (metrics.cpp).
   std::string metrics() const;
+  // The pool as cells (pool_map.h). Who pins what is said of the caller's own pins, or of all if it
+  // is trusted.
+  std::string pool_map(const Caller& caller) const;
   struct statvfs statistics() const;
   // The survivors of a former mount come first, as `quarantine`. `has_news`: see EventLog.
   Result<EventLog::ReaderRef> listen(std::function<void()> has_news);

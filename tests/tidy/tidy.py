@@ -52,6 +52,7 @@ LIBRARY_HEADERS = {
     "PkgConfig::URING": r"<liburing",
     "PkgConfig::IBVERBS": r"<infiniband/",
     "PkgConfig::BLKID": r"<blkid/",
+    "PkgConfig::HTTPLIB": r"<httplib",
     "PkgConfig::PMEM2": r"<libpmem2",
     "PkgConfig::FUSE3": r"<fuse",
 }

@@ -90,3 +90,18 @@ TEST_CASE("what is free of some runs is found, wherever it lies in them") {
   CHECK(find({range(1000, 5000)}) == range(1000, 536));
   CHECK(find({range(1600, 1000)}) == range(2000, 1));
 }
+
+TEST_CASE("allocator: how much of an area is free") {
+  Allocator allocator;
+  REQUIRE(allocator.free({PoolBlock(100), BlockCount(3000)}));
+  REQUIRE(allocator.free({PoolBlock(4000), BlockCount(10)}));
+  const auto free_in = [&](std::uint64_t start, std::uint64_t count) {
+    return allocator.free_in({PoolBlock(start), BlockCount(count)}).value;
+  };
+  CHECK(free_in(0, 5000) == 3010);
+  CHECK(free_in(0, 100) == 0);
+  CHECK(free_in(99, 2) == 1);
+  CHECK(free_in(500, 1000) == 1000);
+  CHECK(free_in(3099, 1000) == 11);
+  CHECK(free_in(5000, 0) == 0);
+}

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -13,10 +14,12 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "tools/ctl/events.h"
 #include "tools/ctl/scrub.h"
+#include "tools/ctl/serve.h"
 #include "tools/ctl/top.h"
 #include "tools/ctl/views.h"
 #include "tools/ctl/waiting.h"
@@ -42,6 +45,7 @@ constexpr const char* kPolicy = "policy";
 constexpr const char* kScrub = "scrub";
 constexpr const char* kRelease = "release";
 constexpr const char* kTop = "top";
+constexpr const char* kServe = "serve";
 
 constexpr Command kCommands[] = {
     {"status", kAnyPath, "pool, space, pins and policy of a mount", daxfs::ctl::show_status},
@@ -63,6 +67,20 @@ constexpr Command kCommands[] = {
 std::optional<std::string> settings_of(const std::vector<std::string>& words) {
   if (words.size() < 2 || words.front() != "set") return std::nullopt;
   return fmt::format("{}", fmt::join(words.begin() + 1, words.end(), " "));
+}
+
+void add_views(CLI::App& app, std::string& path, std::vector<std::string>& change, bool& json) {
+  for (const Command& command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->add_option("PATH", path, command.path_help)->required();
+    if (command.name == kPolicy) {
+      sub->add_option(
+          "CHANGE", change,
+          "set SETTING...: such as `set defer`, or `set pin_policy=wait "
+          "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
+    }
+    sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
+  }
 }
 
 void add_scrub(CLI::App& app, std::string& path, bool& json) {
@@ -94,6 +112,38 @@ void add_top(CLI::App& app, std::string& path, daxfs::ctl::TopOptions& options) 
   top->add_option("--count", options.count, "end after so many looks")->check(CLI::PositiveNumber);
 }
 
+// ADDRESS:PORT, ADDRESS or :PORT.
+std::string read_place(const std::string& text, daxfs::ctl::ServeOptions& options) {
+  const std::size_t colon = text.rfind(':');
+  const bool six = !text.empty() && text.front() == '[';
+  const bool has_port = colon != text.npos && (!six || text.rfind(']') < colon);
+  std::string address = has_port ? text.substr(0, colon) : text;
+  if (six && address.size() > 2) address = address.substr(1, address.size() - 2);
+  if (!address.empty()) options.address = address;
+  if (!has_port) return "";
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data() + colon + 1, end, options.port);
+  if (error != std::errc() || rest != end || options.port < 0 || options.port > 65535) {
+    return "'" + text + "' is no ADDRESS:PORT, such as 127.0.0.1:8080";
+  }
+  return "";
+}
+
+void add_serve(CLI::App& app, std::string& path, daxfs::ctl::ServeOptions& options) {
+  CLI::App* const serve = app.add_subcommand(
+      kServe, "shows all of it in a browser, while it happens; prints the address to open");
+  serve->add_option("PATH", path, kAnyPath)->required();
+  serve
+      ->add_option("--listen",
+                   "where to listen (default 127.0.0.1 and a free port); whoever can open the "
+                   "printed address may do there what you may")
+      ->check([&options](const std::string& text) { return read_place(text, options); })
+      ->type_name("ADDRESS:PORT");
+  serve->add_flag_callback(
+      "--no-token", [&options] { options.token = false; },
+      "every user of this machine may open it, and do there what you may");
+}
+
 void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
   CLI::App* const release = app.add_subcommand(
       kRelease,
@@ -122,20 +172,12 @@ int command(int argc, char** argv) {
   std::string path;
   std::vector<std::string> change;
   bool json = false;
-  for (const Command& command : kCommands) {
-    CLI::App* sub = app.add_subcommand(command.name, command.help);
-    sub->add_option("PATH", path, command.path_help)->required();
-    if (command.name == kPolicy) {
-      sub->add_option(
-          "CHANGE", change,
-          "set SETTING...: such as `set defer`, or `set pin_policy=wait "
-          "wait_timeout=5s`; all or nothing, at once, also for requests that wait already");
-    }
-    sub->add_flag("--json", json, "print JSON (sizes in bytes, times in seconds)");
-  }
+  add_views(app, path, change, json);
   add_scrub(app, path, json);
   std::uint64_t pin = 0;
   add_release(app, path, pin);
+  daxfs::ctl::ServeOptions serve;
+  add_serve(app, path, serve);
   daxfs::ctl::TopOptions top;
   add_top(app, path, top);
   app.add_flag("--json", json, "the same, before the command");
@@ -158,6 +200,7 @@ int command(int argc, char** argv) {
   daxfs::Outcome<void> shown;
   bool clean = true;
   if (app.got_subcommand(kRelease)) shown = daxfs::ctl::release(path, pin);
+  if (app.got_subcommand(kServe)) shown = daxfs::ctl::serve(path, serve);
   if (app.got_subcommand(kTop)) shown = daxfs::ctl::top(path, top);
   if (app.got_subcommand(kScrub)) {
     const auto scrubbed = daxfs::ctl::scrub(path, json);

@@ -6,7 +6,9 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -177,6 +179,27 @@ Outcome<UniqueFd> Mount::open_control(const char* name, int flags) const {
                                        path_, file));
   }
   return std::unexpected(explain(errno, path_));
+}
+
+Outcome<std::string> Mount::read_control(const char* name) const {
+  const auto fd = open_control(name);
+  if (!fd) return std::unexpected(fd.error());
+  std::string text;
+  std::array<char, 16384> buffer;
+  for (;;) {
+    const ssize_t got = read(fd->get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return std::unexpected(explain(errno, fmt::format("{}: .daxfs/{}", path_, name)));
+    if (got == 0) return text;
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+bool Mount::may_switch() const {
+  if (geteuid() == 0) return true;
+  const auto policy = open_control("policy");
+  struct stat status;
+  return policy && fstat(policy->get(), &status) == 0 && status.st_uid == geteuid();
 }
 
 }  // namespace daxfs::ctl

@@ -32,6 +32,10 @@ class Mount {
   Outcome<void> set_policy(const std::string& settings) const;
   // A file of the mount's control directory, opened for reading; reads do not wait.
   Outcome<UniqueFd> open_control(const char* name, int flags = O_RDONLY) const;
+  // All that such a file says.
+  Outcome<std::string> read_control(const char* name) const;
+  // Whether this process may switch policies: root, and who has mounted.
+  bool may_switch() const;
 
  private:
   Outcome<void> check_is_ours() const;

@@ -1,13 +1,7 @@
 #include "tools/ctl/snapshot.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <set>
 #include <string_view>
 
@@ -72,18 +66,6 @@ class Holders {
   std::map<std::int64_t, Entry> by_process_;
 };
 
-Outcome<std::string> read_all(const UniqueFd& fd, const char* name) {
-  std::string text;
-  std::array<char, 16384> buffer;
-  for (;;) {
-    const ssize_t got = read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return problem(errno, fmt::format(".daxfs/{}: {}", name, std::strerror(errno)));
-    if (got == 0) return text;
-    text.append(buffer.data(), static_cast<std::size_t>(got));
-  }
-}
-
 // Lines such as daxfs_gate_events_total{event="pin"} 12.
 std::map<std::string, std::uint64_t> events_in(std::string_view metrics) {
   constexpr std::string_view kBegin = "daxfs_gate_events_total{event=\"";
@@ -140,9 +122,7 @@ Outcome<Snapshot> take_snapshot(const Mount& mount) {
   for (const WaitingRequest& request : now.waiting.requests()) holders.add_waiting(request);
   now.holders = std::move(holders).take();
 
-  const auto metrics = mount.open_control("metrics");
-  if (!metrics) return std::unexpected(metrics.error());
-  const auto text = read_all(*metrics, "metrics");
+  const auto text = mount.read_control("metrics");
   if (!text) return std::unexpected(text.error());
   now.events = events_in(*text);
   return now;

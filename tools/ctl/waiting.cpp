@@ -104,6 +104,19 @@ std::string in_words(const WaitingRequest& request, std::size_t most) {
   return text.empty() ? "-" : text;
 }
 
+Json as_json(const WaitingRequest& request) {
+  Json object = request.request;
+  object["waits_for"] = Json::array();
+  for (const InTheWay& one : request.waits_for) {
+    object["waits_for"].push_back({{"pid", one.process},
+                                   {"command", one.command},
+                                   {"pins", one.pins},
+                                   {"leases", one.leases}});
+  }
+  object["behind"] = request.behind;
+  return object;
+}
+
 Outcome<void> show_waiting(const std::string& path, bool json) {
   const auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
@@ -111,18 +124,7 @@ Outcome<void> show_waiting(const std::string& path, bool json) {
   if (!all) return std::unexpected(all.error());
   if (json) {
     JsonArray array;
-    for (const WaitingRequest& request : all->requests()) {
-      Json object = request.request;
-      object["waits_for"] = Json::array();
-      for (const InTheWay& one : request.waits_for) {
-        object["waits_for"].push_back({{"pid", one.process},
-                                       {"command", one.command},
-                                       {"pins", one.pins},
-                                       {"leases", one.leases}});
-      }
-      object["behind"] = request.behind;
-      array.add(object);
-    }
+    for (const WaitingRequest& request : all->requests()) array.add(as_json(request));
     array.finish();
     return {};
   }

@@ -48,6 +48,9 @@ Outcome<WhoWaits> who_waits(const Mount& mount);
 // "pid 4711 (daxfs-hold), 2 pins; pid 4712 (x), a lease", at most so many processes.
 std::string in_words(const WaitingRequest& request, std::size_t most = 3);
 
+// With `waits_for` and `behind`.
+Json as_json(const WaitingRequest& request);
+
 Outcome<void> show_waiting(const std::string& path, bool json);
 
 }  // namespace daxfs::ctl

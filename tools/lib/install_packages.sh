@@ -1,7 +1,7 @@
 # Sourced by the commands in tools/: installs what they need on Debian 12 and 13, or says what is missing.
 
 packages_build=(g++ python3 groff-base cmake ninja-build pkg-config ccache git libfuse3-dev fuse3 libpmem2-dev liburing-dev libibverbs-dev libblkid-dev libspdlog-dev
-  libfmt-dev libcli11-dev nlohmann-json3-dev libabsl-dev catch2)
+  libfmt-dev libcli11-dev nlohmann-json3-dev libcpp-httplib-dev libabsl-dev catch2)
 packages_package=(dpkg-dev file fakeroot)
 packages_demo=(python3 fio util-linux)
 packages_spin=(spin gcc)

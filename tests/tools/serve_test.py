@@ -1,0 +1,208 @@
+"""daxfsctl serve: what it answers, to whom, and how it ends.
+
+serve_test.py BUILD_DIR [unittest's arguments]"""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.parse
+
+SECONDS = 60
+SKIPPED = 77
+MIB = 1 << 20
+
+
+def missing():
+    if os.geteuid() != 0:
+        return "root"
+    return None if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse"
+
+
+class Serve(unittest.TestCase):
+    build = None
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(dir="/dev/shm")
+        self.addCleanup(shutil.rmtree, self.directory)
+        os.chmod(self.directory, 0o755)
+        self.mount = os.path.join(self.directory, "mount")
+        os.mkdir(self.mount)
+        pool = os.path.join(self.directory, "pool")
+        self.run_tool("mkfs.daxfs", "--quiet", "--size", "64M", pool)
+        self.run_tool("daxfs", pool, self.mount, "-o", "pin_policy=wait,wait_timeout=60s")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.mount], check=False, capture_output=True)
+
+    def tool(self, name):
+        return os.path.join(self.build, name)
+
+    def run_tool(self, name, *arguments):
+        done = subprocess.run([self.tool(name), *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def spawn(self, *command, **how):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **how)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def serve(self, *arguments, **how):
+        """Also self.token and self.place."""
+        process = self.spawn(self.tool("daxfsctl"), "serve", *arguments, self.mount, **how)
+        address = process.stdout.readline().strip()
+        found = re.fullmatch(r"http://([\d.]+:\d+)/(?:#token=([0-9a-f]{32}))?", address)
+        self.assertTrue(found, address)
+        self.place, self.token = found.groups()
+        return process
+
+    def hold(self, name, *arguments):
+        process = self.spawn(self.tool("daxfs-hold"), os.path.join(self.mount, name), "--allocate", *arguments)
+        self.assertIn("held", process.stdout.readline())
+        return process
+
+    def ask(self, method, path, body=None, token=None, **headers):
+        connection = http.client.HTTPConnection(self.place, timeout=SECONDS)
+        self.addCleanup(connection.close)
+        token = self.token if token is None else token
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        connection.request(method, path, body, headers)
+        return connection.getresponse()
+
+    def snapshot(self, cells=256):
+        answer = self.ask("GET", f"/api/snapshot?cells={cells}")
+        self.assertEqual(answer.status, 200)
+        return json.load(answer)
+
+    def test_a_snapshot_has_holders_requests_and_the_map(self):
+        self.serve()
+        holder = self.hold("large", "--length", "4M")
+        puncher = self.spawn("fallocate", "--punch-hole", "--offset", "0", "--length", "1M", os.path.join(self.mount, "large"))
+        while not (now := self.snapshot())["waiting"]:
+            pass
+        self.assertTrue(now["may_switch"])
+        self.assertEqual(now["status"]["pins"]["long"], 1)
+        self.assertEqual([(one["pid"], one["long"], one["bytes"], one["holds_up"]) for one in now["holders"]],
+                         [(holder.pid, 1, 4 * MIB, 1)])
+        request = now["waiting"][0]
+        self.assertEqual((request["request"], request["pid"], request["path"]), ("punch", puncher.pid, "/large"))
+        self.assertEqual([one["pid"] for one in request["waits_for"]], [holder.pid])
+        cells, size = now["map"]["cells"], now["map"]["cell_blocks"]
+        self.assertLessEqual(len(cells), 256)
+        self.assertEqual(len(cells), -(-now["map"]["blocks"] // size))
+        self.assertEqual(sum(cell[1] for cell in cells), 1024)
+        self.assertEqual({cell[4] for cell in cells if cell[1]}, {holder.pid})
+        # Free, used by files, and in limbo are all that there is, but for what the filesystem itself has.
+        used = sum(cell[0] for cell in cells)
+        self.assertGreaterEqual(used, 1024)
+        self.assertLessEqual(used * 4096, now["status"]["total"] - now["status"]["free"] + 64 * 4096)
+        self.assertGreaterEqual(now["events"]["waiting"], 1)
+        # Another policy, and what waited goes ahead.
+        answer = self.ask("POST", "/api/policy", "pin_policy=defer")
+        self.assertEqual((answer.status, json.load(answer)), (200, {}))
+        self.assertEqual(puncher.wait(SECONDS), 0)
+        now = self.snapshot()
+        self.assertEqual(now["status"]["policy"]["pin_policy"], "defer")
+        self.assertEqual(now["status"]["limbo"], MIB)
+        self.assertEqual(sum(cell[2] for cell in now["map"]["cells"]), 256)
+        self.assertEqual(now["limbo"]["pieces"], 1)
+        self.assertEqual(len(self.snapshot(1)["map"]["cells"]), 1)
+
+    def test_bad_requests_get_a_sentence(self):
+        self.serve()
+        for body in ("pin_policy=hope", "", "\0", "pin_policy=ignore", "x" * 900):
+            answer = self.ask("POST", "/api/policy", body)
+            self.assertEqual(answer.status, 400, body)
+            self.assertGreater(len(json.load(answer)["error"]), 10)
+        self.assertGreaterEqual(self.ask("POST", "/api/policy", "x" * 100_000).status, 400)
+        self.assertEqual(self.ask("GET", "/api/snapshot?cells=nonsense").status, 200)
+        self.assertEqual(self.ask("GET", "/etc/passwd").status, 404)
+        self.assertEqual(self.ask("GET", "/../../../../etc/passwd").status, 404)
+        self.assertEqual(self.ask("PUT", "/api/policy", "defer").status, 404)
+        self.assertEqual(self.snapshot()["status"]["policy"]["pin_policy"], "wait")
+
+    def test_without_the_token_nobody_gets_an_answer(self):
+        self.serve()
+        for method, path in (("GET", "/api/snapshot"), ("GET", "/events"), ("POST", "/api/policy")):
+            for token in ("", "0" * 32, self.token[:-1], self.token + "0"):
+                answer = self.ask(method, path, "defer", token=token)
+                self.assertEqual(answer.status, 401)
+                self.assertIn("daxfsctl serve", json.load(answer)["error"])
+        self.assertEqual(self.snapshot()["status"]["policy"]["pin_policy"], "wait")
+
+    def test_without_tokens_other_names_of_this_machine_get_none(self):
+        self.serve("--no-token")
+        self.assertEqual(self.ask("GET", "/api/snapshot").status, 200)
+        # A page elsewhere, whose name leads here.
+        self.assertEqual(self.ask("GET", "/api/snapshot", Host="evil.example:80").status, 401)
+
+    def test_the_page_is_in_the_program(self):
+        self.serve()
+        page = self.ask("GET", "/", token="")
+        self.assertEqual(page.status, 200)
+        self.assertEqual(page.getheader("Content-Security-Policy"), "default-src 'self'")
+        text = page.read().decode()
+        named = re.findall(r'(?:src|href)="([^"#:]+)"', text)
+        self.assertTrue(named)
+        for name in named:
+            answer = self.ask("GET", urllib.parse.urljoin("/", name), token="")
+            self.assertEqual(answer.status, 200, name)
+            kind = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}[name.rpartition(".")[2]]
+            self.assertTrue(answer.getheader("Content-Type").startswith(kind), name)
+            self.assertTrue(answer.read())
+
+    def test_events_come_as_they_happen(self):
+        self.serve()
+        host, port = self.place.split(":")
+        with socket.create_connection((host, int(port)), timeout=SECONDS) as stream:
+            stream.sendall(f"GET /events?token={self.token} HTTP/1.1\r\nHost: {self.place}\r\n\r\n".encode())
+            got = stream.recv(4096).decode()
+            self.assertIn("text/event-stream", got)
+            holder = self.hold("f", "--length", "64K")
+            while f'"pid":{holder.pid}' not in got:
+                part = stream.recv(4096).decode()
+                self.assertTrue(part, got)
+                got += part
+        line = next(line for line in got.splitlines() if line.startswith("data: "))
+        self.assertEqual(json.loads(line[6:])["event"], "pin")
+
+    def test_it_ends_by_a_signal_also_while_somebody_listens(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process = self.serve()
+            host, port = self.place.split(":")
+            with socket.create_connection((host, int(port)), timeout=SECONDS) as stream:
+                stream.sendall(f"GET /events?token={self.token} HTTP/1.1\r\nHost: {self.place}\r\n\r\n".encode())
+                self.assertIn(b"text/event-stream", stream.recv(4096))
+                process.send_signal(number)
+                self.assertEqual(process.wait(SECONDS), 0)
+
+    def test_where_it_cannot_listen_or_there_is_no_mount_it_says_so(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for words, status, complaint in (
+                (["--listen", f"127.0.0.1:{port}", self.mount], 1, "cannot listen there"),
+                (["--listen", "127.0.0.1:99999", self.mount], 2, "no ADDRESS:PORT"),
+                (["/"], 1, "not on a daxfs mount"),
+            ):
+                done = subprocess.run(
+                    [self.tool("daxfsctl"), "serve", *words], capture_output=True, text=True, check=False, timeout=SECONDS)
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertIn(complaint, done.stderr)
+
+
+if __name__ == "__main__":
+    if missing():
+        print(f"SKIPPED: no {missing()}")
+        sys.exit(SKIPPED)
+    Serve.build = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)
