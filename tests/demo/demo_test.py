@@ -187,6 +187,12 @@ class Demo(unittest.TestCase):
             self.assertEqual(result["foreign"] > 0, name == "ignore", result)
             self.assertEqual(result["refused"] > 0, name == "refuse", result)
 
+    def test_live_prints_an_address_and_leaves_nothing(self):
+        status, said = self.run_demo("live", "--seconds", "4")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"\n  http://127\.0\.0\.1:\d+/#token=[0-9a-f]{32}\n")
+        self.interrupt_after("Ctrl-C ends it", signal.SIGINT, "live")
+
     def test_a_broken_promise_of_fios_is_told(self):
         status, said = self.run_demo("fio", "--seconds", "4", "--policies", "defer", build=self.build_with(FALSE_DAEMON))
         self.assertEqual(status, 1, said)
@@ -233,6 +239,8 @@ class Demo(unittest.TestCase):
             (["thread", "--seconds", "3"], "--seconds does not go with thread"),
             (["fio", "--seconds", "0"], "'0' is not a number of seconds"),
             (["fio", "--size", "1G"], "--size does not go with fio"),
+            (["live", "--policies", "wait"], "--policies does not go with live"),
+            (["fio", "--listen", ":1"], "--listen does not go with fio"),
         ):
             with self.subTest(wrong):
                 status, said = self.run_demo(*wrong)

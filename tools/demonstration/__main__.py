@@ -13,6 +13,7 @@ import arguments
 import beside
 import drawing
 import leftovers
+import live
 import outcomes
 import played
 import positions
@@ -46,7 +47,7 @@ def check(options):
             for name in COMMANDS
             if not os.access(os.path.join(options.build, name), os.X_OK)
         ]
-        if options.what != "thread" and not shutil.which("fio"):
+        if options.what in ("policies", "fio") and not shutil.which("fio"):
             missing.append("fio: apt-get install fio")
     for option, path in (("--svg", options.svg), ("--json", options.json)):
         directory = os.path.dirname(os.path.abspath(path)) if path else None
@@ -96,7 +97,12 @@ def tell_fio(options, work, record):
     return beside.broken(results), {"policies": [result.as_json() for result in results]}
 
 
-STORIES = {"policies": tell_policies, "thread": tell_thread, "fio": tell_fio}
+def tell_live(options, work, record):
+    live.tell(options, work, record)
+    return [], None
+
+
+STORIES = {"policies": tell_policies, "thread": tell_thread, "fio": tell_fio, "live": tell_live}
 
 
 def run(options):

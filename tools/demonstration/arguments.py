@@ -6,6 +6,7 @@ import re
 import sys
 
 import beside
+import live as live_story
 import played
 import story
 from system import MIB
@@ -50,11 +51,11 @@ def parser():
     result.add_argument(
         "what",
         nargs="?",
-        choices=("policies", "thread", "fio"),
+        choices=("policies", "thread", "fio", "live"),
         default="policies",
         help="policies (default): one holder under each pin_policy. thread: five holders under each position of the kernel "
         "developers' discussion, with a table, timelines, and (--svg) a picture. fio: the jobs of tools/fio beside a holder, with "
-        "a table and (--svg) a picture",
+        "a table and (--svg) a picture. live: holders and a puncher, to be watched in a browser, where the policies are switched",
     )
     result.add_argument("--mountpoint", default="/mnt/daxfs", metavar="DIR", help="where to mount (default /mnt/daxfs)")
     result.add_argument(
@@ -65,7 +66,8 @@ def parser():
         "--policies", type=policies, metavar="LIST", help="policies, fio: of " + ",".join(story.POLICIES) + " (default: all)"
     )
     result.add_argument("--svg", metavar="FILE", help="thread, fio: also draw a picture there")
-    result.add_argument("--seconds", type=seconds, metavar="N", help="fio: for each policy (default 10)")
+    result.add_argument("--seconds", type=seconds, metavar="N", help="fio: for each policy (default 10); live: end after so many")
+    result.add_argument("--listen", metavar="ADDRESS:PORT", help="live: where the page is served (default 127.0.0.1, a free port)")
     result.add_argument("--json", metavar="FILE", help="also write the results there")
     result.add_argument("--build", metavar="DIR", help="use these binaries and build nothing (default: build/release, built first)")
     result.values = story.POLICIES
@@ -78,12 +80,16 @@ def parse():
     command_line = parser()
     options = command_line.parse_args()
     thread = options.what == "thread"
-    policies_alone, fio = options.what == "policies", options.what == "fio"
-    for name, belongs in (("size", policies_alone), ("policies", not thread), ("svg", not policies_alone), ("seconds", fio)):
+    policies_alone, fio, live = (options.what == what for what in ("policies", "fio", "live"))
+    for name, belongs in (
+        ("size", policies_alone), ("policies", policies_alone or fio), ("svg", thread or fio), ("seconds", fio or live),
+        ("json", not live), ("listen", live),
+    ):
         if getattr(options, name) is not None and not belongs:
             command_line.error(f"--{name} does not go with {options.what}")
-    options.size = {"thread": played.POOL, "fio": beside.POOL}.get(options.what, options.size or 256 * MIB)
-    options.seconds = options.seconds or 10
+    pools = {"thread": played.POOL, "fio": beside.POOL, "live": live_story.POOL}
+    options.size = pools.get(options.what, options.size or 256 * MIB)
+    options.seconds = options.seconds or (None if live else 10)
     options.policies = options.policies or list(story.POLICIES)
     options.pool = os.path.abspath(options.pool or f"/dev/shm/daxfs-demo-{os.getpid()}.pool")
     options.mountpoint = os.path.realpath(options.mountpoint)
