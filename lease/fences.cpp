@@ -6,8 +6,10 @@
 
 namespace daxfs {
 void Fences::raise(Arrival arrival, const Fence& fence) {
-  const bool fresh = fences_.insert({{fence.inode, arrival}, fence.range}).second;
-  DAXFS_REQUIRE(fresh, "request {} has a fence in inode {} already", arrival, fence.inode.value);
+  // One that was interrupted has left its fence to its repetition, and finds it if it asks again.
+  const auto [it, fresh] = fences_.insert({{fence.inode, arrival}, fence.range});
+  DAXFS_REQUIRE(fresh || it->second == fence.range,
+                "request {} has another fence in inode {} already", arrival, fence.inode.value);
 }
 
 void Fences::lift(Arrival arrival, const Fence& fence) { fences_.erase({fence.inode, arrival}); }

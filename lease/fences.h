@@ -30,7 +30,7 @@ class Fences {
     bool operator==(const Fence&) const = default;
   };
 
-  // Precondition: this arrival has no fence.
+  // Precondition: this arrival has no other fence in this file.
   void raise(Arrival arrival, const Fence& fence);
   void lift(Arrival arrival, const Fence& fence);
   // The newest fence over the range that is older than `arrival`. The newest, because the others

@@ -82,7 +82,9 @@ TEST_CASE("the gate's tables end the process rather than count wrong", "[require
   Fences fences;
   const Fences::Fence fence{InodeNumber(7), {FileBlock(0), BlockCount(1)}};
   fences.raise(3, fence);
-  CHECK(has(last_words([&] { fences.raise(3, fence); }), "request 3 has a fence in inode 7"));
+  fences.raise(3, fence);  // its own, found again
+  const Fences::Fence other{InodeNumber(7), {FileBlock(0), BlockCount(2)}};
+  CHECK(has(last_words([&] { fences.raise(3, other); }), "request 3 has another fence in inode 7"));
 
   PinTable pins(PinId{0});
   PinInfo pin{};
