@@ -116,7 +116,7 @@ void CountedRanges::remove(PoolRange range, std::uint64_t owner, std::vector<Poo
     DAXFS_REQUIRE(it != segments_.end() && it->first == at,
                   "pin of blocks [{}, {}): nothing is counted at block {}", range.start.value,
                   range.end().value, at.value);
-    at = end_of(it);
+    at = end_of(*it);
     Segment& segment = it->second;
     segment.owners -= owner;
     if (--segment.pins > 0) {
