@@ -53,7 +53,7 @@ class Terminal {
   static void show(const std::vector<std::string>& lines) {
     std::string text = "\033[H";
     for (std::size_t i = 0; i < lines.size(); ++i) {
-      text += lines[i] + "\033[K" + (i + 1 < lines.size() ? "\r\n" : "");
+      text += lines[i] + "\033[K" + (i + 1 < lines.size() ? "\n" : "");
     }
     print(text + "\033[J");
   }
@@ -123,7 +123,6 @@ class Top {
   bool press(char key) {
     switch (key) {
       case 'q':
-      case '\x03':
         return false;
       case 'p':
         order_ = TopOrder::pins;

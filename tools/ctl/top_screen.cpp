@@ -15,7 +15,7 @@
 namespace daxfs::ctl {
 namespace {
 
-constexpr std::size_t kLeastForLists = 4;
+constexpr std::size_t kLeastForLists = 1;
 
 std::string size_text(std::uint64_t size) {
   return size == 0 ? "0 B" : format_size(ByteCount(size));
