@@ -133,7 +133,7 @@ pid_t find_holder(int fd, const std::string& path) {
 
 // Who has the pool, and where it is mounted.
 struct Use {
-  pid_t pid = 0;              // 0: that cannot be told
+  pid_t pid = 0;             // 0: that cannot be told
   std::string mounted = {};  // as this process sees it, or else that one
   bool elsewhere = false;    // that one is in another mount namespace
 };
