@@ -69,8 +69,9 @@ class RdmaEngine final : public Engine {
     if (!domain_) return failed("use the RDMA device", errno);
     completions_.reset(ibv_create_cq(context_.get(), kMostPieces, nullptr, nullptr, 0));
     if (!completions_) return failed("use the RDMA device", errno);
-    own_side_.reset(ibv_reg_mr(domain_.get(), there_.data(), there_.size() * sizeof(Block),
-                               IBV_ACCESS_LOCAL_WRITE));
+    constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE;  // a number: the macro mixes two enumerations
+    own_side_.reset(
+        ibv_reg_mr(domain_.get(), there_.data(), there_.size() * sizeof(Block), kAccess));
     if (!own_side_) return failed("register memory of its own with the RDMA device", errno);
     for (QueuePair& pair : pairs_) {
       ibv_qp_init_attr wanted = {};
