@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <cassert>
 #include <cerrno>
 #include <ranges>
 
 #include "base/process_identity.h"
+#include "base/require.h"
 
 namespace daxfs {
 namespace {
@@ -57,8 +57,8 @@ std::uint64_t Doorbells::closed_word(const Bell& bell) const {
 }
 
 void Doorbells::add(Page& page) {
-  const std::lock_guard lock(mutex_);
-  assert(find(page) == nullptr);
+  const MutexLock lock(mutex_);
+  DAXFS_REQUIRE(find(page) == nullptr, "a doorbell is added twice");
   Bell& bell = bells_.emplace_back();
   bell.page = &page;
   page.magic.store(doorbell::kMagic, std::memory_order_relaxed);
@@ -67,8 +67,8 @@ void Doorbells::add(Page& page) {
 }
 
 void Doorbells::add_former(Page& page, const Attachments& recorded) {
-  const std::lock_guard lock(mutex_);
-  assert(find(page) == nullptr);
+  const MutexLock lock(mutex_);
+  DAXFS_REQUIRE(find(page) == nullptr, "a doorbell is added twice");
   Bell& bell = bells_.emplace_back();
   bell.page = &page;
   bell.former = true;
@@ -77,12 +77,12 @@ void Doorbells::add_former(Page& page, const Attachments& recorded) {
 }
 
 void Doorbells::remove(Page& page) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::erase_if(bells_, [&](const Bell& bell) { return bell.page == &page; });
 }
 
 Result<Attachment> Doorbells::attach(Page& page, const AttachedProcess& process) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Bell* const bell = find(page);
   if (bell == nullptr) return fail(ENOENT);
   if (bell->former) return fail(ESTALE);
@@ -92,14 +92,14 @@ Result<Attachment> Doorbells::attach(Page& page, const AttachedProcess& process)
 }
 
 void Doorbells::leave(Page& page, Attachment attachment) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (Bell* const bell = find(page)) bell->attached.erase(attachment);
 }
 
 void Doorbells::sweep() {
   std::vector<CopiesInFlight> all;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const Bell& bell : bells_) {
       for (const auto& [attachment, process] : bell.attached)
         all.push_back({bell.page, 0, attachment, process});
@@ -114,13 +114,13 @@ void Doorbells::sweep() {
 }
 
 std::optional<std::uint64_t> Doorbells::epoch() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (closers_ != 0) return std::nullopt;
   return epoch_;
 }
 
 void Doorbells::close() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++closers_;
   // (3). Also where another detach has closed them already: then it costs little, and a client that
   // has scribbled over its page finds it closed all the same.
@@ -129,8 +129,8 @@ void Doorbells::close() {
 }
 
 void Doorbells::open() {
-  const std::lock_guard lock(mutex_);
-  assert(closers_ != 0);
+  const MutexLock lock(mutex_);
+  DAXFS_REQUIRE(closers_ != 0, "doorbells are opened that nobody has closed");
   if (--closers_ != 0) return;
   epoch_ += 2;
   // Release, paired with (2): whoever sees this epoch sees the blocks as they have become.
@@ -140,7 +140,7 @@ void Doorbells::open() {
 }
 
 bool Doorbells::quiet() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::ranges::all_of(bells_, [](const Bell& bell) {
     return each_used_slot(*bell.page,
                           [&](std::size_t slot) { return !is_busy(bell.page->slots[slot]); });
@@ -148,7 +148,7 @@ bool Doorbells::quiet() const {
 }
 
 std::vector<CopiesInFlight> Doorbells::busy_slots() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<CopiesInFlight> busy;
   for (const Bell& bell : bells_) {
     each_used_slot(*bell.page, [&](std::size_t i) {
@@ -166,7 +166,7 @@ std::vector<CopiesInFlight> Doorbells::busy_slots() const {
 }
 
 void Doorbells::reclaim(const CopiesInFlight& copies) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (find(*copies.page) == nullptr) return;
   Slot& slot = copies.page->slots[copies.slot];
   // Another thread may have reclaimed it since, and another process have claimed it.
@@ -189,7 +189,7 @@ std::vector<CopiesInFlight> Doorbells::in_flight() {
 
 bool Doorbells::have_ended(const CopiesInFlight& copies) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (find(*copies.page) == nullptr) return true;
     const Slot& slot = copies.page->slots[copies.slot];
     if (!is_busy(slot) || owner_of(slot) != copies.attachment) return true;

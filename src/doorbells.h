@@ -18,12 +18,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/pin_owner.h"
 #include "base/process_end.h"
 #include "base/result.h"
@@ -108,18 +108,19 @@ class Doorbells {
     std::uint64_t last = 0;  // the highest number that has been given
     std::map<doorbell::Attachment, AttachedProcess> attached;
   };
-  Bell* find(const doorbell::Page& page);
-  std::uint64_t closed_word(const Bell& bell) const;
+  Bell* find(const doorbell::Page& page) REQUIRES(mutex_);
+  std::uint64_t closed_word(const Bell& bell) const REQUIRES(mutex_);
   // Slots that are not empty, with whose they are. A slot that is nobody's has no copies.
-  std::vector<CopiesInFlight> busy_slots() const;
+  std::vector<CopiesInFlight> busy_slots() const EXCLUDES(mutex_);
   // Frees the slot of an attachment that has ended, unless somebody has done so.
-  void reclaim(const CopiesInFlight& copies);
+  void reclaim(const CopiesInFlight& copies) EXCLUDES(mutex_);
 
   const HasEnded has_ended_;
-  mutable std::mutex mutex_;  // protects what follows, and the owners of slots that are reclaimed
-  std::vector<Bell> bells_;
-  std::uint64_t epoch_ = 0;  // even: the one that is valid when nobody has it closed
-  std::size_t closers_ = 0;
+  mutable Mutex mutex_;  // protects what follows, and the owners of slots that are reclaimed
+  std::vector<Bell> bells_ GUARDED_BY(mutex_);
+  std::uint64_t epoch_ GUARDED_BY(mutex_) =
+      0;  // even: the one that is valid when nobody has it closed
+  std::size_t closers_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace daxfs

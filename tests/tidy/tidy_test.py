@@ -40,6 +40,8 @@ PLANTED = {
             f"  std::vector<std::function<void(int)>> thing_{i}_{{}};" for i in range(13)) + "\n};\n", "src/space.h"),
     "a friend": (
         tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  friend class Space;\n};\n", "src/space.h"),
+    "a lock that the compiler does not look at": (
+        tidy.bare_locks, "lease/limbo.h", lambda t: t + "std::mutex unseen;\n", "lease/limbo.h"),
     "a metric that nobody counts": (
         tidy.metrics, "tools/watch/alerts.yml", lambda t: t + "# daxfs_unheard_of\n", "tools/watch/alerts.yml"),
     "a metric that no page has": (
