@@ -24,8 +24,8 @@ namespace daxfs::fuzz {
 namespace {
 
 constexpr unsigned kMostSteps = 60;
-constexpr std::array kNames = {"status", "pins",    "leases", "limbo",  "policy",
-                               "events", "metrics", "scrub",  "release"};
+constexpr std::array kNames = {"status",  "pins",  "leases",  "limbo",   "policy", "events",
+                               "metrics", "scrub", "release", "waiting", "map"};
 
 struct Reader {
   ControlFile* file;

@@ -55,7 +55,8 @@ inline constexpr const char* kPolicyWords[] = {"pin_policy",
                                                "x-systemd.automount",
                                                "nosuid",
                                                "",
-                                               "min"};
+                                               "min",
+                                               "exit_grace"};
 
 // Words in any order, with some letters of the input's own between them.
 inline std::string policy_text(Input& input) {
