@@ -139,7 +139,7 @@ TEST_CASE_METHOD(Deferring, "a change that needs no answer is told") {
 
 TEST_CASE_METHOD(Impatient, "a stopped holder only holds up who asks until the time is up") {
   HoldProcess holder(file, 0, kLength, {"--lease"});
-  holder.process().signal(SIGSTOP);
+  REQUIRE(holder.process().stop_running());
   CHECK(cut() == ETXTBSY);
   holder.process().signal(SIGCONT);
   // Its news is old: nobody waits any more.
@@ -151,7 +151,7 @@ TEST_CASE_METHOD(Impatient, "a stopped holder only holds up who asks until the t
 
 TEST_CASE_METHOD(Holding, "a holder gives way to who still waits, not to who was interrupted") {
   HoldProcess holder(file, 0, kLength, {"--lease"});
-  holder.process().signal(SIGSTOP);
+  REQUIRE(holder.process().stop_running());
   {
     Attempt interrupted([this] { return shrink(file, 0); });
     REQUIRE(waiting_becomes(*this, 1));

@@ -11,6 +11,10 @@
 
 #include <cerrno>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #include "tests/unit/catch.h"
@@ -117,6 +121,22 @@ bool Process::says(const std::string& text, Seconds limit) {
 
 void Process::signal(int number) const {
   if (!reaped_) ::kill(pid_, number);
+}
+
+bool Process::stop_running() const {
+  signal(SIGSTOP);
+  return eventually([&] {
+    std::error_code gone;
+    const std::string tasks = "/proc/" + std::to_string(pid_) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
+      std::ifstream stat(task.path() / "stat");
+      std::string text;
+      std::getline(stat, text);
+      const auto name_end = text.rfind(')');
+      if (name_end == std::string::npos || text.at(name_end + 2) != 'T') return false;
+    }
+    return !gone;
+  });
 }
 
 Finished Process::finish(Seconds limit) {

@@ -51,6 +51,8 @@ class Process {
   // Until its standard output contains `text`; false if it ends or time is up before.
   bool says(const std::string& text, Seconds limit = kPatience);
   void signal(int number) const;
+  // SIGSTOP, and none of its threads runs any more on return: they stop one after another.
+  bool stop_running() const;
   // Waits for its end; after `limit` it is killed, and timed_out set.
   Finished finish(Seconds limit = Seconds(60));
 
