@@ -2,17 +2,16 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 
+#include "tools/ctl/ending.h"
 #include "tools/ctl/print.h"
 #include "tools/ctl/query.h"
 
@@ -49,18 +48,6 @@ std::string line_for_people(const Json& event) {
   return line + "\n";
 }
 
-// SIGINT and its like become readable; writing to nobody becomes an error.
-UniqueFd catch_signals() {
-  sigset_t ends;
-  sigemptyset(&ends);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ends, signal);
-  if (sigprocmask(SIG_BLOCK, &ends, nullptr) != 0) return UniqueFd();
-  std::signal(SIGPIPE, SIG_IGN);
-  return UniqueFd(signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
-bool ended(int code) { return code == ENOTCONN || code == ECONNABORTED || code == ENODEV; }
-
 }  // namespace
 
 Outcome<void> show_events(const std::string& path, bool json) {
@@ -84,7 +71,7 @@ Outcome<void> show_events(const std::string& path, bool json) {
     if (waits[0].revents == 0) continue;
     const ssize_t got = read(events->get(), buffer.data(), buffer.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (got == 0 || (got < 0 && ended(errno))) {
+    if (got == 0 || (got < 0 && is_end_of_mount(errno))) {
       fmt::print(stderr, "daxfsctl: {}: the mount has ended\n", path);
       return {};
     }

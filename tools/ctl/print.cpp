@@ -108,6 +108,16 @@ std::string time_of(const Json& object, std::string_view key) {
   return fmt::format("{:%Y-%m-%d %H:%M:%S}", local);
 }
 
+std::uint64_t number_of(const Json& object, std::string_view key) {
+  const Json* value = find(object, key);
+  return value != nullptr && value->is_number_unsigned() ? value->get<std::uint64_t>() : 0;
+}
+
+Json part(const Json& object, std::string_view key) {
+  const Json* value = find(object, key);
+  return value != nullptr && value->is_object() ? *value : Json::object();
+}
+
 std::string printable(std::string_view text) {
   std::string result(text);
   for (char& c : result) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +51,9 @@ class JsonArray {
 std::string text_of(const Json& object, std::string_view key);
 std::string size_of(const Json& object, std::string_view key);  // "1.5 GiB"
 std::string time_of(const Json& object, std::string_view key);  // local date and time
+// The same, as values: 0 and an empty object for what is not there.
+std::uint64_t number_of(const Json& object, std::string_view key);
+Json part(const Json& object, std::string_view key);
 // What is left of a name from the filesystem when it may not do anything to the terminal.
 std::string printable(std::string_view text);
 

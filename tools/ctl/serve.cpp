@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -19,6 +18,7 @@
 #include <thread>
 #include <utility>
 
+#include "tools/ctl/ending.h"
 #include "tools/ctl/live_report.h"
 #include "tools/ctl/page_files.h"
 #include "tools/ctl/print.h"
@@ -197,16 +197,6 @@ class Server {
   std::atomic<bool> over_ = false;
   httplib::Server server_;
 };
-
-// Blocked before any thread begins, so that they come here alone.
-UniqueFd catch_signals() {
-  sigset_t caught;
-  sigemptyset(&caught);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&caught, signal);
-  if (sigprocmask(SIG_BLOCK, &caught, nullptr) != 0) return UniqueFd();
-  std::signal(SIGPIPE, SIG_IGN);
-  return UniqueFd(signalfd(-1, &caught, SFD_CLOEXEC));
-}
 
 }  // namespace
 

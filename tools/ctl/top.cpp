@@ -16,6 +16,7 @@
 #include <optional>
 #include <utility>
 
+#include "tools/ctl/ending.h"
 #include "tools/ctl/print.h"
 #include "tools/ctl/query.h"
 
@@ -62,15 +63,6 @@ class Terminal {
   termios before_ = {};
   bool listens_ = false;
 };
-
-UniqueFd catch_signals() {
-  sigset_t caught;
-  sigemptyset(&caught);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGWINCH}) sigaddset(&caught, signal);
-  if (sigprocmask(SIG_BLOCK, &caught, nullptr) != 0) return UniqueFd();
-  std::signal(SIGPIPE, SIG_IGN);
-  return UniqueFd(signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK));
-}
 
 TopLook look_of_terminal(TopOrder order) {
   winsize size = {};
@@ -163,10 +155,6 @@ int milliseconds_until(Clock::time_point when, bool paused) {
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, 1'000'000'000));
 }
 
-bool is_the_end(const Problem& problem) {
-  return problem.code == ENOTCONN || problem.code == ECONNABORTED || problem.code == ENODEV;
-}
-
 enum class Woken { time, drawn_anew, ended };
 
 // Waits for the time of the next look, a key, or a signal.
@@ -200,7 +188,7 @@ Woken wait(Top& top, const UniqueFd& signals, bool listens) {
 Outcome<void> top(const std::string& path, const TopOptions& options) {
   auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
-  const UniqueFd signals = catch_signals();
+  const UniqueFd signals = catch_signals({SIGWINCH});
   if (!signals) return problem(errno, fmt::format("signals: {}", std::strerror(errno)));
   Top top(std::move(*mount), options);
   if (const auto first = top.refresh(); !first) return first;
@@ -220,7 +208,7 @@ Outcome<void> top(const std::string& path, const TopOptions& options) {
     anew = woken == Woken::time;
     if (!anew) continue;
     if (const auto refreshed = top.refresh(); !refreshed) {
-      if (!is_the_end(refreshed.error())) return refreshed;
+      if (!is_end_of_mount(refreshed.error().code)) return refreshed;
       terminal.reset();
       fmt::print(stderr, "daxfsctl: {}: the mount has ended\n", path);
       return {};

@@ -31,16 +31,6 @@ std::string age_text(double seconds) {
   return fmt::format("{:.0f} d", seconds / 86400);
 }
 
-std::uint64_t number(const Json& object, std::string_view key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
-}
-
-Json part(const Json& object, std::string_view key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_object() ? Json(*found) : Json::object();
-}
-
 // Cut so that it takes at most so many columns. UTF-8 is cut between characters.
 std::string cut(const std::string& text, std::size_t width) {
   std::size_t columns = 0;
@@ -100,13 +90,13 @@ void draw_head(Screen& screen, const Snapshot& now, double wall) {
   }
   screen.line(fmt::format("policy   {}, longterm={}, on_timeout={}", text_of(policy, "pin_policy"),
                           text_of(policy, "longterm"), text_of(policy, "on_timeout")));
-  const std::uint64_t total = number(status, "total");
-  const std::uint64_t free = number(status, "free");
+  const std::uint64_t total = number_of(status, "total");
+  const std::uint64_t free = number_of(status, "free");
   const double used = total == 0 ? 0 : 1 - static_cast<double>(free) / static_cast<double>(total);
   screen.line(
       fmt::format("space    {} {} free of {}", bar(used, 20), size_text(free), size_text(total)));
-  const std::uint64_t limit = number(policy, "limbo_limit");
-  const std::uint64_t limbo = number(status, "limbo");
+  const std::uint64_t limit = number_of(policy, "limbo_limit");
+  const std::uint64_t limbo = number_of(status, "limbo");
   std::string text =
       fmt::format("limbo    {} {} of at most {}",
                   bar(limit == 0 ? 0 : static_cast<double>(limbo) / static_cast<double>(limit), 20),
@@ -118,7 +108,7 @@ void draw_head(Screen& screen, const Snapshot& now, double wall) {
   screen.line(text);
   screen.line(fmt::format("pins     {} long, {} short, {}; {} leases; {} requests wait",
                           text_of(pins, "long"), text_of(pins, "short"),
-                          size_text(number(pins, "bytes")), text_of(status, "leases"),
+                          size_text(number_of(pins, "bytes")), text_of(status, "leases"),
                           text_of(status, "waiting")));
 }
 

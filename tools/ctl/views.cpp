@@ -31,11 +31,6 @@ class Overview {
   std::string text_;
 };
 
-Json part(const Json& object, std::string_view key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_object() ? Json(*found) : Json::object();
-}
-
 bool is_zero(const Json& object, std::string_view key) {
   const auto found = object.find(key);
   return found == object.end() || found->is_null() || *found == 0;

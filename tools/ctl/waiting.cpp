@@ -11,18 +11,13 @@
 namespace daxfs::ctl {
 namespace {
 
-std::uint64_t number(const Json& object, std::string_view key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
-}
-
 bool overlap(const Json& a, const Json& b) {
   const auto end = [](const Json& object) {
-    const std::uint64_t offset = number(object, "offset");
-    const std::uint64_t length = number(object, "length");
+    const std::uint64_t offset = number_of(object, "offset");
+    const std::uint64_t length = number_of(object, "length");
     return length > UINT64_MAX - offset ? UINT64_MAX : offset + length;
   };
-  return number(a, "offset") < end(b) && number(b, "offset") < end(a);
+  return number_of(a, "offset") < end(b) && number_of(b, "offset") < end(a);
 }
 
 bool is_detach(const Json& request) {
@@ -38,7 +33,7 @@ std::string count_of(std::uint64_t count, std::string_view one, std::string_view
 
 void WhoWaits::add_request(const Json& request) {
   requests_.push_back({request, {}, {}});
-  const std::uint64_t inode = number(request, "inode");
+  const std::uint64_t inode = number_of(request, "inode");
   if (is_detach(request)) {
     by_inode_.emplace(inode, requests_.size() - 1);
     return;
@@ -47,12 +42,12 @@ void WhoWaits::add_request(const Json& request) {
   const auto [begin, end] = by_inode_.equal_range(inode);
   for (auto at = begin; at != end; ++at) {
     const Json& earlier = requests_[at->second].request;
-    if (overlap(earlier, request)) requests_.back().behind.push_back(number(earlier, "id"));
+    if (overlap(earlier, request)) requests_.back().behind.push_back(number_of(earlier, "id"));
   }
 }
 
 void WhoWaits::add(const Json& held, std::uint64_t InTheWay::*count) {
-  const auto [begin, end] = by_inode_.equal_range(number(held, "inode"));
+  const auto [begin, end] = by_inode_.equal_range(number_of(held, "inode"));
   for (auto at = begin; at != end; ++at) {
     WaitingRequest& request = requests_[at->second];
     if (!overlap(request.request, held)) continue;
