@@ -4,49 +4,27 @@ examples_test.py BUILD_DIR [unittest's arguments]"""
 
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-import unittest
+
+from mounted import Mounted, main
 
 SECONDS = 120
-SKIPPED = 77
 MIB = 1 << 20
 
 
-def missing():
-    if os.geteuid() != 0:
-        return "root"
-    return None if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse"
-
-
-class Examples(unittest.TestCase):
-    build = None
-
-    def setUp(self):
-        self.directory = tempfile.mkdtemp(dir="/dev/shm")
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.mount = os.path.join(self.directory, "mount")
-        os.mkdir(self.mount)
-        pool = os.path.join(self.directory, "pool")
-        self.run_program("mkfs.daxfs", "--quiet", "--size", "128M", pool)
-        self.run_program("daxfs", pool, self.mount, "-o", "pin_policy=break,break_timeout=60s")
-        self.addCleanup(subprocess.run, ["umount", "-l", self.mount], check=False, capture_output=True)
+class Examples(Mounted):
+    size = "128M"
+    options = "pin_policy=break,break_timeout=60s"
+    seconds = SECONDS
 
     def program(self, name):
-        return os.path.join(self.build, name if "." in name or name == "daxfs" else f"tests/example_{name}")
-
-    def run_program(self, name, *arguments):
-        done = subprocess.run([self.program(name), *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return done.stdout
+        return self.tool(f"tests/example_{name}")
 
     def test_the_cache_gives_entries_back_and_reads_nothing_foreign(self):
-        said = self.run_program("cache", self.mount, "8", "4")
+        said = self.run_tool("tests/example_cache", self.mount, "8", "4")
         truncates = int(re.search(r"the evictor: (\d+) truncates", said)[1])
         reads, evictions, refills = map(int, re.search(
             r"the cache: (\d+) reads of 1 MiB, all intact; (\d+) entries given back, (\d+) brought in again", said).groups())
@@ -114,8 +92,4 @@ class Examples(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if missing():
-        print(f"SKIPPED: no {missing()}")
-        sys.exit(SKIPPED)
-    Examples.build = os.path.abspath(sys.argv.pop(1))
-    unittest.main(verbosity=2)
+    main()

@@ -6,68 +6,25 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import unittest
 import urllib.parse
 
+from mounted import Mounted, main
+
 SECONDS = 60
-SKIPPED = 77
 MIB = 1 << 20
 
 
-def missing():
-    if os.geteuid() != 0:
-        return "root"
-    return None if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse"
-
-
-class Serve(unittest.TestCase):
-    build = None
-
-    def setUp(self):
-        self.directory = tempfile.mkdtemp(dir="/dev/shm")
-        self.addCleanup(shutil.rmtree, self.directory)
-        os.chmod(self.directory, 0o755)
-        self.mount = os.path.join(self.directory, "mount")
-        os.mkdir(self.mount)
-        pool = os.path.join(self.directory, "pool")
-        self.run_tool("mkfs.daxfs", "--quiet", "--size", "64M", pool)
-        self.run_tool("daxfs", pool, self.mount, "-o", "pin_policy=wait,wait_timeout=60s")
-        self.addCleanup(subprocess.run, ["umount", "-l", self.mount], check=False, capture_output=True)
-
-    def tool(self, name):
-        return os.path.join(self.build, name)
-
-    def run_tool(self, name, *arguments):
-        done = subprocess.run([self.tool(name), *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
-    def spawn(self, *command, **how):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **how)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        return process
-
-    def serve(self, *arguments, **how):
+class Serve(Mounted):
+    def serve(self, *arguments):
         """Also self.token and self.place."""
-        process = self.spawn(self.tool("daxfsctl"), "serve", *arguments, self.mount, **how)
+        process = self.spawn(self.tool("daxfsctl"), "serve", *arguments, self.mount)
         address = process.stdout.readline().strip()
         found = re.fullmatch(r"http://([\d.]+:\d+)/(?:#token=([0-9a-f]{32}))?", address)
         self.assertTrue(found, address)
         self.place, self.token = found.groups()
-        return process
-
-    def hold(self, name, *arguments):
-        process = self.spawn(self.tool("daxfs-hold"), os.path.join(self.mount, name), "--allocate", *arguments)
-        self.assertIn("held", process.stdout.readline())
         return process
 
     def ask(self, method, path, body=None, token=None, **headers):
@@ -201,8 +158,4 @@ class Serve(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if missing():
-        print(f"SKIPPED: no {missing()}")
-        sys.exit(SKIPPED)
-    Serve.build = os.path.abspath(sys.argv.pop(1))
-    unittest.main(verbosity=2)
+    main()

@@ -8,24 +8,15 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
 import termios
 import time
-import unittest
+
+from mounted import Mounted, main
 
 SECONDS = 60
-SKIPPED = 77
-
-
-def missing():
-    if os.geteuid() != 0:
-        return "root"
-    return None if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse"
 
 
 class Screen:
@@ -79,37 +70,7 @@ class Screen:
         os.close(self.slave)
 
 
-class Top(unittest.TestCase):
-    build = None
-
-    def setUp(self):
-        self.directory = tempfile.mkdtemp(dir="/dev/shm")
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.mount = os.path.join(self.directory, "mount")
-        os.mkdir(self.mount)
-        pool = os.path.join(self.directory, "pool")
-        self.run_tool("mkfs.daxfs", "--quiet", "--size", "64M", pool)
-        self.run_tool("daxfs", pool, self.mount, "-o", "pin_policy=wait,wait_timeout=60s")
-        self.addCleanup(subprocess.run, ["umount", "-l", self.mount], check=False, capture_output=True)
-
-    def tool(self, name):
-        return os.path.join(self.build, name)
-
-    def run_tool(self, name, *arguments):
-        done = subprocess.run([self.tool(name), *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
-    def hold(self, name, *arguments):
-        """A holder, once it holds."""
-        command = [self.tool("daxfs-hold"), os.path.join(self.mount, name), "--allocate", *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        self.assertIn("held", process.stdout.readline())
-        return process
-
+class Top(Mounted):
     def top(self, *arguments, columns=120, lines=24):
         screen = Screen([self.tool("daxfsctl"), "top", *arguments, self.mount], columns, lines)
         self.addCleanup(screen.close)
@@ -200,8 +161,4 @@ class Top(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if missing():
-        print(f"SKIPPED: no {missing()}")
-        sys.exit(SKIPPED)
-    Top.build = os.path.abspath(sys.argv.pop(1))
-    unittest.main(verbosity=2)
+    main()
