@@ -43,7 +43,7 @@ class Serve(Mounted):
 
     def test_a_snapshot_has_holders_requests_and_the_map(self):
         self.serve()
-        holder = self.hold("large", "--length", "4M")
+        holder = self.hold("large", "--length", "4M", "--lease")
         puncher = self.spawn("fallocate", "--punch-hole", "--offset", "0", "--length", "1M", os.path.join(self.mount, "large"))
         while not (now := self.snapshot())["waiting"]:
             pass
@@ -51,6 +51,7 @@ class Serve(Mounted):
         self.assertEqual(now["status"]["pins"]["long"], 1)
         self.assertEqual([(one["pid"], one["long"], one["bytes"], one["holds_up"]) for one in now["holders"]],
                          [(holder.pid, 1, 4 * MIB, 1)])
+        self.assertEqual([(one["pid"], one["length"], one["breaking"]) for one in now["leases"]], [(holder.pid, 4 * MIB, False)])
         request = now["waiting"][0]
         self.assertEqual((request["request"], request["pid"], request["path"]), ("punch", puncher.pid, "/large"))
         self.assertEqual([one["pid"] for one in request["waits_for"]], [holder.pid])

@@ -9,13 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "client/daxfs.h"
 #include "tools/ctl/snapshot.h"
 
 namespace daxfs::ctl {
 namespace {
-
-constexpr std::size_t kMostLeases = 200;
 
 Json seconds_or_null(double since) { return since == 0 ? Json(nullptr) : Json(since); }
 
@@ -76,12 +73,6 @@ Json map_of(const Json& map, std::size_t most) {
 Outcome<std::string> live_report(const Mount& mount, std::size_t cells) {
   const auto now = take_snapshot(mount);
   if (!now) return std::unexpected(now.error());
-  Json leases = Json::array();
-  const auto listed = mount.query(DAXFS_QUERY_LEASES, [&](const Json& lease) {
-    leases.push_back(lease);
-    return leases.size() < kMostLeases;
-  });
-  if (!listed) return std::unexpected(listed.error());
   const auto map = mount.read_control("map");
   if (!map) return std::unexpected(map.error());
   Json waiting = Json::array();
@@ -94,7 +85,7 @@ Outcome<std::string> live_report(const Mount& mount, std::size_t cells) {
       {"status", now->status},
       {"holders", holders_of(*now)},
       {"waiting", std::move(waiting)},
-      {"leases", std::move(leases)},
+      {"leases", now->leases},
       {"limbo", {{"pieces", now->limbo_pieces}, {"since", seconds_or_null(now->limbo_since)}}},
       {"events", now->events},
       {"map", map_of(Json::parse(*map, nullptr, false), cells)}};

@@ -108,6 +108,7 @@ Outcome<Snapshot> take_snapshot(const Mount& mount) {
   if (asked) {
     asked = each(DAXFS_QUERY_LEASES, [&](const Json& lease) {
       holders.add_lease(lease);
+      if (now.leases.size() < Snapshot::kMostLeases) now.leases.push_back(lease);
       now.waiting.add_lease(lease);
     });
   }

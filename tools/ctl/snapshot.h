@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -33,6 +34,9 @@ struct Snapshot {
   std::chrono::steady_clock::time_point taken;
   Json status;
   std::vector<Holding> holders;  // by process
+  // The first of them, as the daemon has them.
+  static constexpr std::size_t kMostLeases = 200;
+  std::vector<Json> leases;
   WhoWaits waiting;
   std::uint64_t limbo_pieces = 0;
   double limbo_since = 0;  // of the oldest piece, in seconds since 1970; 0: limbo is empty
