@@ -155,9 +155,11 @@ std::string describe(const Use& use, const std::string& waited) {
   if (!use.elsewhere)
     return fmt::format("{}{}{}; unmount it or end that process first", who,
                        where.empty() ? "" : ", mounted" + where, waited);
+  // With its root, too: the mount point is named as that process sees it, which may live in a
+  // chroot.
   return fmt::format(
       "{}, mounted{} in another mount namespace{}; unmount it there (nsenter --target {} --mount "
-      "umount {}) or end that process first",
+      "--root umount {}) or end that process first",
       who, where, waited, use.pid, use.mounted.empty() ? "MOUNTPOINT" : use.mounted);
 }
 

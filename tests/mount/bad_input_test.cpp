@@ -307,9 +307,9 @@ TEST_CASE("a pool that is mounted in another mount namespace: who has it, and th
   check_refused({tool("fsck.daxfs"), "-n", pool}, 8,
                 "process " + pid + " (daxfs), mounted on " + mnt + " in another mount namespace");
   check_refused({tool("mkfs.daxfs"), "--force", pool}, 1,
-                "nsenter --target " + pid + " --mount umount " + mnt);
+                "nsenter --target " + pid + " --mount --root umount " + mnt);
   CHECK(std::chrono::steady_clock::now() - begin < Seconds(20));
-  CHECK(run({"/usr/bin/nsenter", "--target", pid, "--mount", "umount", mnt}).code == 0);
+  CHECK(run({"/usr/bin/nsenter", "--target", pid, "--mount", "--root", "umount", mnt}).code == 0);
   CHECK(daemon.finish(kPatience).code == 0);
   CHECK(run({tool("fsck.daxfs"), "-n", pool}).code == 0);
 }
