@@ -102,7 +102,29 @@ class Serve(Mounted):
         self.serve("--no-token")
         self.assertEqual(self.ask("GET", "/api/snapshot").status, 200)
         # A page elsewhere, whose name leads here.
-        self.assertEqual(self.ask("GET", "/api/snapshot", Host="evil.example:80").status, 401)
+        port = self.place.partition(":")[2]
+        for name in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhostx", "localhost:80.evil.example"):
+            self.assertEqual(self.ask("GET", "/api/snapshot", Host=f"{name}:{port}").status, 401, name)
+        self.assertEqual(self.ask("GET", "/api/snapshot", Host="localhost").status, 200)
+
+    def test_without_tokens_pages_elsewhere_switch_nothing(self):
+        self.serve("--no-token")
+        for origin in ("http://evil.example", "null", f"https://{self.place}", f"http://{self.place}.evil.example"):
+            self.assertEqual(self.ask("POST", "/api/policy", "defer", Origin=origin).status, 401, origin)
+        self.assertEqual(self.snapshot()["status"]["policy"]["pin_policy"], "wait")
+        self.assertEqual(self.ask("POST", "/api/policy", "defer", Origin=f"http://{self.place}").status, 200)
+        self.assertEqual(self.snapshot()["status"]["policy"]["pin_policy"], "defer")
+
+    def test_without_tokens_it_listens_on_this_machine_alone(self):
+        process = self.spawn(self.tool("daxfsctl"), "serve", "--no-token", "--listen", "0.0.0.0:8080", self.mount)
+        self.assertEqual(process.wait(SECONDS), 1)
+        self.assertIn("127.0.0.1", process.stderr.read())
+
+    def test_two_do_not_share_a_port(self):
+        self.serve()
+        second = self.spawn(self.tool("daxfsctl"), "serve", "--listen", self.place, self.mount)
+        self.assertEqual(second.wait(SECONDS), 1)
+        self.assertIn("port free", second.stderr.read())
 
     def test_the_page_is_in_the_program(self):
         self.serve()

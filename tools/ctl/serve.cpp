@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
@@ -48,6 +49,35 @@ bool same(std::string_view a, std::string_view b) {
         static_cast<unsigned>(static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]));
   }
   return differing == 0;
+}
+
+// Whether a browser has asked for one of this machine's own names. Another site's name can be made
+// to lead here, and its pages then count as ours to the browser.
+bool is_own_name(std::string_view host) {
+  for (const std::string_view name : {"127.0.0.1", "localhost", "[::1]"}) {
+    if (!host.starts_with(name)) continue;
+    host.remove_prefix(name.size());
+    return host.empty() || (host.starts_with(':') &&
+                            host.find_first_not_of("0123456789", 1) == std::string_view::npos);
+  }
+  return false;
+}
+
+// Without a token: not by a page of another site. Browsers name it in Origin with every POST.
+bool is_own_page(const httplib::Request& request) {
+  const std::string host = request.get_header_value("Host");
+  return is_own_name(host) &&
+         (!request.has_header("Origin") || request.get_header_value("Origin") == "http://" + host);
+}
+
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1" || address == "localhost";
+}
+
+// Not what the library sets by itself, SO_REUSEPORT: two servers would share one port.
+void reuse_address_only(int socket) {
+  const int on = 1;
+  setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 }
 
 void answer_error(httplib::Response& response, int status, const std::string& text) {
@@ -112,6 +142,7 @@ class Server {
       : mount_(std::move(mount)), path_(std::move(path)), token_(std::move(token)) {
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_.set_payload_max_length(kMostSetting);
+    server_.set_socket_options(reuse_address_only);
     server_.set_default_headers({{"Content-Security-Policy", "default-src 'self'"},
                                  {"X-Content-Type-Options", "nosniff"},
                                  {"Referrer-Policy", "no-referrer"},
@@ -150,13 +181,9 @@ class Server {
   bool admits(const httplib::Request& request, httplib::Response& response) const {
     const std::string header = request.get_header_value("Authorization");
     const std::string given =
-        header.rfind("Bearer ", 0) == 0 ? header.substr(7) : request.get_param_value("token");
+        header.starts_with("Bearer ") ? header.substr(7) : request.get_param_value("token");
     if (token_.empty()) {
-      const std::string host = request.get_header_value("Host");
-      if (host.rfind("127.0.0.1", 0) == 0 || host.rfind("localhost", 0) == 0 ||
-          host.rfind("[::1]", 0) == 0) {
-        return true;
-      }
+      if (is_own_page(request)) return true;
     } else if (same(given, token_)) {
       return true;
     }
@@ -201,6 +228,12 @@ class Server {
 }  // namespace
 
 Outcome<void> serve(const std::string& path, const ServeOptions& options) {
+  if (!options.token && !is_loopback(options.address)) {
+    return problem(EINVAL,
+                   fmt::format("{}: without a token only this machine's own users may come: "
+                               "listen on 127.0.0.1 or [::1], or leave --no-token out",
+                               options.address));
+  }
   auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
   // Says at once if it is no mount of ours.
