@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "blockmap/dir_entry.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
 #include "blockmap/volume/check.h"
@@ -63,6 +64,25 @@ struct FsckFixture : SmallTree {
   template <class Change>
   void forge_extent(const OpenInode& inode, std::size_t index, const Change& change) {
     forge<pmem::ExtentRecord>(extent_slot(inode, index), sizeof(pmem::ExtentRecord), change);
+  }
+  // A name that the directory has already, which no operation would insert: another one of its
+  // length is, and its letters are changed. The directory fits into its first block.
+  void add_name_again(OpenInode& directory, std::string_view name, InodeNumber inode) {
+    const std::string other(name.size(), '?');
+    add_name(directory, other, inode, DT_REG);
+    for (unsigned granule = 0; granule < pmem::kGranulesPerBlock; ++granule) {
+      const PoolOffset at = granule_offset(first_block(directory), granule);
+      if (!is_sound_entry(*medium, directory.number, first_block(directory), granule) ||
+          name_at(*medium, at) != other) {
+        continue;
+      }
+      auto header = medium->load<pmem::DirEntryHeader>(at);
+      header.crc = entry_crc(directory.number, header, name);
+      put(at, header);
+      medium->store(at + ByteCount(sizeof header), std::as_bytes(std::span(name)));
+      return;
+    }
+    FAIL("the name that was inserted is not in the directory's first block");
   }
   void zero(PoolOffset at, std::uint64_t length) { medium->zero(at, ByteCount(length)); }
 

@@ -125,12 +125,12 @@ TEST_CASE_METHOD(FsckFixture, "fsck: a damaged directory entry costs at most its
   }
   SECTION("twice, for the same inode") {
     add_name(root, "one", file.number, DT_REG);
-    add_name(root, "one", file.number, DT_REG);
+    add_name_again(root, "one", file.number);
     require_repaired(Code::entry_doubled, Severity::repairable);
     CHECK(find({"one"}) == file.number);
   }
   SECTION("twice, for two inodes") {
-    add_name(root, "sub", file.number, DT_REG);
+    add_name_again(root, "sub", file.number);
     require_repaired(Code::entry_doubled, Severity::loss);
     CHECK(find({"sub", "deep", "file"}) == file.number);
   }
