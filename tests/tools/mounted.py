@@ -28,10 +28,16 @@ class Mounted(unittest.TestCase):
         os.chmod(self.directory, 0o755)
         self.mount = os.path.join(self.directory, "mount")
         os.mkdir(self.mount)
-        pool = os.path.join(self.directory, "pool")
-        self.run_tool("mkfs.daxfs", "--quiet", "--size", self.size, pool)
-        self.run_tool("daxfs", pool, self.mount, "-o", self.options)
+        self.pool = os.path.join(self.directory, "pool")
+        self.run_tool("mkfs.daxfs", "--quiet", "--size", self.size, self.pool)
+        self.mount_again()
         self.addCleanup(subprocess.run, ["umount", "-l", self.mount], check=False, capture_output=True)
+
+    def mount_again(self):
+        self.run_tool("daxfs", self.pool, self.mount, "-o", self.options)
+
+    def unmount(self):
+        subprocess.run(["umount", self.mount], check=True, timeout=self.seconds)
 
     def tool(self, name):
         return os.path.join(self.build, name)

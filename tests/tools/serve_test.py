@@ -120,6 +120,36 @@ class Serve(Mounted):
         self.assertEqual(process.wait(SECONDS), 1)
         self.assertIn("127.0.0.1", process.stderr.read())
 
+    def test_strangers_who_never_finish_a_request_keep_nobody_out(self):
+        self.serve()
+        host, port = self.place.split(":")
+        for _ in range(100):
+            stream = socket.create_connection((host, int(port)), timeout=SECONDS)
+            self.addCleanup(stream.close)
+            stream.sendall(f"POST /api/policy HTTP/1.1\r\nHost: {self.place}\r\nContent-Length: 900\r\n\r\nx".encode())
+            self.assertIn(b" 401 ", stream.recv(4096))
+        self.snapshot()
+
+    def test_pages_that_listen_leave_threads_for_the_others(self):
+        self.serve()
+        host, port = self.place.split(":")
+        answers = []
+        for _ in range(40):
+            stream = socket.create_connection((host, int(port)), timeout=SECONDS)
+            self.addCleanup(stream.close)
+            stream.sendall(f"GET /events?token={self.token} HTTP/1.1\r\nHost: {self.place}\r\n\r\n".encode())
+            answers.append(stream.recv(4096).split()[1])
+        self.assertEqual((answers.count(b"200"), answers.count(b"503")), (32, 8))
+        self.snapshot()
+
+    def test_it_keeps_no_mount_busy_and_finds_the_next_one(self):
+        self.serve()
+        self.snapshot()
+        self.unmount()
+        self.assertEqual(self.ask("GET", "/api/snapshot").status, 502)
+        self.mount_again()
+        self.snapshot()
+
     def test_two_do_not_share_a_port(self):
         self.serve()
         second = self.spawn(self.tool("daxfsctl"), "serve", "--listen", self.place, self.mount)

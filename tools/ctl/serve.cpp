@@ -28,7 +28,9 @@
 namespace daxfs::ctl {
 namespace {
 
-constexpr std::size_t kThreads = 32;  // a browser that listens to events keeps one
+constexpr std::size_t kThreads = 48;
+constexpr int kMostStreams = 32;     // each keeps a thread
+constexpr int kPatienceSeconds = 3;  // with who does not finish a request
 constexpr std::size_t kMostSetting = 1000;
 constexpr int kKeepAliveSeconds = 10;
 
@@ -101,8 +103,11 @@ int status_of(const Problem& problem) {
 // Lines of the mount's events, as server-sent events. One for each browser.
 class EventStream {
  public:
-  EventStream(UniqueFd events, const std::atomic<bool>& over)
-      : events_(std::move(events)), over_(over) {}
+  EventStream(UniqueFd events, const std::atomic<bool>& over, std::atomic<int>& streams)
+      : events_(std::move(events)), over_(over), streams_(streams) {}
+  ~EventStream() { --streams_; }
+  EventStream(const EventStream&) = delete;
+  EventStream& operator=(const EventStream&) = delete;
 
   // False: the stream has ended.
   bool send(httplib::DataSink& sink) {
@@ -133,16 +138,24 @@ class EventStream {
   }
   const UniqueFd events_;
   const std::atomic<bool>& over_;
-  std::string pending_;  // a line whose end has not come yet
+  std::atomic<int>& streams_;  // has counted this one
+  std::string pending_;        // a line whose end has not come yet
 };
 
 class Server {
  public:
-  Server(Mount mount, std::string path, std::string token)
-      : mount_(std::move(mount)), path_(std::move(path)), token_(std::move(token)) {
+  Server(std::string path, std::string token) : path_(std::move(path)), token_(std::move(token)) {
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_.set_payload_max_length(kMostSetting);
     server_.set_socket_options(reuse_address_only);
+    server_.set_read_timeout(kPatienceSeconds);
+    server_.set_keep_alive_timeout(kPatienceSeconds);
+    // Before a body is waited for: strangers keep no thread with one.
+    server_.set_pre_routing_handler([this](const auto& request, auto& response) {
+      const bool open = request.path != "/events" && !request.path.starts_with("/api/");
+      return open || admits(request, response) ? httplib::Server::HandlerResponse::Unhandled
+                                               : httplib::Server::HandlerResponse::Handled;
+    });
     server_.set_default_headers({{"Content-Security-Policy", "default-src 'self'"},
                                  {"X-Content-Type-Options", "nosniff"},
                                  {"Referrer-Policy", "no-referrer"},
@@ -153,15 +166,11 @@ class Server {
         response.set_content(file.text.data(), file.text.size(), std::string(file.type).c_str());
       });
     }
-    server_.Get("/api/snapshot", [this](const auto& request, auto& response) {
-      if (admits(request, response)) snapshot(request, response);
-    });
-    server_.Get("/events", [this](const auto& request, auto& response) {
-      if (admits(request, response)) events(response);
-    });
-    server_.Post("/api/policy", [this](const auto& request, auto& response) {
-      if (admits(request, response)) policy(request, response);
-    });
+    server_.Get("/api/snapshot",
+                [this](const auto& request, auto& response) { snapshot(request, response); });
+    server_.Get("/events", [this](const auto&, auto& response) { events(response); });
+    server_.Post("/api/policy",
+                 [this](const auto& request, auto& response) { policy(request, response); });
   }
 
   // The port; -1: it cannot be had.
@@ -195,15 +204,23 @@ class Server {
     std::size_t cells = 1024;
     const std::string asked = request.get_param_value("cells");
     std::from_chars(asked.data(), asked.data() + asked.size(), cells);
-    const auto report = live_report(mount_, std::clamp<std::size_t>(cells, 1, 16384));
+    const auto mount = Mount::at(path_);
+    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    const auto report = live_report(*mount, std::clamp<std::size_t>(cells, 1, 16384));
     if (!report) return answer_error(response, status_of(report.error()), report.error().text);
     response.set_content(*report, "application/json");
   }
 
   void events(httplib::Response& response) {
-    auto opened = mount_.open_control("events", O_RDONLY | O_NONBLOCK);
+    const auto mount = Mount::at(path_);
+    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    auto opened = mount->open_control("events", O_RDONLY | O_NONBLOCK);
     if (!opened) return answer_error(response, status_of(opened.error()), opened.error().text);
-    auto stream = std::make_shared<EventStream>(std::move(*opened), over_);
+    if (++streams_ > kMostStreams) {
+      --streams_;
+      return answer_error(response, 503, "too many pages are open: close some of them");
+    }
+    auto stream = std::make_shared<EventStream>(std::move(*opened), over_, streams_);
     response.set_chunked_content_provider("text/event-stream",
                                           [stream](std::size_t, httplib::DataSink& sink) {
                                             if (stream->send(sink)) return true;
@@ -213,15 +230,19 @@ class Server {
   }
 
   void policy(const httplib::Request& request, httplib::Response& response) const {
-    const auto set = mount_.set_policy(request.body);
+    const auto mount = Mount::at(path_);
+    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    const auto set = mount->set_policy(request.body);
     if (!set) return answer_error(response, status_of(set.error()), set.error().text);
     response.set_content("{}", "application/json");
   }
 
-  const Mount mount_;
+  // The mount is looked for anew with each request: a server keeps no mount busy, and finds the
+  // next one at the same place.
   const std::string path_;
   const std::string token_;
   std::atomic<bool> over_ = false;
+  std::atomic<int> streams_ = 0;
   httplib::Server server_;
 };
 
@@ -234,16 +255,18 @@ Outcome<void> serve(const std::string& path, const ServeOptions& options) {
                                "listen on 127.0.0.1 or [::1], or leave --no-token out",
                                options.address));
   }
-  auto mount = Mount::at(path);
-  if (!mount) return std::unexpected(mount.error());
   // Says at once if it is no mount of ours.
-  if (const auto report = live_report(*mount, 1); !report) return std::unexpected(report.error());
+  if (const auto mount = Mount::at(path); !mount) {
+    return std::unexpected(mount.error());
+  } else if (const auto report = live_report(*mount, 1); !report) {
+    return std::unexpected(report.error());
+  }
   const UniqueFd signals = catch_signals();
   const std::string token = options.token ? new_token() : "";
   if (!signals || (options.token && token.empty())) {
     return problem(errno, fmt::format("signals, random numbers: {}", std::strerror(errno)));
   }
-  Server server(std::move(*mount), path, token);
+  Server server(path, token);
   const int port = server.bind(options);
   if (port < 0) {
     return problem(EADDRINUSE,
