@@ -51,6 +51,9 @@ def options_are_on_the_page():
             check(option.replace(",", ", ") in page, f"{command}: the page lacks {option}")
         for subcommand in re.findall(r"^  (\w+)  ", out[out.lower().rfind("\nsubcommands:"):], re.M) if command == "daxfsctl" else []:
             check(re.search(rf"\b{subcommand}\b", page), f"daxfsctl: the page lacks {subcommand}")
+            more = subprocess.run([os.path.join(BUILD, command), subcommand, "--help"], capture_output=True, text=True, check=True)
+            for option in re.findall(r"^  (-[\w,-]+)", more.stdout, re.M):
+                check(option.replace(",", ", ") in page, f"daxfsctl {subcommand}: the page lacks {option}")
     # By hand in the pages' sources: options that they name have to exist.
     for name in os.listdir(os.path.join(ROOT, "tools", "pages")):
         command = name.rsplit(".", 2)[0]

@@ -150,6 +150,13 @@ class Serve(Mounted):
         self.mount_again()
         self.snapshot()
 
+    def test_it_does_not_go_on_where_nobody_can_read_its_address(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run([self.tool("daxfsctl"), "serve", self.mount],
+                                  stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=SECONDS)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("standard output", done.stderr)
+
     def test_two_do_not_share_a_port(self):
         self.serve()
         second = self.spawn(self.tool("daxfsctl"), "serve", "--listen", self.place, self.mount)

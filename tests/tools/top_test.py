@@ -159,6 +159,20 @@ class Top(Mounted):
                     return int(number)
         raise AssertionError("no daemon")
 
+    def test_options_that_make_no_sense_are_named(self):
+        for words, complaint in (
+            (["--interval", "nan"], "'nan'"),
+            (["--interval", "0.01"], "0.1"),
+            (["--count", "0"], "1000000000"),
+            (["--sort", "size"], "'size'"),
+            (["--json"], "no JSON"),
+        ):
+            done = subprocess.run([self.tool("daxfsctl"), *(words if words[0] == "--json" else ()), "top",
+                                   *(() if words[0] == "--json" else words), self.mount],
+                                  capture_output=True, text=True, check=False, timeout=60)
+            self.assertEqual(done.returncode, 2, words)
+            self.assertIn(complaint, done.stderr)
+
 
 if __name__ == "__main__":
     main()

@@ -100,16 +100,28 @@ void add_top(CLI::App& app, std::string& path, daxfs::ctl::TopOptions& options) 
            options.interval = std::chrono::milliseconds(std::lround(seconds * 1000));
          },
          "seconds between two looks (default 1)")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check([](const std::string& text) {
+        // Not CLI::Range, which takes "nan" for a number within.
+        double seconds = 0;
+        const bool within =
+            CLI::detail::lexical_cast(text, seconds) && seconds >= 0.1 && seconds <= 3600;
+        return within ? "" : "'" + text + "' is not between 0.1 and 3600 seconds";
+      })
       ->type_name("SECONDS");
-  top->add_option("--sort", options.order,
-                  "pins, bytes (default), waits or oldest: which holders come first")
-      ->transform(CLI::Transformer(std::map<std::string, TopOrder>{{"pins", TopOrder::pins},
-                                                                   {"bytes", TopOrder::bytes},
-                                                                   {"waits", TopOrder::holds_up},
-                                                                   {"oldest", TopOrder::oldest}}))
+  static const std::map<std::string, TopOrder> kOrders{{"pins", TopOrder::pins},
+                                                       {"bytes", TopOrder::bytes},
+                                                       {"waits", TopOrder::holds_up},
+                                                       {"oldest", TopOrder::oldest}};
+  top->add_option_function<std::string>(
+         "--sort", [&options](const std::string& word) { options.order = kOrders.at(word); },
+         "pins, bytes (default), waits or oldest: which holders come first")
+      ->check([](const std::string& word) {
+        return kOrders.contains(word) ? "" : "'" + word + "' is none of pins, bytes, waits, oldest";
+      })
       ->type_name("KEY");
-  top->add_option("--count", options.count, "end after so many looks")->check(CLI::PositiveNumber);
+  top->add_option("--count", options.count, "end after so many looks")
+      ->check(CLI::Range(1u, 1'000'000'000u).description(""))
+      ->type_name("N");
 }
 
 // ADDRESS:PORT, ADDRESS or :PORT.
@@ -149,7 +161,7 @@ void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
       kRelease,
       "ends a pin of a former mount whose process cannot be seen: make sure that it has gone");
   release->add_option("PATH", path, kAnyPath)->required();
-  release->add_option("--pin", pin, "its number, as `pins` shows it")->required();
+  release->add_option("--pin", pin, "its number, as `pins` shows it")->required()->type_name("ID");
 }
 
 int command(int argc, char** argv) {
@@ -180,7 +192,7 @@ int command(int argc, char** argv) {
   add_serve(app, path, serve);
   daxfs::ctl::TopOptions top;
   add_top(app, path, top);
-  app.add_flag("--json", json, "the same, before the command");
+  app.add_flag("--json", json, "the same, before the command (not for top, serve and release)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -188,6 +200,12 @@ int command(int argc, char** argv) {
   }
   if (app.get_subcommands().empty()) {
     fmt::print(stderr, "daxfsctl: a command is missing, such as status; see daxfsctl --help\n");
+    return kUsage;
+  }
+
+  for (const char* plain : {kTop, kServe, kRelease}) {
+    if (!json || !app.got_subcommand(plain)) continue;
+    fmt::print(stderr, "daxfsctl: {} prints no JSON; status, pins and waiting do\n", plain);
     return kUsage;
   }
 

@@ -277,7 +277,11 @@ Outcome<void> serve(const std::string& path, const ServeOptions& options) {
   const bool six = options.address.find(':') != std::string::npos;
   print(fmt::format("http://{}:{}/{}\n", six ? "[" + options.address + "]" : options.address, port,
                     token.empty() ? "" : "#token=" + token));
-  std::fflush(stdout);
+  if (std::fflush(stdout) != 0) {
+    return problem(
+        errno, fmt::format("standard output: {}: the address, with its token, is said nowhere else",
+                           std::strerror(errno)));
+  }
   std::thread answering([&] { server.run(); });
   signalfd_siginfo signal;
   while (read(signals.get(), &signal, sizeof signal) < 0 && errno == EINTR) {

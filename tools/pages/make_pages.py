@@ -7,7 +7,7 @@ by hand in NAME.SECTION.in beside this file. So nothing is written twice, and no
     make_pages.py --bin DIR --header daxfs.h --version 1.2.3 --out DIR
 
 In an .in file: @VERSION@; @ARGUMENTS@, @OPTIONS@, @COMMANDS@ of the command that the page is named after; @NOTES@, what its
---help says at the end; @MOUNT_OPTIONS@ of daxfs; @FUNCTIONS@ of daxfs.h.
+--help says at the end; @COMMAND_OPTIONS@ of its subcommands; @MOUNT_OPTIONS@ of daxfs; @FUNCTIONS@ of daxfs.h.
 """
 import argparse
 import gzip
@@ -41,6 +41,7 @@ class Help:
     options: list = field(default_factory=list)
     commands: list = field(default_factory=list)
     footer: str = ""
+    subhelps: dict = field(default_factory=dict)  # by subcommand
 
 
 def entry_of(left, text):
@@ -87,7 +88,10 @@ def parse_help(text):
 
 def help_of(bin_dir, command, *more):
     done = subprocess.run([os.path.join(bin_dir, command), *more, "--help"], capture_output=True, text=True, check=True)
-    return parse_help(done.stdout)
+    help_ = parse_help(done.stdout)
+    if not more:
+        help_.subhelps = {name: help_of(bin_dir, command, name) for entry in help_.commands for name in entry.names}
+    return help_
 
 
 def mount_options(footer):
@@ -117,6 +121,16 @@ def tagged(entries):
         if text and text[-1] not in ".!?":
             text += "."
         out.append(f".TP\n{names}{value}\n{escape(text[:-1]) + default + '.' if text else ''}")
+    return "\n".join(out)
+
+
+def tagged_command_options(subhelps):
+    """Of subcommands: those options that the command itself has not."""
+    out = []
+    for name, help_ in subhelps.items():
+        own = [o for o in help_.options if not {"--help", "--json"} & set(o.names)]
+        if own:
+            out.append(f".SS {escape(name)}\n{tagged(own)}")
     return "\n".join(out)
 
 
@@ -374,6 +388,7 @@ def page_text(name, helps, options, pages, version):
         "ARGUMENTS": tagged(help_.arguments),
         "OPTIONS": tagged(help_.options),
         "COMMANDS": tagged(help_.commands),
+        "COMMAND_OPTIONS": tagged_command_options(help_.subhelps),
         "NOTES": verbatim(help_.footer) if help_.footer else "",
         "MOUNT_OPTIONS": tagged_options(options),
         "FUNCTIONS": functions_list(pages),
