@@ -3,9 +3,11 @@
  * daxfs.h: pins and layout leases on files of a daxfs mount. A pin promises that no other file gets
  * the blocks of a range; a lease is the right to be told before they are taken away.
  *
- * A pin or lease belongs to the open file description that took it (its holder) and goes with it at
- * the latest. Everything here is a plain ioctl on a descriptor of a file in the mount; libdaxfs
- * only wraps them. Thread-safe. All functions return 0 or a count, or -1 with errno.
+ * A pin or lease belongs to the open file description that took it (its holder). It ends at the
+ * last close. If the process died, its pins stay for exit_grace= (see daxfs_unpin()). Everything
+ * here is a plain ioctl on a descriptor of a file in the mount; libdaxfs only wraps them.
+ * Thread-safe. All functions return 0 or a count, or -1 with errno; but daxfs_map() and
+ * daxfs_map_at() return an address, or NULL with errno.
  */
 #ifndef DAXFS_H
 #define DAXFS_H
@@ -56,7 +58,8 @@ struct daxfs_extent {
  * DAXFS_PIN_ALLOCATE; ENOSPC; ENOMEM: pin_limit, user_limit; EOPNOTSUPP: longterm=forbid; EPERM:
  * longterm=lease without one; EAGAIN: DAXFS_PIN_NOWAIT and a detach waits for this range (or a
  * truncate for the file, while the kernel has cached pages of it: it can write none then, and the
- * pin comes behind the truncate); EINTR; ENOTTY: not a daxfs file.
+ * pin comes behind the truncate); EINTR; EROFS: blocks are missing, and the mount is read-only;
+ * EIO: the storage has failed; ENOTTY: not a daxfs file.
  *
  * With the page cache: what programs have stored by write(2) or through ordinary mappings is in the
  * medium when the pin is granted. Of what the holder of a write pin stores from then on,
@@ -120,8 +123,8 @@ int daxfs_unmap(void* address, size_t length);
 ssize_t daxfs_map_iov(int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
 int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
 
-/* The same with a descriptor of the pool, for who has got one from somebody else, or finds the pool
- * elsewhere: open for reading, and for writing if the pin is. EBADF; ESTALE: of another file;
+/* The same with a descriptor of the pool, for a caller that was given one by another process, or
+ * that finds the pool elsewhere: open for reading, and for writing if the pin is. EBADF; ESTALE: of another file;
  * EACCES: not open for writing. The lock is on an open file of the library's own where this process
  * may open the pool; else on that of `pool`, and then it stays until that is closed. */
 void* daxfs_map_at(int pool, int fd, uint64_t pin_id, size_t* length);
@@ -160,8 +163,8 @@ int daxfs_lease(int fd, uint64_t offset, uint64_t length, uint32_t flags, uint64
 int daxfs_unlease(int fd, uint64_t lease_id);
 
 /* daxfs_event.type */
-/* give way: unpin and give up or shrink the lease, until `deadline_ns`. Who reads it late (it was
- * stopped, or busy) can ask whether a request still waits: DAXFS_QUERY_LEASES with the cursor
+/* give way: unpin and give up or shrink the lease, until `deadline_ns`. A holder that reads it late
+ * (it was stopped, or busy) can ask whether a request still waits: DAXFS_QUERY_LEASES with the cursor
  * lease_id - 1 begins with this lease, and its "breaking" says so */
 #define DAXFS_EVENT_BREAK 1u
 /* nothing to answer: the layout changes (deadline_ns is 0), or the lease was taken away because the
