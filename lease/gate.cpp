@@ -184,12 +184,25 @@ void Gate::Impl::lift_fence(Arrival arrival, const Fences::Fence& fence) {
   notify();
 }
 
+// Reading /proc for each of many would keep others from the gate.
+void Gate::Impl::look_at_left_fences() {
+  std::vector<Repeats::Left> left = repeats.to_look_at(hooks.now());
+  if (left.empty()) return;
+  {
+    const MutexUnlock unlocked(mutex);
+    std::erase_if(left, [&](const Repeats::Left& one) {
+      return !hooks.processes.has_ended || !hooks.processes.has_ended(one.process);
+    });
+  }
+  for (const Repeats::Left& one : left) repeats.lift_left(one);
+}
+
 void Gate::Impl::run() {
   const MutexLock lock(mutex);
   while (true) {
     sleeps_until = SteadyTime::min();  // awake: nobody needs to notify
     parked.wake_due(hooks.now());
-    repeats.look(hooks.now());
+    look_at_left_fences();
     if (const TicketRef ticket = parked.take_ready()) {
       retry(ticket);
       continue;

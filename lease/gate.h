@@ -85,10 +85,11 @@ struct GateHooks {
   std::function<void(HolderId)> tell_holder = {};
   // Whether user_limit applies to this user; with the lock held. Null: to nobody.
   std::function<bool(uid_t)> is_limited = {};
-  // Whether a process that was interrupted has ended since; with the lock held.
+  // How a process is that is interrupted (with the lock held), and whether it has ended since (with
+  // it or without). These may read /proc of one process.
   Repeats::Processes processes = {};
   // By when a detach that waits for long-term pins or leases since then is refused, whatever the
-  // policy says; with the lock held. Null: never.
+  // policy says; with the lock held, and may read /proc. Null: never.
   std::function<SteadyTime(const DetachRequest&, SteadyTime)> latest = {};
   GateEvents* events = nullptr;  // may be null; outlives the gate
   PinId last_pin{};              // pins are numbered from here on

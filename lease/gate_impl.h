@@ -101,6 +101,8 @@ struct Gate::Impl {
   void run() EXCLUDES(mutex);
   // Lets go of the lock meanwhile.
   void retry(const TicketRef& ticket) REQUIRES(mutex);
+  // Lifts those whose processes have ended. Lets go of the lock while it reads /proc.
+  void look_at_left_fences() REQUIRES(mutex);
   // When the thread has something to do, if nothing happens before.
   SteadyTime next_deadline() const REQUIRES(mutex);
   // Wakes the thread if there is something to do earlier than it believes.

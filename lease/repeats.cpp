@@ -68,13 +68,23 @@ void Repeats::forget(InodeNumber inode) {
   std::erase_if(saved_, there);
 }
 
-void Repeats::look(SteadyTime now) {
+std::vector<Repeats::Left> Repeats::to_look_at(SteadyTime now) {
   forget_old(now);
-  if (fences_ == 0 || now - looked_ < kLook) return;
+  std::vector<Left> left;
+  if (fences_ == 0 || now - looked_ < kLook) return left;
   looked_ = now;
-  for (Saved& saved : saved_) {
-    if (saved.place.fence && has_ended(saved.process)) lift(saved);
+  left.reserve(fences_);
+  for (const Saved& saved : saved_) {
+    if (saved.place.fence) left.push_back({saved.place.arrival, saved.process});
   }
+  return left;
+}
+
+void Repeats::lift_left(const Left& left) {
+  const auto found = std::find_if(saved_.begin(), saved_.end(), [&](const Saved& saved) {
+    return saved.place.arrival == left.fence && saved.process.same_process(left.process);
+  });
+  if (found != saved_.end()) lift(*found);
 }
 
 std::optional<SteadyTime> Repeats::next_look() const {

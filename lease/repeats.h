@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/process_end.h"
 #include "lease/fences.h"
@@ -73,8 +74,16 @@ class Repeats {
   bool give_up(Arrival fence, pid_t asks);
   // The file is no more; its number can be another's.
   void forget(InodeNumber inode);
-  // Forgets what is too old, and from time to time lifts the fences of processes that have ended.
-  void look(SteadyTime now);
+  // A fence that an interrupted request has left.
+  struct Left {
+    Arrival fence = 0;
+    ProcessMark process;
+  };
+  // Forgets what is too old. From time to time gives all fences that are left: of these the caller
+  // finds out, without the gate's lock, whose processes have ended, and then lifts them.
+  std::vector<Left> to_look_at(SteadyTime now);
+  // Unless a repetition has taken it over meanwhile.
+  void lift_left(const Left& left);
   // When to look again: fences hold up others.
   std::optional<SteadyTime> next_look() const;
   bool empty() const { return saved_.empty(); }

@@ -1,5 +1,6 @@
 // Who repeats an interrupted request goes on where it was; and waits that last for too long.
 #include <atomic>
+#include <semaphore>
 
 #include "lease/gate.h"
 #include "lease/repeats.h"
@@ -247,6 +248,54 @@ TEST_CASE("gate: an interrupted pin has its place when it is repeated") {
   CHECK(granted(f.pin(again, 3)));
   f.gate.end(again);
   f.gate.end(newer);
+}
+
+TEST_CASE("gate: while its thread looks which processes have ended, others are served") {
+  constexpr auto kLong = seconds(10);
+  std::atomic<bool> dead = false;
+  std::atomic<bool> in_time = false;
+  std::binary_semaphore looks{0};
+  std::binary_semaphore served{0};
+  Woken woken;
+  Gate gate({.pin_policy = PinPolicy::wait},
+            {.free_blocks = [](std::span<const PoolRange>) {},
+             .processes = {.mark = {}, .has_ended = [&](const ProcessMark&) {
+                             if (!dead) return false;
+                             looks.release();
+                             in_time = served.try_acquire_for(kLong);
+                             return true;
+                           }}});
+  const std::vector<PoolRange> pinned{blocks(10, 1)};
+  const auto pin = [&](const TicketRef& ticket, pid_t process) {
+    return gate.pin(ticket, {.holder = gate.new_holder(),
+                             .inode = InodeNumber{1},
+                             .offset = offset_of(FileBlock(10)),
+                             .length = ByteCount(kBlockSize),
+                             .blocks = pinned,
+                             .requester = {process, 0}});
+  };
+  const TicketRef first = gate.begin([] {});
+  REQUIRE(granted(pin(first, 2)));
+  gate.end(first);
+  const DetachRequest request{
+      .inode = InodeNumber{1}, .range = in_file(0, 20), .blocks = pinned, .requester = {1, 0}};
+  const TicketRef detach = gate.begin([] {});
+  REQUIRE(gate.judge(detach, request) == Verdict::parked);
+  gate.cancel(detach);
+  REQUIRE(gate.judge(detach, request) == fail(EINTR));
+  gate.end(detach);
+  // Behind the fence that is left.
+  const TicketRef behind = gate.begin([&] { woken.push(1); });
+  REQUIRE(parked(pin(behind, 3)));
+
+  dead = true;
+  REQUIRE(looks.try_acquire_for(kLong));
+  CHECK(gate.totals().waiting == 1);
+  served.release();
+  CHECK(woken.next() == 1);
+  CHECK(in_time);
+  CHECK(granted(pin(behind, 3)));
+  gate.end(behind);
 }
 
 TEST_CASE("what is remembered of interrupted requests has an end") {
