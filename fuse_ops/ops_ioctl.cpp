@@ -87,7 +87,6 @@ std::uint32_t reason_of(const LeaseNews& news) {
     case DetachReason::punch:
       return DAXFS_REASON_PUNCH;
     case DetachReason::rename_over:
-    case DetachReason::last_close:  // nobody is left to ask then
       return DAXFS_REASON_RENAME;
   }
   return 0;

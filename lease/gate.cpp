@@ -42,7 +42,7 @@ void Gate::set_options(const GateOptions& options, pid_t process) {
   about.policy = options.pin_policy;
   about.process = process;
   impl_->post(GateEvent::Kind::policy, about);
-  impl_->parked.wake_all();  // longterm=, pin_limit= and user_limit= are about pins
+  impl_->parked.wake_all();  // All, pins too: longterm=, pin_limit= and user_limit= concern them.
   impl_->notify();
 }
 
@@ -78,6 +78,13 @@ void Gate::cancel(const TicketRef& ticket) {
   ticket->cancelled = true;
   impl_->parked.wake(*ticket);
   impl_->notify();
+}
+
+void Gate::Impl::begin_try(Ticket& ticket, const GateEvent& about, Wish wish, uid_t user) {
+  ticket.about = about;
+  ticket.wish = wish;
+  parked.forget(ticket);
+  ticket.user = user;
 }
 
 SteadyTime Gate::Impl::next_deadline() const {

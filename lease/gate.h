@@ -1,11 +1,12 @@
 // The gate: the one place that decides whether blocks may leave a file, and the only code that
-// gives a file's blocks back to the free space.
+// gives data blocks of a regular file back to the free space.
 //
 // It arbitrates over physical ranges of the pool and knows neither FUSE nor the medium's format.
 // A pin is registered, and a detach is judged, while the caller holds that inode's lock. This makes
 // "compute the ranges, ask, act" one step with respect to the file.
-// The gate never calls back with its own lock held, and never blocks: a request that has to wait is
-// parked, and its continuation runs later on the gate's own thread.
+// The gate calls back without its lock, except where GateHooks and the visitors below say so. It
+// never blocks: a request that has to wait is parked, and its continuation runs later on the gate's
+// own thread.
 //
 // A parked request holds no lock and no worker thread. Its continuation simply tries the whole
 // operation again, with the same ticket: the world may have changed meanwhile. Requests are retried
@@ -111,8 +112,8 @@ class Gate {
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
 
-  // Ends all waiting: what is parked is retried, and from now on every judge() and pin() fails with
-  // EINTR; joins the thread. For unmount. Idempotent; not from a continuation.
+  // Ends all waiting: what is parked is retried, and from now on every judge(), pin(), admit() and
+  // lease() fails with EINTR; joins the thread. For unmount. Idempotent; not from a continuation.
   void stop();
 
   GateOptions options() const;
@@ -140,7 +141,8 @@ class Gate {
   // rename over a file that others have open takes no blocks from it, and calls nothing.
   // parked: it lets go of every lock and forgets about the request; the continuation will come.
   // Errors: ETXTBSY (policy, or an exclusive lease of somebody else), EDEADLK (would wait only for
-  // its own process's pins), EINTR (cancelled), EAGAIN (user_limit of requests that wait).
+  // its own process's pins and leases), EINTR (cancelled), EAGAIN (user_limit of requests that
+  // wait).
   Result<Verdict> judge(const TicketRef& ticket, const DetachRequest& request);
   // The blocks have left the file for good (committed): free what is unpinned, put the rest into
   // limbo.

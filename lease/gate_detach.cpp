@@ -106,11 +106,8 @@ Result<Verdict> Gate::Impl::judge(const TicketRef& ticket, const DetachRequest& 
 }
 
 void Gate::Impl::forget_last_try(Ticket& ticket, const DetachRequest& request, PinPolicy policy) {
-  ticket.about = about(request, policy);
-  ticket.wish = wish_of(request.reason);
+  begin_try(ticket, about(request, policy), wish_of(request.reason), request.requester.uid);
   ticket.takes = {request.inode, request.range};
-  parked.forget(ticket);
-  ticket.user = request.requester.uid;
   release_reservation(ticket, ticket.limbo_reserved);
   ticket.free_all = false;
 }
@@ -136,11 +133,11 @@ std::optional<Result<Verdict>> Gate::Impl::await(Judging& judging, PinPolicy pol
   Progress& progress = ticket.progress;
   if (progress.waits_under != policy) {
     progress.waits_under = policy;
-    progress.waits_since = judging.now;
+    progress.under_it_since = judging.now;
     progress.latest = hooks.latest ? hooks.latest(judging.request, judging.now) : kNever;
   }
   const SteadyTime limit =
-      ruling.timeout_ms == 0 ? kNever : after(progress.waits_since, ruling.timeout_ms);
+      ruling.timeout_ms == 0 ? kNever : after(progress.under_it_since, ruling.timeout_ms);
   if (judging.now >= limit) return std::nullopt;
   if (judging.now >= progress.latest) {
     post(GateEvent::Kind::timeout, ticket.about);
@@ -165,7 +162,7 @@ Result<Verdict> Gate::Impl::give_up_waiting(const Judging& judging, const Ruling
   const PinPolicy then =
       options.on_timeout == OnTimeout::defer ? PinPolicy::defer : PinPolicy::refuse;
   const Ruling ruling = rule(then, judging.conflict, options);
-  if (!waited.breaks || ruling.kind != Ruling::Kind::to_limbo) return obey(judging, ruling);
+  if (!waited.breaks || ruling.kind != Ruling::Kind::proceed) return obey(judging, ruling);
   revoke_leases(judging.request, judging.leased.leases, judging.aftermath);
   note_resumed(ticket);
   return reserve_limbo(ticket, judging.pinned.blocks);
@@ -174,16 +171,16 @@ Result<Verdict> Gate::Impl::give_up_waiting(const Judging& judging, const Ruling
 Result<Verdict> Gate::Impl::obey(const Judging& judging, const Ruling& ruling) {
   Ticket& ticket = *judging.ticket;
   const bool goes_ahead =
-      ruling.kind == Ruling::Kind::to_limbo || ruling.kind == Ruling::Kind::free_all;
+      ruling.kind == Ruling::Kind::proceed || ruling.kind == Ruling::Kind::free_all;
   if (!goes_ahead) return refuse(ticket, ruling.error);
   tell_leases(ticket, judging.request, judging.leased.leases, judging.aftermath);
   note_resumed(ticket);
-  if (ruling.kind == Ruling::Kind::to_limbo) return reserve_limbo(ticket, judging.pinned.blocks);
+  if (ruling.kind == Ruling::Kind::proceed) return reserve_limbo(ticket, judging.pinned.blocks);
   ticket.free_all = true;
   return Verdict::proceed;
 }
 
-// The limit must hold for all who go ahead before the first of them has arrived.
+// The limit must hold for all requests that go ahead before the first of them has arrived.
 Verdict Gate::Impl::reserve_limbo(Ticket& ticket, BlockCount count) {
   ticket.limbo_reserved = count;
   limbo_reserved += count;
@@ -242,7 +239,7 @@ void Gate::detached(const TicketRef& ticket, std::span<const PoolRange> blocks) 
       impl_->release_reservation(*ticket, kept);
       if (kept.value > 0) impl_->post(GateEvent::Kind::deferred, ticket->about);
     }
-    // What was pinned has left the file: others who wait for these pins need not any more.
+    // What was pinned has left the file: other requests need not wait for these pins any more.
     if (ticket->free_all || kept.value > 0) {
       impl_->wake_all_of(impl_->fences.over(ticket->takes));
       impl_->notify();

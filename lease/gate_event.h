@@ -1,4 +1,4 @@
-// What happens at the gate, for whoever watches (daxfsctl events).
+// What happens at the gate, for programs that watch (daxfsctl events).
 #pragma once
 
 #include <sys/types.h>
@@ -21,7 +21,7 @@ struct GateEvent {
     lease,
     unlease,
     breaks,       // a lease holder was told
-    refused,      // a detach or a pin was answered with an error
+    refused,      // a detach, a pin or a lease was answered with an error
     deferred,     // a detach went ahead, and left blocks in limbo
     waiting,      // a request began to wait
     resumed,      // a request that had waited went ahead
@@ -29,7 +29,7 @@ struct GateEvent {
     interrupted,  // one that waits was given up by its caller
     freed,        // blocks left limbo for the free space; offset is in the pool
     policy,       // the options changed
-    quarantine,   // at the mount: a process that lives on holds pins of a former daemon
+    quarantine,   // of a survivor. The gate posts none: each new reader is told (Reports::listen())
   };
   static constexpr std::size_t kKinds = 14;
   Kind kind = Kind::pin;

@@ -54,13 +54,13 @@ struct Gate::Impl {
   std::atomic<Arrival> last_arrival = 0;
   std::atomic<std::uint64_t> last_holder = 0;
 
-  mutable Mutex mutex;  // protects every Ticket, too
+  mutable Mutex mutex;  // protects every Ticket, too; its place: src/README.md, Locks
   GateOptions options GUARDED_BY(mutex);
   PinTable pins GUARDED_BY(mutex);
   PinCountMap counts GUARDED_BY(mutex);
   Limbo limbo GUARDED_BY(mutex);
-  // Blocks that were taken out of limbo and are not in the free space yet: whoever takes them there
-  // has them in an Aftermath.
+  // Blocks that were taken out of limbo and are not in the free space yet. Points into the
+  // Aftermath of the call that frees them.
   std::vector<const std::vector<PoolRange>*> leaving GUARDED_BY(mutex);
   LeaseTable leases GUARDED_BY(mutex);
   Fences fences GUARDED_BY(mutex);
@@ -103,6 +103,8 @@ struct Gate::Impl {
   void retry(const TicketRef& ticket) REQUIRES(mutex);
   // Lifts those whose processes have ended. Lets go of the lock while it reads /proc.
   void look_at_left_fences() REQUIRES(mutex);
+  // Before a request is judged, each time: what it is, and no more waiting.
+  void begin_try(Ticket& ticket, const GateEvent& about, Wish wish, uid_t user) REQUIRES(mutex);
   // When the thread has something to do, if nothing happens before.
   SteadyTime next_deadline() const REQUIRES(mutex);
   // Wakes the thread if there is something to do earlier than it believes.
@@ -161,7 +163,7 @@ struct Gate::Impl {
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
                   std::vector<PoolRange>& freed) REQUIRES(mutex);
-  // Whose pin counts as, for who would wait for pins of its own alone.
+  // The process that a pin counts for, when a requester would wait for pins of its own alone.
   pid_t counted_process(HolderId holder, const PinTable::Pin& pin) const REQUIRES(mutex) {
     return pins.has_left(holder) ? 0 : pin.process();
   }

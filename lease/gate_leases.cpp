@@ -21,10 +21,8 @@ LeaseNews news_of(const DetachRequest& request) {
 Result<std::optional<LeaseId>> Gate::lease(const TicketRef& ticket, const LeaseRequest& request) {
   Impl& gate = *impl_;
   const MutexLock lock(gate.mutex);
-  ticket->about = about(request, gate.options.pin_policy);
-  ticket->wish = Wish::lease;
-  gate.parked.forget(*ticket);
-  ticket->user = request.requester.uid;
+  gate.begin_try(*ticket, about(request, gate.options.pin_policy), Wish::lease,
+                 request.requester.uid);
   if (gate.stopping) return gate.refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   const Result<Verdict> passed = gate.pass_fences(ticket,

@@ -36,10 +36,7 @@ Result<Verdict> Gate::Impl::pass_fences(const TicketRef& ticket, const Repeats::
 }
 
 Result<Verdict> Gate::Impl::admit(const TicketRef& ticket, const PinRequest& request) {
-  ticket->about = about(request, options.pin_policy);
-  ticket->wish = Wish::pin;
-  parked.forget(*ticket);
-  ticket->user = request.requester.uid;
+  begin_try(*ticket, about(request, options.pin_policy), Wish::pin, request.requester.uid);
   if (stopping) return refuse(*ticket, EINTR);
   const FileRange range = covering(request.offset, request.length);
   if (request.kind == PinKind::long_term) {

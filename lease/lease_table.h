@@ -85,7 +85,7 @@ class LeaseTable {
 
   struct InTheWay {
     bool exclusive = false;  // one of them is
-    bool foreign = false;    // one of them is another process's than who asks
+    bool foreign = false;    // one of them is another process's than the requester's
     std::vector<LeaseInfo> leases;
   };
   // The leases of all holders but one's own. (Process 0 is nobody, and so another one.)

@@ -161,10 +161,10 @@ void ParkedRequests::unpinned(PoolRange range, const PinCountMap& counts) {
   }
 }
 
-std::vector<const Ticket*> ParkedRequests::after(Arrival after, std::size_t limit) const {
+std::vector<const Ticket*> ParkedRequests::after(Arrival arrival, std::size_t limit) const {
   std::vector<const Ticket*> result;
-  auto parked = parked_.upper_bound(after);
-  auto ready = ready_.upper_bound(after);
+  auto parked = parked_.upper_bound(arrival);
+  auto ready = ready_.upper_bound(arrival);
   while (result.size() < limit && (parked != parked_.end() || ready != ready_.end())) {
     const bool from_parked =
         ready == ready_.end() || (parked != parked_.end() && parked->first < ready->first);

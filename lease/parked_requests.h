@@ -3,7 +3,7 @@
 // A parked detach watches one block that stands in its way (as a SAT solver watches one literal of
 // a clause): unpinning other ranges does not touch it, and unpinning the watched block makes it
 // look for another one. Only when there is none left is it woken. A parked pin hangs behind one
-// fence. A detach that waits for leases alone watches nothing: who gives up a lease wakes it.
+// fence. A detach that waits for leases alone watches nothing: giving up a lease wakes it.
 #pragma once
 
 #include <absl/container/btree_map.h>
@@ -44,9 +44,9 @@ class ParkedRequests {
   SteadyTime next_deadline() const {
     return deadlines_.empty() ? kNever : deadlines_.begin()->first.first;
   }
-  // Up to `limit` of all that wait, whether they are ready or not, which came after `after`;
+  // Up to `limit` of all that wait, whether they are ready or not, which came after `arrival`;
   // ascending. Good until the next change.
-  std::vector<const Ticket*> after(Arrival after, std::size_t limit) const;
+  std::vector<const Ticket*> after(Arrival arrival, std::size_t limit) const;
   std::size_t waiting() const { return parked_.size() + ready_.size(); }
   std::size_t waiting_of(uid_t user) const {
     const auto found = by_user_.find(user);

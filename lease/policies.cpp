@@ -6,7 +6,7 @@
 namespace daxfs {
 namespace {
 
-constexpr Ruling kToLimbo{.kind = Ruling::Kind::to_limbo};
+constexpr Ruling kProceed{.kind = Ruling::Kind::proceed};
 constexpr Ruling kRefuse{.kind = Ruling::Kind::refuse, .error = ETXTBSY};
 
 bool fits_into_limbo(const Conflict& conflict) {
@@ -17,20 +17,20 @@ bool fits_into_limbo(const Conflict& conflict) {
 }  // namespace
 
 Ruling rule(PinPolicy policy, const Conflict& conflict, const GateOptions& options) {
-  // Who has a lease and no pin is told, and has nothing to lose; and nothing is added to limbo,
-  // however full that is. But for `break`, which awaits leases, too.
+  // With no pin in the way, a request goes ahead (nothing is added to limbo, however full that is)
+  // and lease holders are told. Only `break` waits for leases.
   const bool pinned = conflict.long_pinned.value > 0;
   switch (policy) {
     // Later RFCs, 2019: the file's blocks are busy, as a running program's text is.
     case PinPolicy::refuse:
-      return pinned ? kRefuse : kToLimbo;
+      return pinned ? kRefuse : kProceed;
     // Dave Chinner: go ahead, and keep the blocks allocated until the references go.
     case PinPolicy::defer:
-      return pinned && !fits_into_limbo(conflict) ? kRefuse : kToLimbo;
+      return pinned && !fits_into_limbo(conflict) ? kRefuse : kProceed;
     // Dan Williams: wait until the references are gone. (His loop held no lock while it waited;
     // here the request does not even hold a thread.)
     case PinPolicy::wait:
-      if (!pinned) return kToLimbo;
+      if (!pinned) return kProceed;
       return {.kind = Ruling::Kind::park, .timeout_ms = options.wait_timeout_ms};
     // Christoph Hellwig, long run: holders have a layout lease, and give way when it is broken.
     case PinPolicy::breaks:

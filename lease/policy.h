@@ -36,12 +36,14 @@ struct GateOptions {
   std::uint64_t wait_timeout_ms = 0;  // 0: no limit
   std::uint64_t break_timeout_ms = 45'000;
   // How long pins of a process that has ended stay, unless it is certain earlier that nothing works
-  // for it any more; 0: not at all. More than the 30 s after which the block layer gives a request
-  // up.
+  // for it any more. 0: no grace. What libdaxfs mapped still keeps its pin until it is unmapped.
+  // More than the 30 s after which the block layer gives a request up. For the gate's user
+  // (src/grace.h): the gate keeps it with the other settings, and does not look at it.
   std::uint64_t exit_grace_ms = 40'000;
   ByteCount pin_limit{0};  // per user id; 0: none
   ByteCount limbo_limit{UINT64_MAX};
-  // Pins, leases and waiting requests, each, of one user whom GateHooks::is_limited names; 0: none.
+  // Limit for each of pins, leases and waiting requests, per user that GateHooks::is_limited names;
+  // 0: none.
   std::uint64_t user_limit = 4096;
 };
 
@@ -57,15 +59,15 @@ struct Conflict {
 struct Ruling {
   enum class Kind : std::uint8_t {
     refuse,    // fail with `error`
-    to_limbo,  // go ahead; pinned blocks stay out of the free space until unpinned
+    proceed,   // go ahead; blocks that are pinned, if any are, go to limbo until they are unpinned
     free_all,  // go ahead; pinned blocks are freed (unsafe demonstration)
     park,      // wait for the pins to go, at most until `timeout_ms` (0: no limit) has passed
   };
   Kind kind = Kind::refuse;
   int error = 0;
   std::uint64_t timeout_ms = 0;
-  // With park: tell the lease holders, and wait for their leases, too. (Who goes ahead tells them
-  // in any case: the gate sees to that.)
+  // With park: tell the lease holders, and wait for their leases, too. (They are told of a request
+  // that goes ahead in any case: the gate sees to that.)
   bool breaks = false;
 };
 

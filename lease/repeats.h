@@ -1,5 +1,5 @@
-// What the gate remembers of interrupted requests, so that who repeats one goes on where it was:
-// with its deadlines, and its place in the queue.
+// What the gate remembers of interrupted requests, so that a repetition goes on where the request
+// was: with its deadlines, and its place in the queue.
 #pragma once
 
 #include <sys/types.h>
@@ -23,8 +23,8 @@ namespace daxfs {
 struct Progress {
   std::optional<SteadyTime> first_judged = std::nullopt;
   bool shorts_are_long = false;          // short_timeout has passed: for good
-  std::optional<PinPolicy> waits_under;  // the policy that parked it, and since when
-  SteadyTime waits_since{};
+  std::optional<PinPolicy> waits_under;  // the policy that parked it, and since when that does
+  SteadyTime under_it_since{};
   SteadyTime latest = SteadyTime::max();  // GateHooks::latest
 };
 
@@ -87,7 +87,7 @@ class Repeats {
   // When to look again: fences hold up others.
   std::optional<SteadyTime> next_look() const;
   bool empty() const { return saved_.empty(); }
-  std::size_t size() const { return saved_.size(); }
+  std::size_t size() const { return saved_.size(); }  // for tests
 
  private:
   struct Saved {

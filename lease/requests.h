@@ -39,12 +39,13 @@ struct Requester {
   std::uint64_t start_ticks = 0;
 };
 
-enum class DetachReason : std::uint8_t { truncate, punch, rename_over, last_close };
+// (The last close of an unlinked file is no request: Gate::detached_unasked().)
+enum class DetachReason : std::uint8_t { truncate, punch, rename_over };
 
 // What a request that waits would do.
-enum class Wish : std::uint8_t { truncate, punch, rename_over, last_close, pin, lease };
+enum class Wish : std::uint8_t { truncate, punch, rename_over, pin, lease };
 constexpr Wish wish_of(DetachReason reason) { return static_cast<Wish>(reason); }
-static_assert(wish_of(DetachReason::last_close) == Wish::last_close);
+static_assert(wish_of(DetachReason::rename_over) == Wish::rename_over);
 
 // The words of docs/promises.md.
 constexpr std::string_view to_string(Wish wish) {
@@ -55,8 +56,6 @@ constexpr std::string_view to_string(Wish wish) {
       return "punch";
     case Wish::rename_over:
       return "rename";
-    case Wish::last_close:
-      return "close";
     case Wish::pin:
       return "pin";
     case Wish::lease:

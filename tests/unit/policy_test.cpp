@@ -31,17 +31,17 @@ TEST_CASE("policies: each rules pins and leases as docs/gate.md says") {
   const Row rows[] = {
       {PinPolicy::refuse, 1, 0, max, Kind::refuse, ETXTBSY},
       {PinPolicy::refuse, 1, 0, 0, Kind::refuse, ETXTBSY},
-      {PinPolicy::defer, 1, 0, max, Kind::to_limbo, 0},
-      {PinPolicy::defer, max, 0, max, Kind::to_limbo, 0},
+      {PinPolicy::defer, 1, 0, max, Kind::proceed, 0},
+      {PinPolicy::defer, max, 0, max, Kind::proceed, 0},
       {PinPolicy::defer, max, 1, max, Kind::refuse, ETXTBSY},
-      {PinPolicy::defer, 10, 90, 100, Kind::to_limbo, 0},
+      {PinPolicy::defer, 10, 90, 100, Kind::proceed, 0},
       {PinPolicy::defer, 11, 90, 100, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 1, 0, 0, Kind::refuse, ETXTBSY},
       {PinPolicy::defer, 1, 200, 100, Kind::refuse, ETXTBSY},
-      {PinPolicy::defer, 0, 200, 100, Kind::to_limbo, 0},  // leases alone
-      {PinPolicy::refuse, 0, 200, 100, Kind::to_limbo, 0},
+      {PinPolicy::defer, 0, 200, 100, Kind::proceed, 0},  // leases alone
+      {PinPolicy::refuse, 0, 200, 100, Kind::proceed, 0},
       {PinPolicy::wait, 1, 200, 100, Kind::park, 0, 7},
-      {PinPolicy::wait, 0, 200, 100, Kind::to_limbo, 0},
+      {PinPolicy::wait, 0, 200, 100, Kind::proceed, 0},
       {PinPolicy::breaks, 1, 200, 100, Kind::park, 0, 8, true},
       {PinPolicy::breaks, 0, 200, 100, Kind::park, 0, 8, true},
       {PinPolicy::ignore, 1, 0, 0, Kind::free_all, 0},
