@@ -50,15 +50,17 @@ Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked l
   const bool watching =
       epoll_.get() >= 0 && stop_.get() >= 0 && add_to(epoll_.get(), stop_.get(), nullptr);
   if (!watching) {
-    spdlog::warn("cannot watch holders of a former mount: {}; what they hold stays until the next",
-                 strerror(errno));
+    spdlog::warn(
+        "cannot watch holders of a former mount (survivors): {}; what they hold stays until the "
+        "next",
+        strerror(errno));
     return;
   }
   {
     const MutexLock guard(mutex_);
     std::vector<Process*> dead;
     for (const auto& process : processes_) {
-      if (is_dead(*process)) dead.push_back(process.get());
+      if (!begin_watching(*process)) dead.push_back(process.get());
     }
     for (Process* process : dead) gone(*process);
   }
@@ -71,14 +73,15 @@ void Survivors::stop() {
   if (!thread_.joinable()) return;
   const std::uint64_t one = 1;
   if (write(stop_.get(), &one, sizeof one) != sizeof one) {
-    spdlog::error("cannot stop watching the holders of a former mount: {}", strerror(errno));
+    spdlog::error("cannot stop watching the holders of a former mount (survivors): {}",
+                  strerror(errno));
   }
   thread_.join();
 }
 
 Survivors::Process& Survivors::process_of(const PinOwner& owner, PinId pin) {
   for (const auto& process : processes_) {
-    // Whoever writes to the pool can make two records of one pin: each keeps its blocks.
+    // A program that writes to the pool can make two records of one pin: each keeps its blocks.
     if (process->owner == owner && !process->pins.contains(pin)) return *process;
   }
   processes_.push_back(std::make_shared<Process>());
@@ -124,7 +127,7 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
     if (found == process->pins.end()) continue;
     const Pin& pin = found->second;
     // The user may have changed since (setuid); the process is the same.
-    // Who has no name could be anybody.
+    // A process that has no name could be any.
     const bool same_process =
         to.process > 0 && to.start_time != 0 && process->owner.process == to.process &&
         process->owner.start_time == to.start_time && process->owner.boot == to.boot &&
@@ -169,7 +172,7 @@ Status Survivors::release(PinId pin) {
   return fail(ENOENT);
 }
 
-bool Survivors::is_dead(Process& process) {
+bool Survivors::begin_watching(Process& process) {
   const Judgement found = judge(process.owner);
   note_locks(process);
   const auto locks =
@@ -179,34 +182,38 @@ bool Survivors::is_dead(Process& process) {
     // Looked at after the pidfd was opened: it may be another process's that has the number now.
     if (judge(process.owner).life == Life::dead) {
       process.pidfd = UniqueFd();
-      return true;
+      return false;
     }
     if (process.pidfd.get() < 0 || !add_to(epoll_.get(), process.pidfd.get(), &process)) {
-      spdlog::warn("cannot watch process {}: {}; what it holds stays until the next mount",
-                   found.process, strerror(errno));
+      spdlog::warn(
+          "cannot watch process {} (a survivor): {}; what it holds stays until the next mount",
+          found.process, strerror(errno));
     } else {
       spdlog::info(
-          "process {} ({}) still holds {} pins of a former mount; their blocks stay as they are "
-          "until it exits",
+          "process {} of user {} still holds {} pins of a former mount (survivor); their blocks "
+          "stay "
+          "as they are until it exits",
           found.process, process.owner.uid, process.pins.size());
     }
-    return false;
+    return true;
   }
   if (locks != 0) {
     spdlog::info(
-        "{} pins of a former mount (user {}) are still mapped, by a child of their process or in "
+        "{} pins of a former mount (survivor, user {}) are still mapped, by a child of their "
+        "process or in "
         "another pid namespace; their blocks stay as they are until the mappings have gone",
         locks, process.owner.uid);
   }
   const auto others = process.pins.size() - static_cast<std::size_t>(locks);
   if (found.life == Life::unknown && others != 0) {
     spdlog::warn(
-        "{} pins of a former mount (user {}, the first is {}) belong to a process that cannot be "
+        "{} pins of a former mount (survivor, user {}, the first is {}) belong to a process that "
+        "cannot be "
         "seen from this pid namespace; their blocks stay as they are. If it has gone, `daxfsctl "
         "release MOUNTPOINT --pin ID` ends each; a reboot ends all",
         others, process.owner.uid, process.pins.begin()->first.value);
   }
-  return found.life == Life::dead;
+  return found.life != Life::dead;
 }
 
 void Survivors::watch() {

@@ -55,11 +55,11 @@ class Survivors {
   // process's, or of another file; EBADF: a write pin, and the file is not open for writing.
   Status give(PinId pin, const PinOwner& to, OpenFile& file);
 
-  // Ends a pin whose process cannot be seen, for who knows that it has gone. ENOENT: no such pin is
-  // left over; EBUSY: its process lives, or somebody maps its blocks.
+  // Ends a pin whose process cannot be seen, for a caller that knows that it has gone. ENOENT: no
+  // such pin is left over; EBUSY: its process lives, or somebody maps its blocks.
   Status release(PinId pin);
 
-  // Those who still hold something of a former mount.
+  // A process that still holds something of a former mount.
   struct Survivor {
     pid_t process = 0;  // 0: it cannot be named here
     HolderId holder;
@@ -92,8 +92,8 @@ class Survivors {
   // Where a pin of this number is to be entered.
   Process& process_of(const PinOwner& owner, PinId pin) REQUIRES(mutex_);
   void watch();
-  // Begins to watch it, if it can be seen to live. Whether it is dead.
-  bool is_dead(Process& process) REQUIRES(mutex_);
+  // Looks at it, logs what is found, and watches it if it can be seen to live. False: it is dead.
+  bool begin_watching(Process& process) REQUIRES(mutex_);
   // Whether pins of processes that nobody watches are locked: they have to be looked at in time.
   bool waits_for_locks() const EXCLUDES(mutex_);
   void look_at_locks() REQUIRES(mutex_);
@@ -107,7 +107,7 @@ class Survivors {
   const PinLocked locked_;
   const WriteUnpinned write_unpinned_;
   std::set<PinId> without_file_;  // does not change after the mount
-  mutable Mutex mutex_;           // taken before the gate's
+  mutable Mutex mutex_;           // taken before inodes' locks, Grace's and the gate's
   std::vector<ProcessRef> processes_ GUARDED_BY(mutex_);
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
