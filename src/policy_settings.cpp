@@ -329,12 +329,12 @@ Outcome<std::uint64_t> parse_duration_ms(std::string_view text, std::uint64_t pl
   } else if (unit == "h") {
     factor = 3'600'000;
   } else {
-    return problem(EINVAL,
-                   fmt::format("'{}' has an unknown unit '{}' (known: ms, s, m, h)", text, unit));
+    return problem(EINVAL, fmt::format("'{}' has an unknown unit '{}' (known: ms, s, m or min, h)",
+                                       text, unit));
   }
   // A year is longer than anybody waits, and keeps deadlines far from overflowing.
-  constexpr std::uint64_t most = 366ull * 24 * 3'600'000;
-  if (number > most / factor)
+  constexpr std::uint64_t kMost = 366ull * 24 * 3'600'000;
+  if (number > kMost / factor)
     return problem(ERANGE, fmt::format("'{}' is longer than a year", text));
   return number * factor + thousandths * factor / 1000;
 }
