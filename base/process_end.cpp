@@ -9,7 +9,7 @@
 namespace daxfs {
 namespace {
 
-// Who has more is not searched at each close.
+// A process with more is not searched at each close.
 constexpr std::uint64_t kMostThreads = 64;
 
 std::string directory_of(pid_t process) { return "/proc/" + std::to_string(process); }

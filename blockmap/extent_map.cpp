@@ -223,8 +223,8 @@ FileBlock ExtentMap::end_of_unwritten(FileBlock at) const {
 
 FileRange ExtentMap::reserve_to_write(pmem::InodeRecord& record, FileRange range) {
   if (reserve(record, slots_to_write(range))) return range;
-  // Towards the beginning first: whoever goes on behind the range then finds a written neighbour
-  // there, and needs no slot.
+  // Towards the beginning first: a caller that goes on behind the range then finds a written
+  // neighbour there, and needs no slot.
   const FileBlock start = start_of_unwritten(range.start);
   range = {start, range.end() - start};
   if (reserve(record, slots_to_write(range))) return range;

@@ -17,7 +17,7 @@
 // lane was handed out again), and the lane counts as never written. After [1] it matches, and the
 // transaction will happen. In place nothing changes before [1], so both outcomes are whole.
 //
-// Why lanes can be replayed in any order. Who commits holds the locks of the bytes it changes until
+// Why lanes can be replayed in any order. A committer holds the locks of the bytes it changes until
 // commit() returns, and that is after [3]: two lanes that are both not empty never name the same
 // byte. For the same reason nothing in place is newer than a lane that names it, so that
 // replaying (and replaying again, after a crash during recovery) only repeats what was to happen.
@@ -68,7 +68,7 @@ class Journal {
   // A transaction must not exceed this (callers split long work and record an intent).
   std::size_t capacity() const;
 
-  // Durable, applied in place and visible through the medium on return. Whoever commits must hold
+  // Durable, applied in place and visible through the medium on return. The caller must hold
   // the locks that keep others from committing to the same bytes. Blocks while all lanes are busy
   // (a commit takes microseconds). Thread-safe. A transaction over capacity(), or with a record
   // outside the pool, is a bug in the caller and aborts the process: it could be neither refused
@@ -102,7 +102,7 @@ class Journal {
 
   Medium& medium_;
   const Geometry geometry_;
-  std::vector<std::vector<std::byte>> images_;  // one per lane; whoever has the lane has its image
+  std::vector<std::vector<std::byte>> images_;  // one per lane, for its owner
   mutable Mutex mutex_;                         // an innermost lock
   Condition lane_freed_;
   std::vector<std::uint32_t> free_lanes_ GUARDED_BY(mutex_);

@@ -1,5 +1,5 @@
-// Where things lie in a pool, derived from its superblock. Whoever needs a place asks here, so that
-// a further region is added once.
+// Where things lie in a pool, derived from its superblock. All code that needs a place asks here,
+// so that a further region is added once.
 #pragma once
 
 #include "base/units.h"

@@ -1,9 +1,9 @@
 // The lock that tells, in every namespace, whether somebody still maps what a pin holds.
 //
-// Who maps the pool for a pin (libdaxfs) takes a shared open-file-description lock (fcntl(2)) of
-// one byte that stands for the pin, on the description that it maps. The kernel keeps that until
-// the last mapping and the last descriptor of it have gone, forked children's included. It needs no
-// number of a process, so any other process that has the pool open can ask.
+// A process that maps the pool for a pin (libdaxfs) takes a shared open-file-description lock
+// (fcntl(2)) of one byte that stands for the pin, on the description that it maps. The kernel keeps
+// that until the last mapping and the last descriptor of it have gone, forked children's included.
+// It needs no number of a process, so any other process that has the pool open can ask.
 #pragma once
 
 #include <cstdint>

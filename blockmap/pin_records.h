@@ -161,7 +161,7 @@ class PinRecords {
   Found found_;
 
   // Taken before the allocator's and the journal's. Not held while records are written: their slots
-  // belong to whoever took them.
+  // belong to the thread that took them.
   mutable Mutex mutex_;
   Blocks open_region_ GUARDED_BY(mutex_);  // with a free slot, in the region
   Blocks open_spilled_

@@ -124,9 +124,10 @@ ssize_t daxfs_map_iov(int fd, uint64_t pin_id, struct iovec* out, size_t capacit
 int daxfs_unmap_iov(int fd, const struct iovec* iov, size_t count);
 
 /* The same with a descriptor of the pool, for a caller that was given one by another process, or
- * that finds the pool elsewhere: open for reading, and for writing if the pin is. EBADF; ESTALE: of another file;
- * EACCES: not open for writing. The lock is on an open file of the library's own where this process
- * may open the pool; else on that of `pool`, and then it stays until that is closed. */
+ * that finds the pool elsewhere: open for reading, and for writing if the pin is. EBADF; ESTALE: of
+ * another file; EACCES: not open for writing. The lock is on an open file of the library's own
+ * where this process may open the pool; else on that of `pool`, and then it stays until that is
+ * closed. */
 void* daxfs_map_at(int pool, int fd, uint64_t pin_id, size_t* length);
 ssize_t daxfs_map_iov_at(int pool, int fd, uint64_t pin_id, struct iovec* out, size_t capacity);
 
@@ -164,8 +165,8 @@ int daxfs_unlease(int fd, uint64_t lease_id);
 
 /* daxfs_event.type */
 /* give way: unpin and give up or shrink the lease, until `deadline_ns`. A holder that reads it late
- * (it was stopped, or busy) can ask whether a request still waits: DAXFS_QUERY_LEASES with the cursor
- * lease_id - 1 begins with this lease, and its "breaking" says so */
+ * (it was stopped, or busy) can ask whether a request still waits: DAXFS_QUERY_LEASES with the
+ * cursor lease_id - 1 begins with this lease, and its "breaking" says so */
 #define DAXFS_EVENT_BREAK 1u
 /* nothing to answer: the layout changes (deadline_ns is 0), or the lease was taken away because the
  * time was up */

@@ -117,7 +117,7 @@ void Notifier::truncate_waits(InodeNumber inode) {
             inode.value);
       }
     }
-    // Of other files; whoever waits for them may be whom the truncate waits for.
+    // Of other files; the truncate may be waiting for a process that waits for one of these.
     if (all_stuck()) {
       for (Job& job : jobs_) give_up(job, told);
     }

@@ -22,9 +22,9 @@ namespace daxfs {
 //
 // While a truncate waits, the kernel writes no page of its inode (FUSE_NOWRITE in fs/fuse/dir.c),
 // and dropping a dirty page waits for that. So nobody waits for these jobs, and while one of them
-// keeps a thread there is another for the rest. Nor do more than some writes ever wait: the
+// keeps a thread there is another for the rest. Only a few writes may wait at a time: the
 // asynchronous ones take the kernel's places for background requests, of which the jobs may need
-// one. Who is not waited for is told so.
+// one. A request that does not wait for its job is told so.
 class Notifier : public KernelCache {
  public:
   Notifier(fuse_session* session, ops::Pollers& pollers);
@@ -55,7 +55,8 @@ class Notifier : public KernelCache {
   void run();
   void start_thread() REQUIRES(mutex_);
   bool all_stuck() const REQUIRES(mutex_);
-  // Whoever waits for the job does not any more: it is to be told so, without the lock.
+  // The request that waits for the job, if any, does not any more: it is to be told so, without the
+  // lock.
   void give_up(Job& job, std::vector<Dropped>& told) REQUIRES(mutex_);
 
   fuse_session* const session_;

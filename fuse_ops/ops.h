@@ -1,5 +1,5 @@
 // One thin function per FUSE operation: decode, call the filesystem, encode the reply. No rules of
-// their own. Shared helpers of the ops_*.cpp files.
+// files: these are in src/. Shared helpers of the ops_*.cpp files.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -14,8 +14,8 @@
 
 namespace daxfs::ops {
 
-// How long the kernel may believe what it knows: everything changes through it, or is announced
-// (Notifier).
+// How long the kernel may believe what it knows, in seconds: a day. It need not be longer; no limit
+// is needed, since everything changes through the kernel, or is announced (Notifier).
 inline constexpr double kForever = 86400;
 
 // The open files that the kernel has, by address. An unmount can come before the kernel has sent
@@ -32,7 +32,7 @@ class OpenFiles {
   absl::flat_hash_map<OpenFile*, OpenFileRef> files_ GUARDED_BY(mutex_);
 };
 
-// Who polls an open file, to be woken when it has news of its leases. Thread-safe.
+// The programs that poll an open file, to be woken when it has news of its leases. Thread-safe.
 class Pollers {
  public:
   ~Pollers();

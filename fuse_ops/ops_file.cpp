@@ -34,6 +34,8 @@ void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
 void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* info) {
   if (is_control(inode)) return control::read(req, size, offset, info);
   const OpenFileRef opened = file(info);
+  // lock_owner is 0: the kernel reads for its page cache. A read for a caller names an owner.
+  const bool for_page_cache = info->lock_owner == 0;
   const Status status = fs(req).reading().read(
       *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
       [req](std::span<const iovec> data) {
@@ -44,8 +46,7 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
         }
         return !current_reply_was_unreadable();
       },
-      // Only what goes straight to a caller names an owner.
-      info->lock_owner == 0);
+      for_page_cache);
   if (!status) fuse_reply_err(req, status.error().code);
 }
 
@@ -129,7 +130,7 @@ void lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file
 void poll(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info, fuse_pollhandle* handle) {
   if (is_control(inode)) return control::poll(req, info, handle);
   const OpenFileRef opened = file(info);
-  // First the handle, then the look: news that come in between wake it.
+  // First the handle, then the look: a message that comes in between wakes it.
   if (handle != nullptr) context(req).pollers.keep(opened->holder, handle);
   unsigned ready = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
   if (fs(req).leases().has_news(*opened)) ready |= POLLPRI;

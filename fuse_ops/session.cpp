@@ -79,9 +79,9 @@ bool others_write(const struct stat& status) {
 }
 
 // What somebody else than root can write, and so decide what is in the pool; "" if there is none.
-// Who may write the pool may write any inode into it, also a set-user-id program of root's. (An
-// access control list shows in the bits of the group.) Who may write a directory above it can put
-// another file of root's in its place, unless the directory is sticky.
+// A user who may write the pool may write any inode into it, also a set-user-id program of root's.
+// (An access control list shows in the bits of the group.) A user who may write a directory above
+// it can put another file of root's in its place, unless the directory is sticky.
 std::string written_by_others(const Pool* pool) {
   struct stat status {};
   if (pool == nullptr || fstat(pool->descriptor(), &status) != 0 || others_write(status))

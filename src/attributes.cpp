@@ -34,7 +34,7 @@ class TruncateWait {
   enum class State : std::uint8_t { before, waits, over };
   KernelPages& pages_;
   const std::shared_ptr<InodeRef> inode_;
-  Mutex mutex_;
+  Mutex mutex_;  // taken before inodes' locks: what waits for pages is answered under it
   State state_ GUARDED_BY(mutex_) = State::before;
 };
 

@@ -8,7 +8,7 @@
 
 namespace daxfs {
 
-// As the kernel says it. Who is not said is nobody, and may nothing.
+// As the kernel says it. A caller that it does not name is nobody, and may do nothing.
 struct Caller {
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);

@@ -25,7 +25,7 @@ struct Node {
 };
 
 // In the order of their inode numbers. Pins, leases and waiting requests show everybody his own.
-// Who may not switch policies is told so (EPERM) rather than kept out.
+// A user who may not switch policies is told so (EPERM) rather than kept out.
 constexpr std::array kNodes = {
     Node{"status", Kind::status, 0444},   Node{"pins", Kind::pins, 0444},
     Node{"leases", Kind::leases, 0444},   Node{"limbo", Kind::limbo, 0444},

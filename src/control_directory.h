@@ -6,6 +6,7 @@
 //     events                          JSON lines, as things happen (EventLog)
 //     metrics                         Prometheus' text format
 //     map                             the pool as cells, JSON
+//     release                         the number of a pin of a former mount, written, ends it
 //     scrub                           JSON lines: reading it checks the filesystem (Scrub)
 //
 // It is found by name only: no listing shows it, and no name in or of it can be made, moved or
@@ -48,8 +49,8 @@ class ControlFile {
     waiting,
     map
   };
-  // What it shows is what `caller` may see, whoever reads. `has_news`: of `events`, see EventLog.
-  // EPERM, EACCES, EBUSY.
+  // What it shows is what `caller` may see, whichever process reads. `has_news`: of `events`, see
+  // EventLog. EPERM, EACCES, EBUSY.
   static Result<std::unique_ptr<ControlFile>> open(Filesystem& filesystem, Kind kind,
                                                    const Caller& caller,
                                                    const std::function<void(HolderId)>& has_news);
@@ -66,7 +67,7 @@ class ControlFile {
 
   // Not of `events`. Beginning at 0 shows everything anew.
   Result<std::string> read(std::uint64_t offset, std::size_t length);
-  // All of it or nothing. EINVAL; EPERM: who opened the file or who writes may not switch policies.
+  // All of it or nothing. EINVAL; EPERM: the opener or the writer may not switch policies.
   Status write(std::string_view text, const Caller& caller);
 
  private:

@@ -29,9 +29,9 @@ class Detaching {
   Detaching(const Mount& mount, Health& health, Gate& gate, Policies& policies)
       : mount_(mount), health_(health), gate_(gate), policies_(policies) {}
 
-  // Asks the gate about what the inode has in `request.range`. The caller fills in who asks and for
-  // what; which inode and blocks, and whose policy, is filled in here. Errors: as Gate::judge();
-  // EROFS, EIO (the filesystem may have stopped while the request waited).
+  // Asks the gate about what the inode has in `request.range`. The caller fills in the requester
+  // and the reason; which inode and blocks, and whose policy, is filled in here. Errors: as
+  // Gate::judge(); EROFS, EIO (the filesystem may have stopped while the request waited).
   Result<Verdict> judge(Inode& inode, DetachRequest request, const TicketRef& ticket)
       REQUIRES(inode.lock);
   // judge(), and where it may proceed, makes sure that take() of the same range cannot fail but for

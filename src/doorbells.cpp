@@ -22,7 +22,8 @@ bool is_busy(const Slot& slot) { return slot.count.load(std::memory_order_seq_cs
 // Visits the slots that anybody has ever claimed, until it says false. Whether it never did.
 template <class Visit>
 bool each_used_slot(const Page& page, const Visit& visit) {
-  // Between (3) and (4), see claim(): who claims a slot that is missing here finds it closed.
+  // Between (3) and (4), see claim(): a client that claims a slot that is missing here finds it
+  // closed.
   std::uint64_t used = page.used.load(std::memory_order_seq_cst);
   used &= (std::uint64_t{1} << doorbell::kSlots) - 1;  // clients may have written anything
   for (; used != 0; used &= used - 1) {
@@ -133,7 +134,7 @@ void Doorbells::open() {
   DAXFS_REQUIRE(closers_ != 0, "doorbells are opened that nobody has closed");
   if (--closers_ != 0) return;
   epoch_ += 2;
-  // Release, paired with (2): whoever sees this epoch sees the blocks as they have become.
+  // Release, paired with (2): a client that sees this epoch sees the blocks as they have become.
   for (const Bell& bell : bells_) {
     if (!bell.former) bell.page->epoch.store(epoch_, std::memory_order_release);
   }

@@ -77,7 +77,7 @@ class EventLog final : public GateEvents {
   // Whether a read would find something.
   bool poll(const ReaderRef& reader);
 
-  // Answers whoever waits, and everybody from now on when there is nothing left: the log has ended.
+  // Answers all that wait, and everybody from now on when there is nothing left: the log has ended.
   // Joins the thread. Idempotent.
   void stop();
 

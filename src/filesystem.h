@@ -43,19 +43,20 @@
 
 namespace daxfs {
 
-// All operations of all rooms are thread-safe. Metadata changes and writes are atomic and durable
-// when they return or complete. An operation that may have to wait at the gate takes a completion,
-// which is called exactly once: before the call returns, or later on the gate's thread.
+// All operations of all rooms are thread-safe. A metadata change is atomic. Writes and metadata
+// changes are durable when they return or complete. A write may be short. An operation that may
+// have to wait at the gate takes a completion, which is called exactly once: before the call
+// returns, or later on the gate's thread.
 class Filesystem {
  public:
-  // Starts the threads of the gate, of the grace, and of what survives: construct it after the last
+  // Starts the threads of the gate, of the grace, and of the survivors: construct it after the last
   // fork(). std::system_error if they cannot be had.
   explicit Filesystem(Mount mount);
   ~Filesystem();
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  // Answers whoever waits, at the gate or for events; nobody waits from now on. Idempotent.
+  // Answers all requests that wait, at the gate or for events; none waits from now on. Idempotent.
   void stop_waiting();
   // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
   // operation may follow.
@@ -87,7 +88,7 @@ class Filesystem {
   Reports& reports() { return reports_; }
 
  private:
-  // Floors of rooms: each knows those of the floors below, and those before it.
+  // The rooms in layers: each knows those of the layers before, and those above it in its own.
   struct Contents {
     explicit Contents(Filesystem& fs);
     Xattrs xattrs;

@@ -6,12 +6,13 @@
 // (base/pinned_pages.h). In the kernel, DAX truncation waits for page references in the same
 // way (dax_break_layout() in fs/dax.c); user space sees no references, only their sum.
 //
-// What libdaxfs has mapped for a pin stays mapped in forked children, who may have no descriptor.
+// What libdaxfs has mapped for a pin stays mapped in forked children, which may have no descriptor.
 // The lock of the pin tells (blockmap/pin_lock.h); then its holder's pins stay until that is gone,
 // too.
 //
-// By the time of that close the memory of who ended has gone (the kernel takes it down before the
-// descriptors, at an exec as well), so nothing but what is pinned already can be reached for it.
+// By the time of that close the memory of the process that ended has gone (the kernel takes it down
+// before the descriptors, at an exec as well), so nothing but what is pinned already can be reached
+// for it.
 #pragma once
 
 #include <chrono>
@@ -42,9 +43,9 @@ class Grace {
   Grace(const Grace&) = delete;
   Grace& operator=(const Grace&) = delete;
 
-  // For the last close of the holder's descriptor, which these have used. Nothing: its pins may end
-  // at once, as they go on, or no page is pinned and none of its pins mapped. Else those whose end
-  // has begun: they are waited for. Reads /proc.
+  // For the last close of the holder's descriptor, which these have used. Returns nothing if the
+  // pins may end now. Else returns the processes that are ending (none, where that cannot be told);
+  // the pins stay until these have gone. Reads /proc.
   using Awaited = std::vector<ProcessMark>;
   std::optional<Awaited> due(HolderId holder, std::span<const ProcessMark> users) const;
   // The holder's leases end at once, its pins in time. No request of it may follow.
@@ -72,7 +73,7 @@ class Grace {
 
   Gate& gate_;
   const Locks locks_;
-  mutable Mutex mutex_;  // taken before the gate's
+  mutable Mutex mutex_;  // a leaf lock
   Condition attention_;
   std::vector<Leaver> leavers_ GUARDED_BY(mutex_);  // only the thread takes some out
   std::chrono::milliseconds sleep_ GUARDED_BY(mutex_){};

@@ -65,7 +65,7 @@ Result<InodeRef> InodeTableCache::get(InodeNumber number) {
   if (it == shard.inodes.end()) {
     auto record = volume_.inodes().load(number);
     if (!record) return fail(record.error().code == ENOENT ? ESTALE : record.error().code);
-    // Being freed: whoever knew it has let go of it.
+    // Being freed: all that knew it have let go of it.
     if (record->links == 0) return fail(ESTALE);
     it = shard.inodes
              .emplace(number.value, Entry{.inode = std::make_unique<Inode>(

@@ -32,8 +32,8 @@ namespace daxfs {
 
 inline constexpr std::uint64_t kMaxFileBytes = INT64_MAX;
 
-// Lock order: renames (Renames) -> directories, ancestors first -> other inodes, ascending numbers
-// -> gate -> inode table, allocator, journal. Held shared by reads and in-place writes for
+// The order of its lock among inodes: directories, ancestors first; then others, ascending numbers.
+// Among all locks: src/README.md, Locks. Held shared by reads and in-place writes for
 // as long as they touch the blocks, so holding it exclusively means that no I/O of the daemon is in
 // flight on this file.
 class Inode {
@@ -81,8 +81,8 @@ class Inode {
   std::atomic<std::int64_t> atime;
   std::atomic<std::int64_t> mtime;
   std::atomic<std::int64_t> ctime;
-  // Inodes::touch(): whoever stores mtime and ctime with `lock` held shared, and what it has
-  // fenced last. The mutex is innermost.
+  // Guards the storing of mtime and ctime with `lock` held shared (Inodes::touch()); times_fenced
+  // is the last time that is durable. Under the mutex only the medium is called.
   Mutex times_mutex ABSL_ACQUIRED_AFTER(lock);
   std::atomic<std::int64_t> times_fenced{INT64_MIN};
 
@@ -100,7 +100,7 @@ class Inode {
   std::atomic<bool> page_cached{false};
   // So many requests have its pages dropped just now.
   std::atomic<std::uint32_t> drops{0};
-  // So many truncates wait at the gate: as long the kernel can drop no page that is dirty.
+  // So many truncates wait at the gate: meanwhile the kernel cannot drop a dirty page.
   std::atomic<std::uint32_t> truncates{0};
   // What the kernel has cached is older than the medium: the next open must drop it.
   std::atomic<bool> cache_stale{false};
@@ -192,7 +192,7 @@ class InodeTableCache {
     NameHint name{};
   };
   struct Shard {
-    Mutex mutex;  // a leaf lock
+    Mutex mutex;  // taken before the lock of the volume's inode table
     absl::flat_hash_map<std::uint64_t, Entry> inodes GUARDED_BY(mutex);
   };
   static constexpr std::size_t kShards = 16;

@@ -82,9 +82,9 @@ Status Inodes::commit(Inode& inode) {
 }
 
 // Writers of one file meet here. A time that another one has stored is not durable before that
-// one's fence, so only then it need not be stored again: a fence of ours does nothing for its
-// flush. And the clock is read with the mutex held, so that no older time reaches the medium behind
-// a newer one that somebody was promised. Both cost something only once a tick.
+// one's fence, so only then it need not be stored again. A fence of this thread does not cover
+// another thread's flush. And the clock is read with the mutex held, so that no older time reaches
+// the medium behind a newer one that somebody was promised. Both cost something only once a tick.
 void Inodes::touch(Inode& inode) {
   Medium& medium = mount_.volume.medium();
   std::int64_t now = file_time_now();

@@ -19,7 +19,7 @@ namespace daxfs {
 // Its lock is a leaf; where an inode's lock has to be held, it says so.
 class KernelPages {
  public:
-  // Hands bytes to whoever asked for them; false if they could not be read where they lie.
+  // Hands bytes to the caller that asked for them; false if they could not be read where they lie.
   using Send = std::function<bool(std::span<const iovec>)>;
 
   explicit KernelPages(KernelCache* kernel) : kernel_(kernel) {}

@@ -106,7 +106,7 @@ std::string Reports::metrics() const {
   out.begin("daxfs_gate_events_total", "counter", "What has happened at the gate since the mount.");
   for (std::size_t kind = 0; kind < happened.size(); ++kind) {
     const auto what = static_cast<GateEvent::Kind>(kind);
-    // Comes from no gate; daxfs_survivors says it.
+    // The gate posts none; daxfs_survivors says it.
     if (what == GateEvent::Kind::quarantine) continue;
     out.value(label("event", to_string(what)), happened[kind]);
   }

@@ -24,7 +24,7 @@ class PinUsers {
     for (const ProcessMark& known : users_) {
       if (known.same_process(user)) return;
     }
-    // One who cannot be judged stands for all that are too many.
+    // An unknown process stands for all beyond the limit.
     if (users_.size() <= kMost) users_.push_back(users_.size() < kMost ? user : ProcessMark());
   }
   // Valid as long as nobody adds one: nobody uses the descriptor any more.
@@ -34,7 +34,7 @@ class PinUsers {
   }
 
  private:
-  static constexpr std::size_t kMost = 32;
+  static constexpr std::size_t kMost = 32;  // known ones; the unknown one comes on top
   mutable Mutex mutex_;
   absl::InlinedVector<ProcessMark, 1> users_ GUARDED_BY(mutex_);
 };

@@ -229,7 +229,7 @@ void Pins::unpin(OpenFile& file, PinId pin, Done done) {
   Inode& inode = *file.inode;
   touch_written(inode, 1);
   pages_.attributes_changed(inode.number);
-  // Whoever waits for pins may be waiting for this one: it is answered in any case.
+  // A requester may be waiting for this pin: it is answered in any case.
   pages_.write_back(file, [done = std::move(done)](bool) { done({}); });
 }
 

@@ -34,7 +34,7 @@ std::optional<PinPolicy> Policies::of(Inode& inode) const {
     if (inode.record.xattr_block != 0) {
       const auto attributes = load_xattrs(mount_.volume.medium(), inode.number, inode.record,
                                           mount_.volume.data_area());
-      // Attributes that cannot be read are reported to who reads them; here the mount's policy is
+      // Attributes that cannot be read are reported to their readers; here the mount's policy is
       // the answer.
       if (attributes) {
         const auto found = attributes->find(kPolicyXattr);

@@ -91,7 +91,7 @@ void Scrub::advance() {
       next_blocks();
       if (at_.block < volume_.data_area().end()) return;
       if (orphaned_.empty() && shared_.empty()) return begin_phase(Phase::done);
-      // Who held something in his hands when this began has put it down by now.
+      // An operation that held something when this began has let go of it by now.
       owned_.clear();
       begin_phase(Phase::suspects);
       return check_places();

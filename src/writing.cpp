@@ -63,7 +63,7 @@ Need look_at(const ExtentMap& map, FileRange range, std::size_t most_slots) {
 }  // namespace
 
 void Writing::write(OpenFile& file, const WriteRequest& request, Completion<std::size_t> done) {
-  // The pages are what was written; and while they wait for the answer they cannot be dropped.
+  // The kernel writes back its own pages, so nothing is to be dropped.
   if (request.by_page_cache) return done(write_pages(file, request));
   Inode& inode = *file.inode;
   WriteRequest asked = request;

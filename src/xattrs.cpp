@@ -10,7 +10,7 @@
 namespace daxfs {
 namespace {
 
-// What exec(2) gives who runs the file (capabilities(7)).
+// What exec(2) gives the process that runs the file (capabilities(7)).
 const std::string kCapability = "security.capability";
 
 constexpr std::size_t kMaxValue = 64 << 10;  // XATTR_SIZE_MAX

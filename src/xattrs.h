@@ -32,7 +32,7 @@ class Xattrs {
              const Caller& caller);
   Status remove(InodeNumber inode, const std::string& name, const Caller& caller);  // ENODATA
 
-  // Before contents change: whoever may write a file must not get what its former contents were
+  // Before contents change: a user who may write a file must not get what its former contents were
   // trusted with (security.capability). The kernel sees to that only where it writes through its
   // page cache. ENOSPC.
   Status drop_capability(Inode& inode);

@@ -163,7 +163,7 @@ int run_in_background(const Arguments& arguments, const daxfs::MountOptions& opt
     return result ? 0 : complain(result.error());
   }
   close(pipe_ends[1]);
-  // Until it is mounted, whoever interrupts the command interrupts the daemon, too.
+  // Until it is mounted, a signal to the command interrupts the daemon, too.
   waited_for = child;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, interrupt_both);
   char ready = 0;

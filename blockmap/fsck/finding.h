@@ -22,7 +22,7 @@ enum class Severity : std::uint8_t {
 inline constexpr std::size_t kSeverities = 4;
 std::string_view to_string(Severity severity);
 
-// docs/fsck.md has a paragraph for each.
+// docs/fsck.md has a row for each.
 enum class Code : std::uint8_t {
   superblock,
   journal_pending,

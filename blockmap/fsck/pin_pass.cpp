@@ -97,7 +97,7 @@ class PinSlots {
         correct<PinHead>(slot) || correct<PinContinuation>(slot)) {
       return;
     }
-    // Who was pinning when the daemon ended was told of no success.
+    // A process that was pinning when the daemon ended was told of no success.
     const bool dropped =
         was_clean_
             ? found(slot, Severity::loss,

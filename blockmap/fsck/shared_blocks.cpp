@@ -60,7 +60,7 @@ class SharedBlocks {
     auto operator<=>(const Sharer&) const = default;
   };
 
-  // Whoever shares nothing meets nobody.
+  // An owner that shares nothing meets nobody.
   template <class Visit>
   void each(const Visit& visit) {
     for (std::size_t i = 0; i < sharers_.size() && !context_.cancelled(); ++i) {

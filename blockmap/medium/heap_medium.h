@@ -1,8 +1,8 @@
-// A medium in anonymous memory, for tests and for work on images that nobody else sees.
+// A medium in anonymous memory (mmap(2), not the heap), for tests and for work on images that
+// nobody else sees.
 #pragma once
 
 #include <cstring>
-#include <vector>
 
 #include "blockmap/medium/medium.h"
 

@@ -23,7 +23,7 @@ constexpr std::size_t kMostWatched = 64;
 std::array<std::atomic<LostPages*>, kMostWatched> watched;
 static_assert(std::atomic<LostPages*>::is_always_lock_free);
 
-// Who had the signal before: a sanitizer's report, or the default.
+// The former handler of the signal: a sanitizer's report, or the default.
 struct sigaction previous {};
 
 // What a bit for each block takes.

@@ -3,7 +3,7 @@
 // instruction touched the page.
 //
 // Such a page is replaced by one of zeroes that belongs to nobody, so that the instruction can go
-// on, and remembered. Whoever uses the mapping asks before it reports anything as done (any()), and
+// on, and remembered. A user of the mapping asks before it reports anything as done (any()), and
 // before it hands out what it has read (any_in()). A SIGBUS elsewhere ends the process as ever.
 //
 // Sources: sigaction(2) on BUS_ADRERR and BUS_MCEERR_AR; PMDK's badblocks documentation on why a

@@ -172,7 +172,7 @@ Outcome<std::unique_ptr<Pool>> Pool::open(const std::string& path, const OpenOpt
       !locked) {
     return std::unexpected(std::move(locked.error()));
   }
-  // Whoever had the lock may have removed or replaced the file.
+  // The process that had the lock may have removed or replaced the file.
   struct stat mine {};
   if (::fstat(fd.get(), &mine) != 0 || ::stat(resolved.c_str(), &st) != 0 ||
       mine.st_dev != st.st_dev || mine.st_ino != st.st_ino) {

@@ -11,8 +11,8 @@
 
 namespace daxfs {
 
-// Whether somebody else uses the pool: held from open to destruction, and gone with the process.
-// Inherited by fork (so that a daemon keeps it).
+// An open pool. It holds the lock until it is destroyed, so that it has one user at a time. The
+// lock is inherited by fork (so that a daemon keeps it), and gone with the process.
 class Pool {
  public:
   struct OpenOptions {

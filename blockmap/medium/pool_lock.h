@@ -7,8 +7,8 @@
 
 namespace daxfs {
 
-// umount(8) returns before the daemon has finished: who opens the pool next waits for it, and says
-// so.
+// umount(8) returns before the daemon has finished: the next process that opens the pool waits for
+// it, and says so.
 inline constexpr double kFormerUserSeconds = 30;
 inline constexpr char kFormerUserText[] =
     "still in use, waiting up to 30 s for its former daemon to finish";

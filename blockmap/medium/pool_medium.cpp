@@ -144,8 +144,8 @@ class SyncingMedium final : public MappedMedium {
   static void join(std::vector<Pages>& pages, std::uint64_t gap);
 
   Mutex mutex_;  // an innermost lock, not held during msync
-  // A thread's entry goes with its fence. If it ends without one, whoever gets its id next writes a
-  // few pages too many.
+  // A thread's entry goes with its fence. If it ends without one, the next thread with its id
+  // writes a few pages too many.
   absl::flat_hash_map<std::thread::id, std::vector<Pages>> unsynced_ GUARDED_BY(mutex_);
   std::atomic<bool> failed_ = false;
 };
@@ -157,7 +157,7 @@ void SyncingMedium::touched(PoolOffset to, std::uint64_t length) {
   if (!mine.empty() && now.begin <= mine.back().end && mine.back().begin <= now.end) {
     mine.back() = {std::min(mine.back().begin, now.begin), std::max(mine.back().end, now.end)};
   } else {
-    // Access times are stored without a fence: who reads the same files for ever must not remember
+    // Access times are stored without a fence: a thread that reads the same files must not remember
     // more and more.
     constexpr std::size_t kMany = 1024;
     if (mine.size() >= kMany && mine.size() == mine.capacity()) join(mine, 0);

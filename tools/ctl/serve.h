@@ -14,7 +14,7 @@ struct ServeOptions {
 };
 
 // Prints the address to open, then answers until it is ended by a signal or the mount ends. What a
-// browser sees and does is what the user may who has started it. Without the token nobody gets an
+// browser sees and does is what the user who has started it may. Without the token nobody gets an
 // answer.
 Outcome<void> serve(const std::string& path, const ServeOptions& options);
 

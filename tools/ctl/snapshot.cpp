@@ -91,7 +91,7 @@ Outcome<Snapshot> take_snapshot(const Mount& mount) {
   if (!status) return std::unexpected(status.error());
   now.status = std::move(*status);
   Holders holders;
-  // One walk over pins and leases serves the holders and whoever waits for them.
+  // One walk over pins and leases serves the holders and the requests that wait for them.
   const auto each = [&](std::uint32_t what, const auto& visit) {
     return mount.query(what, [&](const Json& object) {
       visit(object);

@@ -209,7 +209,7 @@ std::vector<std::string> draw_top(const Snapshot& now, const Snapshot* before, d
   draw_head(screen, now, now_wall);
   draw_rates(screen, now, before);
   screen.line("");
-  // Who waits is what one looks for first, but holders must be seen as well.
+  // One looks for waiting requests first, but holders must be seen as well.
   const std::size_t left = std::max(screen.left(), 2 * kLeastForLists + 3) - 3;
   const std::size_t waiting =
       std::min(std::max<std::size_t>(now.waiting.requests().size(), 1), left / 2);

@@ -48,7 +48,7 @@ void FsckProgress::advance(std::string_view phase, std::uint64_t done, std::uint
   if (options_.progress_fd <= 0 || (now < next_ && done != total)) return;
   next_ = std::max(next_, now + kStep);
   const std::string line = fmt::format("{} {} {} {}\n", pass_, done, total, options_.pool);
-  // Whoever asked for it may be gone.
+  // The reader may be gone.
   static_cast<void>(!::write(options_.progress_fd, line.data(), line.size()));
 }
 

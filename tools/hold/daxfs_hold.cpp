@@ -110,7 +110,7 @@ Outcome<void> hold(const Options& options, File& file, Report& report, Totals& t
 }
 
 int run(const Options& options) {
-  // Whoever read our lines may go; the holding goes on.
+  // The reader of our lines may go; the holding goes on.
   std::signal(SIGPIPE, SIG_IGN);
   Report report(options.json, options.path);
   Totals totals;

@@ -34,7 +34,7 @@ Watch::Watch() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signals_ = UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
-  // The signal is left unread: it would be taken away from whoever asks next.
+  // The signal is left unread: it would be taken away from the next caller that asks.
   add_to(epoll_.get(), signals_.get(), EPOLLIN);
 }
 
