@@ -175,8 +175,8 @@ constexpr std::array kSettings = {
     time_setting<&GateOptions::exit_grace_ms, 1000, Zero::is_a_time>(
         {"exit_grace=TIME",
          "how long the pins of a process stay that has ended, while a device may still be at "
-         "work for it; earlier once no page of the machine is pinned (default 40s; 0: not at "
-         "all; a plain number is seconds)"}),
+         "work for it; earlier once no page of the machine is pinned (default 40s; 0: no "
+         "grace; a plain number is seconds)"}),
     word_setting<&GateOptions::longterm, parse_longterm,
                  [] { return std::string("allow, lease or forbid"); }>(
         {"longterm=allow|lease|forbid",
