@@ -22,6 +22,7 @@
 
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
+#include "fuse_ops/ops_beyond.h"
 #include "fuse_ops/readahead.h"
 #include "fuse_ops/reply_delay.h"
 #include "fuse_ops/request_loop.h"
@@ -238,8 +239,10 @@ Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<voi
     ready = true;
     on_ready();
   };
-  RequestLoop loop(session_.get(),
-                   {.beyond = [](const Message&) { return false; }, .after_init = after_init});
+  RequestLoop loop(
+      session_.get(),
+      {.beyond = [this](const Message& request) { return ops::answer_beyond(*context_, request); },
+       .after_init = after_init});
   // A page that is dropped may first have to be written or read, by a worker; and without one its
   // dropping, which nothing can kill, would never end.
   SignalsEndSession signals(

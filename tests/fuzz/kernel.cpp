@@ -11,6 +11,7 @@
 #include "base/unique_fd.h"
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
+#include "fuse_ops/ops_beyond.h"
 #include "fuse_ops/wire.h"
 #include "tests/fuzz/target.h"
 
@@ -129,8 +130,9 @@ std::uint64_t Kernel::send(std::uint32_t opcode, std::uint64_t node, std::string
   const auto exact = std::make_unique_for_overwrite<std::byte[]>(message.size());
   const ssize_t got = ::read(fuse_session_fd(session_->session.get()), exact.get(), message.size());
   require(got == static_cast<ssize_t>(message.size()), "the message was not received");
-  serve_message(session_->session.get(), {exact.get(), message.size()},
-                [](const Message&) { return false; });
+  serve_message(
+      session_->session.get(), {exact.get(), message.size()},
+      [this](const Message& request) { return ops::answer_beyond(*session_->context, request); });
   collect();
   return number;
 }
@@ -183,7 +185,8 @@ void Kernel::note(std::uint64_t, Pending& pending) {
     case FUSE_LINK:
       note_entry(head_of<fuse_entry_out>(body));
       break;
-    case FUSE_CREATE: {
+    case FUSE_CREATE:
+    case FUSE_TMPFILE: {
       const auto entry = head_of<fuse_entry_out>(body);
       note_entry(entry);
       handles_.push_back({entry.nodeid, head_of<fuse_open_out>(body, sizeof entry).fh, false});
