@@ -9,12 +9,15 @@
 
 namespace daxfs {
 
-// While there is one the thread takes no signals, nor do threads that it starts.
+// While there is one the thread takes no signals, nor do threads that it starts, but for those that
+// say what it has just done: a SIGBUS of memory without storage that was blocked would end the
+// process (blockmap/medium/lost_pages.h).
 class SignalsBlocked {
  public:
   SignalsBlocked() {
     sigset_t all;
     sigfillset(&all);
+    for (const int own : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&all, own);
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
   ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }

@@ -93,6 +93,23 @@ void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info) {
   info.fh = reinterpret_cast<std::uint64_t>(context.open_files.keep(std::move(opened)));
 }
 
+int open_made(Context& context, const Entry& entry, int flags,
+              absl::FunctionRef<int(const fuse_entry_param&, const fuse_file_info&)> answer) {
+  auto opened = context.filesystem.files().open(entry.inode, flags);
+  if (!opened) {
+    context.filesystem.names().forget(entry.inode, 1);
+    return opened.error().code;
+  }
+  fuse_file_info info{};
+  hand_over(context, std::move(*opened), info);
+  // The caller was interrupted: the kernel knows neither.
+  if (answer(to_param(entry), info) == ENOENT) {
+    release(context, info);
+    context.filesystem.names().forget(entry.inode, 1);
+  }
+  return 0;
+}
+
 void release(Context& context, const fuse_file_info& info) {
   OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
   context.pollers.forget(opened->holder);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/functional/function_ref.h>
 #include <fuse_lowlevel.h>
 
 #include <memory>
@@ -49,12 +50,11 @@ class Pollers {
 
 // What requests are served with.
 struct Context {
-  Context(Filesystem& fs, const std::function<void()>& ready, Pollers& who_polls)
-      : filesystem(fs), on_ready(ready), pollers(who_polls) {}
+  Context(Filesystem& fs, Pollers& who_polls) : filesystem(fs), pollers(who_polls) {}
 
   Filesystem& filesystem;
-  const std::function<void()>& on_ready;
   Pollers& pollers;
+  bool initialised = false;  // what is negotiated is settled; before there is a second worker
   OpenFiles open_files{};
   ControlDirectory control{filesystem};
 };
@@ -86,6 +86,10 @@ fuse_entry_param to_param(const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
 void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);
+// Opens what was just made, and has `answer` tell the kernel of both (0, or an errno). 0, or why it
+// cannot be opened: then nothing is answered yet.
+int open_made(Context& context, const Entry& entry, int flags,
+              absl::FunctionRef<int(const fuse_entry_param&, const fuse_file_info&)> answer);
 // The kernel has no more use for it.
 void release(Context& context, const fuse_file_info& info);
 

@@ -32,7 +32,7 @@ AttributeChange to_change(const struct stat& attributes, int to_set) {
         (to_set & FUSE_SET_ATTR_MTIME_NOW) != 0 ? now : from_timespec(attributes.st_mtim);
   }
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) change.ctime_ns = from_timespec(attributes.st_ctim);
-  // The kernel's FATTR_KILL_SUIDGID, sent since we promised to handle it (wire_hooks).
+  // The kernel's FATTR_KILL_SUIDGID, sent since we promised to handle it (HANDLE_KILLPRIV_V2).
   change.drop_privileges = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0;
   return change;
 }

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "fuse_ops/ops_control.h"
-#include "fuse_ops/wire_hooks.h"
+#include "fuse_ops/wire.h"
 
 namespace daxfs::ops {
 namespace {
@@ -22,7 +22,7 @@ void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   Context& session = context(req);
   hand_over(session, std::move(*opened), *info);
   // The caller was interrupted: the kernel will send no release.
-  if (fuse_reply_open(req, info) == -ENOENT) ops::release(session, *info);
+  if (reply_open(req, *info) == ENOENT) ops::release(session, *info);
 }
 
 void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
@@ -38,15 +38,7 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
   const bool for_page_cache = info->lock_owner == 0;
   const Status status = fs(req).reading().read(
       *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
-      [req](std::span<const iovec> data) {
-        if (data.size() == 1) {
-          fuse_reply_buf(req, static_cast<const char*>(data[0].iov_base), data[0].iov_len);
-        } else {
-          fuse_reply_iov(req, data.data(), static_cast<int>(data.size()));
-        }
-        return !current_reply_was_unreadable();
-      },
-      for_page_cache);
+      [req](std::span<const iovec> data) { return reply_data(req, data); }, for_page_cache);
   if (!status) fuse_reply_err(req, status.error().code);
 }
 

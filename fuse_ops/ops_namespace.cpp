@@ -1,5 +1,6 @@
 // lookup, forget, create and remove names.
 #include "fuse_ops/ops_control.h"
+#include "fuse_ops/wire.h"
 
 namespace daxfs::ops {
 namespace {
@@ -89,19 +90,11 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     fuse_reply_err(req, entry.error().code);
     return;
   }
-  auto opened = fs(req).files().open(entry->inode, info->flags);
-  if (!opened) {
-    fs(req).names().forget(entry->inode, 1);
-    fuse_reply_err(req, opened.error().code);
-    return;
-  }
-  Context& session = context(req);
-  hand_over(session, std::move(*opened), *info);
-  const fuse_entry_param param = to_param(*entry);
-  if (fuse_reply_create(req, &param, info) == -ENOENT) {
-    ops::release(session, *info);
-    session.filesystem.names().forget(entry->inode, 1);
-  }
+  const auto answer = [req](const fuse_entry_param& param, const fuse_file_info& opened) {
+    return reply_create(req, param, opened);
+  };
+  if (const int code = open_made(context(req), *entry, info->flags, answer))
+    fuse_reply_err(req, code);
 }
 
 }  // namespace

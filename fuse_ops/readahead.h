@@ -6,12 +6,12 @@
 
 namespace daxfs {
 
-// What INIT's reply has to allow, and one request can carry.
+// As much as one request can carry.
 inline constexpr unsigned kReadaheadBytes = 1 << 20;
 
-// Raises the read-ahead of what is mounted there. Call before the kernel gets the INIT reply: it
-// takes the smaller of the two. Without the right to write to sysfs nothing changes. Does not touch
-// the mount itself, which does not answer yet.
+// Raises the read-ahead of what is mounted there. Call when the kernel has INIT's reply, which can
+// only lower it. Without the right to write to sysfs nothing changes. Does not touch the mount
+// itself: whose thread this is may be the only one that answers.
 void raise_readahead(const std::string& mountpoint);
 
 }  // namespace daxfs

@@ -22,15 +22,14 @@
 
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
+#include "fuse_ops/ops_beyond.h"
 #include "fuse_ops/readahead.h"
+#include "fuse_ops/reply_delay.h"
+#include "fuse_ops/request_loop.h"
 #include "fuse_ops/signals.h"
-#include "fuse_ops/wire_hooks.h"
 
 namespace daxfs {
 namespace {
-
-constexpr unsigned kMaxWrite =
-    1 << 20;  // also what the kernel allows a request to have (256 pages)
 
 void warn_of_request_limit(std::optional<std::chrono::seconds> limit) {
   if (!limit) return;
@@ -42,26 +41,39 @@ void warn_of_request_limit(std::optional<std::chrono::seconds> limit) {
       limit->count(), static_cast<double>(limit->count()) / 2);
 }
 
+// From 3.17 on libfuse has a word of 64 bits for what is wanted, and takes either the old one or
+// that.
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+void want(fuse_conn_info* connection, std::uint64_t bits) {
+  connection->want_ext |= connection->capable_ext & bits;
+}
+void refuse(fuse_conn_info* connection, std::uint64_t bits) { connection->want_ext &= ~bits; }
+#else
+void want(fuse_conn_info* connection, unsigned bits) {
+  connection->want |= connection->capable & bits;
+}
+void refuse(fuse_conn_info* connection, unsigned bits) { connection->want &= ~bits; }
+#endif
+
 void init(void* context, fuse_conn_info* connection) {
-  const auto want = [connection](unsigned bits) { connection->want |= connection->capable & bits; };
-  const auto refuse = [connection](unsigned bits) { connection->want &= ~bits; };
-  want(FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_IOCTL_DIR |
-       FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS |
-       FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_EXPORT_SUPPORT);
+  want(connection, FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+                       FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+                       FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
+                       FUSE_CAP_EXPORT_SUPPORT);
   // Splicing costs a memory-backed server more than it saves. Automatic invalidation would throw
   // the page cache away after each of our own writes. O_TRUNC comes as a truncate of its own, so
   // that one place asks the gate. Privileges are dropped by version 2 of that protocol
-  // (wire_hooks).
-  refuse(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-         FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV |
-         FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
-  connection->max_write = kMaxWrite;
+  // (init_reply.h).
+  refuse(connection, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                         FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC |
+                         FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
+  connection->max_write = kMaxWriteBytes;
   connection->max_background = 64;
   connection->congestion_threshold = 48;
   connection->time_gran = 1;
-  const ops::Context& session = **static_cast<ops::UserData*>(context);
+  ops::Context& session = **static_cast<ops::UserData*>(context);
   warn_of_request_limit(session.filesystem.mount().request_limit);
-  session.on_ready();
+  session.initialised = true;
 }
 
 // libfuse splits its option string at commas.
@@ -157,14 +169,6 @@ void log_of_libfuse(fuse_log_level level, const char* format, va_list arguments)
 
 using SessionPtr = std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)>;
 
-// 0, or what went wrong.
-int run_loop(fuse_session* session) {
-  const std::unique_ptr<fuse_loop_config, decltype(&fuse_loop_cfg_destroy)> config(
-      fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
-  fuse_loop_cfg_set_clone_fd(config.get(), 0);
-  return fuse_session_loop_mt(session, config.get());
-}
-
 // The kernel's side of a mount, from libfuse's session to its end.
 class FuseSession : public Session {
  public:
@@ -217,35 +221,40 @@ Outcome<void> FuseSession::attach() {
                   "is fusermount3 installed?",
                   options_.mountpoint));
   }
-  if (!install_wire_hooks(session_.get())) {
-    fuse_session_unmount(session_.get());
-    fuse_remove_signal_handlers(session_.get());
-    return problem(ENOMEM, fmt::format("{}: cannot set up the FUSE session", options_.mountpoint));
+  if (!prepare_reply_delays(session_.get())) {
+    spdlog::warn("{}: this libfuse lets nobody delay its replies", options_.mountpoint);
   }
   return {};
 }
 
 Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<void()>& on_ready) {
   std::atomic<bool> ready = false;
-  const std::function<void()> made_contact = [&] {
-    ready = true;
-    on_ready();
-  };
-  context_.emplace(filesystem, made_contact, pollers_);
+  context_.emplace(filesystem, pollers_);
   // It refers to the filesystem.
   const std::unique_ptr<ops::UserData, void (*)(ops::UserData*)> end_context(
       &context_, [](ops::UserData* context) { context->reset(); });
+  const auto after_init = [&] {
+    if (!context_->initialised) return;  // it was refused
+    raise_readahead(options_.mountpoint);
+    ready = true;
+    on_ready();
+  };
+  RequestLoop loop(
+      session_.get(),
+      {.beyond = [this](const Message& request) { return ops::answer_beyond(*context_, request); },
+       .after_init = after_init});
   // A page that is dropped may first have to be written or read, by a worker; and without one its
   // dropping, which nothing can kill, would never end.
-  SignalsEndSession signals(session_.get(), [&] {
-    filesystem.stop_waiting();
-    notifier_->finish();
-  });
+  SignalsEndSession signals(
+      [&] {
+        filesystem.stop_waiting();
+        notifier_->finish();
+      },
+      [&] { loop.stop(); });
   if (auto attached = attach(); !attached) return attached;
   if (!options_.debug) fuse_set_log_func(log_of_libfuse);
 
-  raise_readahead(options_.mountpoint);
-  const int ended = run_loop(session_.get());
+  const int ended = loop.run();
   signals.ended();
 
   filesystem.stop_waiting();  // while there is a connection to answer on
@@ -255,9 +264,9 @@ Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<voi
   fuse_remove_signal_handlers(session_.get());
   fuse_set_log_func(nullptr);
   filesystem.unmount();
-  if (ended >= 0) return {};
+  if (ended == 0) return {};
   if (!ready) return no_threads_left(options_.mountpoint);
-  spdlog::error("{}: the FUSE connection ended: {}", options_.mountpoint, strerror(-ended));
+  spdlog::error("{}: the FUSE connection ended: {}", options_.mountpoint, strerror(ended));
   return {};
 }
 

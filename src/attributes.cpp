@@ -57,12 +57,13 @@ void apply(Inode& inode, const AttributeChange& change, std::int64_t now) REQUIR
 
 }  // namespace
 
-Result<struct stat> Attributes::get(InodeNumber number) {
+Result<struct stat> Attributes::get(InodeNumber number, std::int64_t* birth_ns) {
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   struct stat out {};
   const ReaderLock guard((*inode)->lock);
   (*inode)->fill_attributes(out);
+  if (birth_ns != nullptr) *birth_ns = (*inode)->record.btime_ns;
   return out;
 }
 

@@ -48,7 +48,8 @@ class Attributes {
         detaching_(detaching),
         callers_(callers) {}
 
-  Result<struct stat> get(InodeNumber inode);
+  // `birth_ns`: when it was made, which a stat does not hold.
+  Result<struct stat> get(InodeNumber inode, std::int64_t* birth_ns = nullptr);
   // A smaller size asks the gate, and may wait there; everything else answers at once. All of it or
   // nothing. `through`: the open file description of ftruncate(2); none for what goes by path.
   void set(InodeNumber inode, const AttributeChange& change, std::optional<HolderId> through,

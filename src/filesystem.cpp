@@ -66,7 +66,8 @@ Filesystem::Contents::Contents(Filesystem& fs)
 
 Filesystem::Tree::Tree(Filesystem& fs)
     : names(fs.mount_, fs.health_, fs.inodes_),
-      renames(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.detaching, fs.callers_) {}
+      renames(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.detaching, fs.callers_,
+              names) {}
 
 Filesystem::Holds::Holds(Filesystem& fs)
     : pins(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, fs.contents_.xattrs,

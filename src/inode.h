@@ -67,6 +67,8 @@ class Inode {
   std::optional<std::optional<PinPolicy>> pin_policy GUARDED_BY(lock);
   // There may be an attribute security.capability, which the next write takes away.
   std::atomic<bool> may_have_capability;
+  // It was made without a name, and may be given a first one (Names::make_unnamed()).
+  bool linkable GUARDED_BY(lock) = false;
   // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
   // stored to the slot any more.
   bool disposed GUARDED_BY(lock) = false;

@@ -190,6 +190,37 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
   return entry;
 }
 
+Result<Entry> Names::make_unnamed(InodeNumber parent_number, mode_t mode, bool linkable,
+                                  const Caller& caller) {
+  if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
+  const auto parent = inodes_.get(parent_number);
+  if (!parent) return std::unexpected(parent.error());
+  const Inode& directory = **parent;
+  if (!directory.is_directory()) return fail(ENOTDIR);
+
+  InodeRef inode;  // outlives the guards
+  {
+    const ReaderLock guard((*parent)->lock);
+    if (directory.record.links == 0) return fail(ENOENT);
+    pmem::InodeRecord record;
+    const auto number = new_inode(record, S_IFREG | (mode & 07777), 0, directory, caller);
+    if (!number) return std::unexpected(number.error());
+    record.links = 0;  // to a mount after a crash it is an orphan
+    inode = inodes_.adopt(*number, record);
+  }
+  {
+    inode->lock.assert_held();
+    const WriterLock guard(inode->lock, std::adopt_lock);
+    inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), inode->number,
+                           inode->slot);
+    inode->extents_loaded.store(true, std::memory_order_release);
+    inode->linkable = linkable;
+    if (const Status committed = inodes_.commit(*inode); !committed)
+      return std::unexpected(committed.error());
+  }
+  return entry_for(*inode);
+}
+
 Result<std::string> Names::read_symlink(InodeNumber number) {
   const auto ref = inodes_.get(number);
   if (!ref) return std::unexpected(ref.error());
@@ -219,7 +250,8 @@ Result<Entry> Names::link(InodeNumber number, InodeNumber parent_number, std::st
   {
     const WriterLock parent_guard(directory.lock);
     const WriterLock guard(inode.lock);
-    if (directory.record.links == 0 || inode.record.links == 0) return fail(ENOENT);
+    if (directory.record.links == 0) return fail(ENOENT);
+    if (inode.record.links == 0 && (!inode.linkable || inode.disposed)) return fail(ENOENT);
     if (inode.record.links >= kMaxLinks) return fail(EMLINK);
     if (directory.directory->find(name)) return fail(EEXIST);
     Transaction tx;
@@ -234,6 +266,7 @@ Result<Entry> Names::link(InodeNumber number, InodeNumber parent_number, std::st
     directory.ctime = now;
     inode.ctime = now;
     inode.record.links += 1;
+    inode.linkable = false;  // what has lost its last name gets no other
     inodes_.stage(tx, directory);
     inodes_.stage(tx, inode);
     const Status committed = health_.commit(tx);

@@ -44,10 +44,19 @@ class Names {
                                const Caller& caller);
   Result<Entry> make_symlink(InodeNumber parent, std::string_view name, std::string_view target,
                              const Caller& caller);
+  // A file without a name, for the caller to open: it is gone at its last close, and after a crash.
+  // `linkable`: unless link() has given it one. ENOENT as above.
+  Result<Entry> make_unnamed(InodeNumber parent, mode_t mode, bool linkable, const Caller& caller);
   Result<std::string> read_symlink(InodeNumber inode);
   Result<Entry> link(InodeNumber inode, InodeNumber parent, std::string_view name);
   Status unlink(InodeNumber parent, std::string_view name);
   Status remove_directory(InodeNumber parent, std::string_view name);
+
+  // A number for what is about to be made in this directory, and what its record is to be; whoever
+  // does not commit it gives the number back to the volume.
+  Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
+                                const Inode& parent, const Caller& caller)
+      REQUIRES_SHARED(parent.lock);
 
   // Calls `visit` for the entries behind `cookie` ("." is 1, ".." is 2) until it returns false,
   // with the directory's lock held, shared.
@@ -67,9 +76,6 @@ class Names {
   Entry entry_for(Inode& inode);  // takes a lookup reference
   Result<Entry> make(InodeNumber parent, std::string_view name, mode_t mode, dev_t rdev,
                      std::string_view target, const Caller& caller);
-  Result<InodeNumber> new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
-                                const Inode& parent, const Caller& caller)
-      REQUIRES_SHARED(parent.lock);
   Status remove_name(InodeNumber parent, std::string_view name, bool of_directory);
 
   const Mount& mount_;

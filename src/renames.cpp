@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #define RENAME_EXCHANGE 2
+#define RENAME_WHITEOUT 4
 #endif
 
 #if defined(__SANITIZE_THREAD__)
@@ -41,10 +43,17 @@ std::uint8_t type_of(const Inode& inode) REQUIRES_SHARED(inode.lock) {
 }  // namespace
 
 struct Renames::Plan {
+  // What the old name is to say; `made` in the transaction in which it does.
+  struct Whiteout {
+    InodeNumber number;
+    pmem::InodeRecord record{};
+    InodeRef made{};
+  };
   InodeRef from;    // the old name's directory
   InodeRef to;      // the new name's directory
   InodeRef source;  // what moves
   InodeRef target;  // what the new name says now, if anything
+  std::optional<Whiteout> whiteout{};
   bool same_directory = false;
   bool exchange = false;
   // Of all of them, where there is a plan. The compiler cannot follow locks in a container: what
@@ -75,7 +84,7 @@ Result<bool> Renames::is_above(InodeNumber ancestor, InodeNumber of) {
   return fail(EUCLEAN);
 }
 
-Status Renames::find_inodes(const Renaming& renaming, Plan& plan) {
+Status Renames::find_inodes(const Asked& renaming, Plan& plan) {
   const auto directory = [this](InodeNumber number, InodeRef& out) -> Status {
     auto ref = inodes_.get(number);
     if (!ref) return std::unexpected(ref.error());
@@ -105,7 +114,7 @@ Status Renames::find_inodes(const Renaming& renaming, Plan& plan) {
   return {};
 }
 
-Status Renames::check_places(const Renaming& renaming, Plan& plan) {
+Status Renames::check_places(const Asked& renaming, Plan& plan) {
   // A directory must not come to lie below itself.
   if (plan.source->is_directory() && !plan.same_directory) {
     const auto above = is_above(plan.source->number, renaming.new_parent);
@@ -125,7 +134,7 @@ Status Renames::check_places(const Renaming& renaming, Plan& plan) {
 }
 
 // Directories, ancestors first; then what is no directory, by number.
-Status Renames::lock_in_order(const Renaming& renaming, Plan& plan) {
+Status Renames::lock_in_order(const Asked& renaming, Plan& plan) {
   std::vector<Inode*> order{&*plan.from};
   if (!plan.same_directory) {
     const auto above = is_above(renaming.new_parent, renaming.parent);
@@ -149,7 +158,7 @@ Status Renames::lock_in_order(const Renaming& renaming, Plan& plan) {
   return {};
 }
 
-Result<Renames::Tried> Renames::make_plan(const Renaming& renaming,
+Result<Renames::Tried> Renames::make_plan(const Asked& renaming,
                                           Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (const Status ok = find_inodes(renaming, plan); !ok) return std::unexpected(ok.error());
   if (const Status ok = check_places(renaming, plan); !ok) return std::unexpected(ok.error());
@@ -177,7 +186,7 @@ Result<Renames::Tried> Renames::make_plan(const Renaming& renaming,
   return Tried::renamed;
 }
 
-Status Renames::change_names(Transaction& tx, const Renaming& renaming,
+Status Renames::change_names(Transaction& tx, const Asked& renaming,
                              Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   Directory& from = *plan.from->directory;
   Directory& to = *plan.to->directory;
@@ -193,13 +202,17 @@ Status Renames::change_names(Transaction& tx, const Renaming& renaming,
     to.replace(tx, renaming.new_name, source.number, type_of(source));
     return {};
   }
-  // The old name goes last: its block may become empty and leave the directory.
   if (plan.target) {
     to.replace(tx, renaming.new_name, source.number, type_of(source));
   } else {
     to.insert(tx, renaming.new_name, source.number, type_of(source));
   }
-  from.remove(tx, plan.from->record, renaming.name, plan.released);
+  if (plan.whiteout) {
+    from.replace(tx, renaming.name, plan.whiteout->number, DT_CHR);
+  } else {
+    // The old name goes last: its block may become empty and leave the directory.
+    from.remove(tx, plan.from->record, renaming.name, plan.released);
+  }
   return {};
 }
 
@@ -230,6 +243,11 @@ void Renames::change_inodes(Transaction& tx, Plan& plan) ABSL_NO_THREAD_SAFETY_A
       plan.target->record.links -= 1;
     }
   }
+  if (plan.whiteout) {
+    plan.whiteout->made = inodes_.adopt(plan.whiteout->number, plan.whiteout->record);
+    plan.locks.emplace_back(plan.whiteout->made->lock, std::adopt_lock);
+    inodes_.stage(tx, *plan.whiteout->made);
+  }
   for (Inode* directory : {&from, &to}) {
     directory->mtime = now;
     directory->ctime = now;
@@ -244,16 +262,31 @@ void Renames::change_inodes(Transaction& tx, Plan& plan) ABSL_NO_THREAD_SAFETY_A
   }
 }
 
-void Renames::note_names(const Renaming& renaming, const Plan& plan) {
+void Renames::note_names(const Asked& renaming, const Plan& plan) {
   if (plan.target) inodes_.clear_name(*plan.target, renaming.new_parent, renaming.new_name);
   inodes_.set_name(*plan.source, renaming.new_parent, renaming.new_name);
   if (plan.exchange) inodes_.set_name(*plan.target, renaming.parent, renaming.name);
+  if (plan.whiteout) inodes_.set_name(*plan.whiteout->made, renaming.parent, renaming.name);
 }
 
-Result<Renames::Tried> Renames::carry_out(const Renaming& renaming, Plan& plan,
+Result<Renames::Tried> Renames::carry_out(const Asked& renaming, Plan& plan,
                                           const Asking* asking) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   // Two names of one file: nothing to do (POSIX).
   if (plan.target && &*plan.target == &*plan.source) return Tried::renamed;
+  if ((renaming.flags & RENAME_WHITEOUT) != 0) {
+    // Before the gate is asked: nothing may fail behind it.
+    pmem::InodeRecord record;
+    const auto number = names_.new_inode(record, S_IFCHR, 0, *plan.from, renaming.caller);
+    if (!number) return std::unexpected(number.error());
+    plan.whiteout = Plan::Whiteout{.number = *number, .record = record};
+  }
+  const auto changed = change(renaming, plan, asking);
+  if (plan.whiteout && !plan.whiteout->made) mount_.volume.inodes().release(plan.whiteout->number);
+  return changed;
+}
+
+Result<Renames::Tried> Renames::change(const Asked& renaming, Plan& plan,
+                                       const Asking* asking) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (plan.takes_last_name()) {
     if (asking == nullptr) return Tried::must_ask;
     const auto verdict = detaching_.judge(*plan.target,
@@ -276,7 +309,7 @@ Result<Renames::Tried> Renames::carry_out(const Renaming& renaming, Plan& plan,
   return Tried::renamed;
 }
 
-Result<Renames::Tried> Renames::move(const Renaming& renaming, Plan& plan, const Asking* asking,
+Result<Renames::Tried> Renames::move(const Asked& renaming, Plan& plan, const Asking* asking,
                                      InodeRef& loaded) {
   const MutexLock guard(mutex_);
   const auto planned = make_plan(renaming, plan);
@@ -291,7 +324,7 @@ Result<Renames::Tried> Renames::move(const Renaming& renaming, Plan& plan, const
   return Tried::changed;
 }
 
-Result<Renames::Tried> Renames::try_once(const Renaming& renaming, const Asking* asking,
+Result<Renames::Tried> Renames::try_once(const Asked& renaming, const Asking* asking,
                                          InodeRef& loaded) {
   Plan plan;
   const auto tried = move(renaming, plan, asking, loaded);
@@ -307,7 +340,7 @@ Result<Renames::Tried> Renames::try_once(const Renaming& renaming, const Asking*
   return tried;
 }
 
-Result<Renames::Tried> Renames::try_until_settled(const Renaming& renaming, const Asking* asking) {
+Result<Renames::Tried> Renames::try_until_settled(const Asked& renaming, const Asking* asking) {
   InodeRef loaded;  // stays in the table until the next plan, with what was loaded
   for (;;) {
     const auto tried = try_once(renaming, asking, loaded);
@@ -320,10 +353,10 @@ Status Renames::check(const Renaming& renaming) {
     return fail(ENAMETOOLONG);
   const auto dots = [](std::string_view n) { return n.empty() || n == "." || n == ".."; };
   if (dots(renaming.name) || dots(renaming.new_name)) return fail(EBUSY);
-  if ((renaming.flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ||
-      renaming.flags == (RENAME_NOREPLACE | RENAME_EXCHANGE)) {
-    return fail(EINVAL);
-  }
+  constexpr unsigned kNotWithExchange = RENAME_NOREPLACE | RENAME_WHITEOUT;
+  const bool exchange = (renaming.flags & RENAME_EXCHANGE) != 0;
+  if ((renaming.flags & ~(kNotWithExchange | RENAME_EXCHANGE)) != 0) return fail(EINVAL);
+  if (exchange && (renaming.flags & kNotWithExchange) != 0) return fail(EINVAL);
   return {};
 }
 
@@ -332,7 +365,7 @@ void Renames::rename(const Renaming& renaming, const Caller& caller,
   if (const Status ok = health_.writable(); !ok) return done(ok);
   if (const Status ok = check(renaming); !ok) return done(ok);
   // Most take no file's last name: they need no ticket, and no cancellation.
-  const auto tried = try_until_settled(renaming, nullptr);
+  const auto tried = try_until_settled({renaming, caller}, nullptr);
   if (!tried) return done(std::unexpected(tried.error()));
   if (*tried == Tried::renamed) return done({});
 
@@ -342,7 +375,7 @@ void Renames::rename(const Renaming& renaming, const Caller& caller,
   };
   const auto names = std::make_shared<const Owned>(
       Owned{std::string(renaming.name), std::string(renaming.new_name)});
-  Renaming kept = renaming;
+  Asked kept{renaming, caller};
   kept.name = names->old_name;
   kept.new_name = names->new_name;
   run_at_gate(gate_, cancellation(), names,

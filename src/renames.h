@@ -13,6 +13,7 @@
 #include "src/health.h"
 #include "src/inodes.h"
 #include "src/mount.h"
+#include "src/names.h"
 #include "src/waiting.h"
 
 namespace daxfs {
@@ -22,7 +23,8 @@ struct Renaming {
   std::string_view name;
   InodeNumber new_parent;
   std::string_view new_name;
-  unsigned flags = 0;  // RENAME_NOREPLACE, RENAME_EXCHANGE, or 0
+  // RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT (not with EXCHANGE: EINVAL), or 0.
+  unsigned flags = 0;
 };
 
 // Thread-safe. One rename at a time, so that ancestry stands still while directories are locked in
@@ -30,23 +32,29 @@ struct Renaming {
 class Renames {
  public:
   Renames(const Mount& mount, Health& health, Gate& gate, Inodes& inodes, Detaching& detaching,
-          Callers& callers)
+          Callers& callers, Names& names)
       : mount_(mount),
         health_(health),
         gate_(gate),
         inodes_(inodes),
+        names_(names),
         detaching_(detaching),
         callers_(callers) {}
 
-  // Atomic and durable when it completes. Replacing a file's last name asks the gate, and may wait
-  // there: `cancellation` is called for that, once at most, before this returns. Everything else
-  // answers at once.
+  // Atomic and durable when it completes. With RENAME_WHITEOUT the old name leads to a new
+  // character device 0/0, which is how overlayfs says that a name is gone. Replacing a file's last
+  // name asks the gate, and may wait there: `cancellation` is called for that, once at most, before
+  // this returns. Everything else answers at once.
   using MakeCancellation = std::function<CancellationRef()>;
   void rename(const Renaming& renaming, const Caller& caller, const MakeCancellation& cancellation,
               Done done);
 
  private:
   struct Plan;
+  // What is asked for, by whom.
+  struct Asked : Renaming {
+    Caller caller;
+  };
   // Who asks the gate, if it has to be asked.
   struct Asking {
     Requester requester;
@@ -60,33 +68,34 @@ class Renames {
   };
 
   static Status check(const Renaming& renaming);
-  Result<Tried> try_until_settled(const Renaming& renaming, const Asking* asking) EXCLUDES(mutex_);
-  Result<Tried> try_once(const Renaming& renaming, const Asking* asking, InodeRef& loaded)
+  Result<Tried> try_until_settled(const Asked& renaming, const Asking* asking) EXCLUDES(mutex_);
+  Result<Tried> try_once(const Asked& renaming, const Asking* asking, InodeRef& loaded)
       EXCLUDES(mutex_);
   // Plans, and carries the plan out.
-  Result<Tried> move(const Renaming& renaming, Plan& plan, const Asking* asking, InodeRef& loaded)
+  Result<Tried> move(const Asked& renaming, Plan& plan, const Asking* asking, InodeRef& loaded)
       EXCLUDES(mutex_);
 
   // Planning: finds who is involved, and locks all of it.
-  Result<Tried> make_plan(const Renaming& renaming, Plan& plan) REQUIRES(mutex_);
-  Status find_inodes(const Renaming& renaming, Plan& plan);
+  Result<Tried> make_plan(const Asked& renaming, Plan& plan) REQUIRES(mutex_);
+  Status find_inodes(const Asked& renaming, Plan& plan);
   // What POSIX forbids, and can be said without the inodes' locks.
-  Status check_places(const Renaming& renaming, Plan& plan) REQUIRES(mutex_);
-  Status lock_in_order(const Renaming& renaming, Plan& plan) REQUIRES(mutex_);
+  Status check_places(const Asked& renaming, Plan& plan) REQUIRES(mutex_);
+  Status lock_in_order(const Asked& renaming, Plan& plan) REQUIRES(mutex_);
   // Whether `ancestor` is `of` or above it.
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of) REQUIRES(mutex_);
 
   // Carrying out: with all locks of the plan held.
-  Result<Tried> carry_out(const Renaming& renaming, Plan& plan, const Asking* asking)
-      REQUIRES(mutex_);
-  static Status change_names(Transaction& tx, const Renaming& renaming, Plan& plan);
+  Result<Tried> carry_out(const Asked& renaming, Plan& plan, const Asking* asking) REQUIRES(mutex_);
+  Result<Tried> change(const Asked& renaming, Plan& plan, const Asking* asking) REQUIRES(mutex_);
+  static Status change_names(Transaction& tx, const Asked& renaming, Plan& plan);
   void change_inodes(Transaction& tx, Plan& plan);
-  void note_names(const Renaming& renaming, const Plan& plan);
+  void note_names(const Asked& renaming, const Plan& plan);
 
   const Mount& mount_;
   Health& health_;
   Gate& gate_;
   Inodes& inodes_;
+  Names& names_;
   Detaching& detaching_;
   Callers& callers_;
   Mutex mutex_ ABSL_ACQUIRED_BEFORE(Inode::lock);

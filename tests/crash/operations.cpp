@@ -28,6 +28,9 @@ constexpr std::array kVerbs = {
     Verb{"rmdir", Shape::path},
     Verb{"rename", Shape::two_paths},
     Verb{"exchange", Shape::two_paths},
+    Verb{"whiteout", Shape::two_paths},   // rename, leaving one
+    Verb{"unnamed", Shape::path_length},  // opens one made in this directory, and writes to it
+    Verb{"name", Shape::path},            // what was opened last
     Verb{"write", Shape::path_range, Promise::data_first},
     Verb{"truncate", Shape::path_length},
     Verb{"punch", Shape::path_range, Promise::data_first},
@@ -185,6 +188,15 @@ void Runner::carry_out(const Operation& op, unsigned number) {
   if (op.verb == "rmdir") return calls_.rmdir(path);
   if (op.verb == "rename") return calls_.rename(path, op.other);
   if (op.verb == "exchange") return calls_.rename(path, op.other, RENAME_EXCHANGE);
+  if (op.verb == "whiteout") return calls_.rename(path, op.other, RENAME_WHITEOUT);
+  if (op.verb == "unnamed") {
+    open_.push_back(calls_.create_unnamed(path));
+    return calls_.write(*open_.back(), 0, pattern(number, 0, op.length));
+  }
+  if (op.verb == "name") {
+    if (open_.empty()) throw std::runtime_error("nothing is open");
+    return calls_.name(*open_.back(), path);
+  }
   if (op.verb == "write") return calls_.write(path, op.offset, data);
   if (op.verb == "truncate") return calls_.truncate(path, op.length);
   if (op.verb == "punch") return calls_.punch(path, op.offset, op.length);
@@ -264,6 +276,8 @@ const Sequence& vocabulary() {
       "unlink /a; unlink /b; unlink /h; unlink /s; unlink /d/c; unlink /f;"
       "rename /a /n; rename /a /b; rename /a /d/n; rename /d /n; rename /g /d/e; rename /b /d/c;"
       "exchange /a /b; exchange /a /d; exchange /g /d/c;"
+      "whiteout /a /n; whiteout /a /b; whiteout /d /n; whiteout /b /d/c; whiteout /g /d/e;"
+      "unnamed /d 5000; name /n; name /d/n;"
       "rmdir /g; rmdir /d/e; chmod /a 493; chown /b 7; utimes /a 12345;"
       "setxattr /a 2 50; setxattr /d/c 1 5000; setxattr /d/c 2 100; removexattr /d/c 1;"
       "open /h; close; pin /a 0 8192; pin /h 0 20480; pin /f 0 8192; unpin");

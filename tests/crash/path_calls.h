@@ -39,6 +39,18 @@ class PathCalls {
   void create(const std::string& path, mode_t mode = S_IFREG | 0644) {
     must(number_of(fs_, fs_.names().make_node(parent(path), leaf(path), mode, 0, {})), path);
   }
+  // Without a name, in this directory, and open.
+  OpenFileRef create_unnamed(const std::string& directory) {
+    const Entry entry =
+        must(fs_.names().make_unnamed(find(directory), 0644, true, Caller{.uid = 0, .gid = 0}),
+             directory);
+    auto file = must(fs_.files().open(entry.inode, O_RDWR), directory);
+    fs_.names().forget(entry.inode, 1);
+    return file;
+  }
+  void name(OpenFile& file, const std::string& path) {
+    must(number_of(fs_, fs_.names().link(file.inode->number, parent(path), leaf(path))), path);
+  }
   void mkdir(const std::string& path) {
     must(number_of(fs_, fs_.names().make_directory(parent(path), leaf(path), 0755, {})), path);
   }
@@ -57,11 +69,11 @@ class PathCalls {
   }
 
   void write(const std::string& path, std::uint64_t offset, const std::string& data) {
-    with(path, [&](OpenFile& file) {
-      if (must(testing::write(fs_, file, offset, data), path) != data.size()) {
-        throw std::runtime_error(path + ": short write");
-      }
-    });
+    with(path, [&](OpenFile& file) { write(file, offset, data); });
+  }
+  void write(OpenFile& file, std::uint64_t offset, const std::string& data) {
+    if (must(testing::write(fs_, file, offset, data), "write") != data.size())
+      throw std::runtime_error("short write");
   }
   void truncate(const std::string& path, std::uint64_t size) {
     must(testing::truncate(fs_, find(path), size), path);

@@ -19,7 +19,8 @@ class Walk {
   explicit Walk(Filesystem& fs) : fs_(fs) {}
 
   void visit(InodeNumber inode, const std::string& path, TreeState& out) {
-    const auto st = need(fs_.attributes().get(inode), path);
+    std::int64_t birth = 0;
+    const auto st = need(fs_.attributes().get(inode, &birth), path);
     FileState& state = out[path];
     state = {.inode = inode.value,
              .mode = st.st_mode,
@@ -31,7 +32,8 @@ class Walk {
              .content = {},
              .xattrs = {},
              .mtime = from_timespec(st.st_mtim),
-             .ctime = from_timespec(st.st_ctim)};
+             .ctime = from_timespec(st.st_ctim),
+             .birth = birth};
     for (const std::string& name : need(fs_.xattrs().list(inode), path)) {
       state.xattrs[name] = need(fs_.xattrs().get(inode, name), path);
     }
@@ -112,6 +114,7 @@ std::optional<std::string> other_identity(const std::string& path, const FileSta
   if (auto text = other_number(path, "links", have.links, want.links)) return text;
   if (auto text = other_number(path, "uid", have.uid, want.uid)) return text;
   if (auto text = other_number(path, "gid", have.gid, want.gid)) return text;
+  if (auto text = other_number(path, "time of birth", have.birth, want.birth)) return text;
   if (have.xattrs != want.xattrs) return fmt::format("\"{}\" has other attributes", path);
   return std::nullopt;
 }

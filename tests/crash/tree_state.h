@@ -23,6 +23,7 @@ struct FileState {
   std::map<std::string, std::string> xattrs;
   std::int64_t mtime = 0;
   std::int64_t ctime = 0;
+  std::int64_t birth = 0;
 };
 using TreeState = std::map<std::string, FileState>;  // by path; the root is ""
 

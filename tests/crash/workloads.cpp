@@ -27,19 +27,22 @@ class Random {
 
   Operation operation() {
     static constexpr std::array kVerbs = {
-        "create",   "mkdir",    "symlink",  "link",        "unlink",  "unlink", "rmdir", "rename",
-        "rename",   "write",    "write",    "write",       "write",   "write",  "punch", "punch",
-        "truncate", "truncate", "exchange", "allocate",    "reserve", "zero",   "chmod", "chown",
-        "utimes",   "setxattr", "setxattr", "removexattr", "open",    "close",  "pin",   "unpin"};
+        "create", "mkdir",  "symlink",  "link",     "unlink",   "unlink",   "rmdir",
+        "rename", "rename", "write",    "write",    "write",    "write",    "write",
+        "punch",  "punch",  "truncate", "truncate", "exchange", "allocate", "reserve",
+        "zero",   "chmod",  "chown",    "utimes",   "setxattr", "setxattr", "removexattr",
+        "open",   "close",  "pin",      "unpin",    "whiteout", "unnamed",  "name"};
     Operation out{.verb = kVerbs[below(kVerbs.size())], .path = path(), .other = {}};
     if (out.verb == "close" || out.verb == "unpin") out.path.clear();
-    out.other = out.verb == "link" || out.verb == "rename" || out.verb == "exchange" ? path() : "";
+    const bool two = out.verb == "link" || out.verb == "rename" || out.verb == "exchange" ||
+                     out.verb == "whiteout";
+    out.other = two ? path() : "";
     const bool attribute = out.verb == "setxattr" || out.verb == "removexattr";
     if (out.verb == "write" || out.verb == "punch" || out.verb == "allocate" ||
         out.verb == "reserve" || out.verb == "zero" || out.verb == "pin") {
       out.offset = place();
       out.length = 1 + place() / 2;
-    } else if (out.verb == "truncate") {
+    } else if (out.verb == "truncate" || out.verb == "unnamed") {
       out.length = place();
     } else if (attribute) {
       (out.verb == "setxattr" ? out.offset : out.length) = below(3);
@@ -97,7 +100,7 @@ std::vector<Workload> pairs_of_operations() {
 }
 
 std::vector<Workload> stories() {
-  const std::array<std::string, 10> texts = {
+  const std::array<std::string, 12> texts = {
       // Limbo: the holder's blocks are not reused while it holds them, and all is there afterwards.
       "pin /a 0 12288; punch /a 0 8192; create /n; write /n 0 30000; unpin; "
       "write /n 30000 20000",
@@ -115,7 +118,13 @@ std::vector<Workload> stories() {
       // A detach of more extents than a transaction holds, and one that needs a new extent block.
       "create /n; scatter /n 330; punch /n 0 4096; truncate /n 8192; write /b 9000 60000; "
       "truncate /n 0",
-      "create /n; scatter /n 330; open /n; unlink /n; close; write /b 9000 60000"};
+      "create /n; scatter /n 330; open /n; unlink /n; close; write /b 9000 60000",
+      // Files without a name: gone after a crash, wholly there once they have one.
+      "unnamed / 30000; write /b 9000 9000; name /n; close; write /n 100 9000; unlink /n; "
+      "unnamed /d 9000; unnamed / 5000; name /d/n; close; close; write /b 20000 30000",
+      // Whiteouts: over files, directories and each other, in a directory that is full of them.
+      "whiteout /a /n; whiteout /n /a; unlink /n; whiteout /d/c /b; whiteout /d /g; unlink /d; "
+      "open /h; whiteout /b /h; close; rmdir /g/e; write /h 9000 20000"};
   std::vector<Workload> out;
   for (const std::string& text : texts) out.push_back({.sequence = parse_sequence(text)});
   // The preparations of the last two are 330 writes, and no news.

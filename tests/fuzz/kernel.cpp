@@ -6,13 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/unique_fd.h"
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
-#include "fuse_ops/wire_hooks.h"
+#include "fuse_ops/ops_beyond.h"
+#include "fuse_ops/wire.h"
 #include "tests/fuzz/target.h"
 
 namespace daxfs::fuzz {
@@ -42,20 +42,17 @@ bool is_on_a_handle(std::uint32_t opcode) {
 
 struct Kernel::Session {
   explicit Session(Filesystem& filesystem);
-  ~Session();
 
-  const std::function<void()> on_ready = [] {};
   UniqueFd kernel_end;
   ops::Pollers pollers;
   ops::UserData context;
   std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)> session{nullptr,
                                                                          fuse_session_destroy};
   std::optional<Notifier> notifier;
-  fuse_buf received{};  // its memory is kept
 };
 
 Kernel::Session::Session(Filesystem& filesystem) {
-  context.emplace(filesystem, on_ready, pollers);
+  context.emplace(filesystem, pollers);
   int ends[2];
   require(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
   kernel_end = UniqueFd(ends[0]);
@@ -74,11 +71,8 @@ Kernel::Session::Session(Filesystem& filesystem) {
   // libfuse takes a descriptor that somebody else has mounted, and owns it then.
   require(fuse_session_mount(session.get(), fmt::format("/dev/fd/{}", ends[1]).c_str()) == 0,
           "no connection");
-  require(install_wire_hooks(session.get()), "no hooks");
   notifier.emplace(session.get(), pollers);
 }
-
-Kernel::Session::~Session() { std::free(received.mem); }
 
 Kernel::Kernel(Filesystem& filesystem, KernelRelay& relay, bool modern)
     : filesystem_(filesystem), relay_(relay), session_(std::make_unique<Session>(filesystem)) {
@@ -132,16 +126,13 @@ std::uint64_t Kernel::send(std::uint32_t opcode, std::uint64_t node, std::string
     pending_[number] = {opcode, node, fh, false, {}};
   }
 
-  fuse_buf& received = session_->received;
-  const int got = fuse_session_receive_buf(session_->session.get(), &received);
-  require(got == static_cast<int>(message.size()), "the message was not received");
   // In a buffer of just its size, so that a sanitizer sees who reads on behind its end.
-  const auto exact = std::make_unique_for_overwrite<char[]>(message.size());
-  std::memcpy(exact.get(), received.mem, message.size());
-  fuse_buf request{};
-  request.size = message.size();
-  request.mem = exact.get();
-  fuse_session_process_buf(session_->session.get(), &request);
+  const auto exact = std::make_unique_for_overwrite<std::byte[]>(message.size());
+  const ssize_t got = ::read(fuse_session_fd(session_->session.get()), exact.get(), message.size());
+  require(got == static_cast<ssize_t>(message.size()), "the message was not received");
+  serve_message(
+      session_->session.get(), {exact.get(), message.size()},
+      [this](const Message& request) { return ops::answer_beyond(*session_->context, request); });
   collect();
   return number;
 }
@@ -194,7 +185,8 @@ void Kernel::note(std::uint64_t, Pending& pending) {
     case FUSE_LINK:
       note_entry(head_of<fuse_entry_out>(body));
       break;
-    case FUSE_CREATE: {
+    case FUSE_CREATE:
+    case FUSE_TMPFILE: {
       const auto entry = head_of<fuse_entry_out>(body);
       note_entry(entry);
       handles_.push_back({entry.nodeid, head_of<fuse_open_out>(body, sizeof entry).fh, false});

@@ -2,6 +2,7 @@
 // contents, to the daemon's session.
 //
 //   input: mount, kernel, then messages: opcode, who sends, where to, what
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fuse.h>
 #include <sys/stat.h>
@@ -40,7 +41,7 @@ class Client {
         &Client::read,    &Client::read,    &Client::write,     &Client::release,
         &Client::xattr,   &Client::create,  &Client::interrupt, &Client::ioctl,
         &Client::ioctl,   &Client::poll,    &Client::fallocate, &Client::lseek,
-        &Client::plain,   &Client::unknown,
+        &Client::plain,   &Client::unknown, &Client::tmpfile,   &Client::statx,
     };
     const auto kind = kKinds[in_.below(std::size(kKinds))];
     sender_ = some_sender();
@@ -159,6 +160,17 @@ class Client {
     auto body = any<fuse_create_in>();
     body.flags = 2;
     message(FUSE_CREATE, some_node(), body, some_name());
+  }
+  void tmpfile() {
+    auto body = any<fuse_create_in>();
+    body.flags = in_.flag() ? 2 : 2 | O_EXCL;
+    // At times shorter than it should be.
+    if (in_.below(8) == 0) return message(FUSE_TMPFILE, some_node(), in_.text(15));
+    message(FUSE_TMPFILE, some_node(), body, std::string(1, '\0'));
+  }
+  void statx() {
+    constexpr std::uint32_t kStatx = 52;  // newer than Debian 12's kernel headers
+    message(kStatx, some_node(), in_.below(8) == 0 ? in_.text(23) : std::string(24, '\1'));
   }
   void release() {
     if (kernel_.handles().empty()) return;

@@ -22,7 +22,7 @@ void ModelRun::step() {
     unsigned weight;
     void (ModelRun::*operation)();
   };
-  static constexpr std::array<Choice, 26> kChoices{{
+  static constexpr std::array<Choice, 27> kChoices{{
       {10, &ModelRun::make},         {4, &ModelRun::link},
       {6, &ModelRun::unlink},        {3, &ModelRun::remove_directory},
       {9, &ModelRun::rename},        {5, &ModelRun::lookup},
@@ -36,6 +36,7 @@ void ModelRun::step() {
       {6, &ModelRun::seek},          {8, &ModelRun::take_pin},
       {6, &ModelRun::drop_pin},      {6, &ModelRun::look_through_pin},
       {2, &ModelRun::forget_lookup}, {1, &ModelRun::remount},
+      {2, &ModelRun::make_unnamed},
   }};
   unsigned total = 0;
   for (const Choice& choice : kChoices) total += choice.weight;
@@ -95,6 +96,31 @@ void ModelRun::open() {
   agree(code_of(got), 0);
   ref_.open(id);
   handles_.push_back({std::move(*got), id, flags != O_WRONLY, flags != O_RDONLY, {}});
+}
+
+void ModelRun::make_unnamed() {
+  if (handles_.size() >= kMostHandles) return close();
+  const NodeId parent = any_directory();
+  const ReferenceFs::NewNode what{.mode = S_IFREG | static_cast<mode_t>(below(010000)),
+                                  .rdev = 0,
+                                  .target = {},
+                                  .uid = static_cast<uid_t>(below(3)),
+                                  .gid = static_cast<gid_t>(below(3))};
+  const bool linkable = chance(80);
+  log("make unnamed in {}, mode {:o}", parent, what.mode);
+  const auto got = fs().names().make_unnamed(real(parent), what.mode & 07777, linkable,
+                                             Caller{what.uid, what.gid, 0});
+  if (no_space(code_of(got), may_lack_inodes(), {parent})) return;
+  const auto expected = ref_.make_unnamed(parent, what, linkable);
+  agree(code_of(got), code_of(expected));
+  check_attributes(parent);
+  if (!got) return;
+  auto file = fs().files().open(got->inode, O_RDWR);
+  agree(code_of(file), 0);
+  ref_.open(*expected);
+  handles_.push_back({std::move(*file), *expected, true, true, {}});
+  note_lookup(got, *expected);
+  check_attributes(*expected);
 }
 
 void ModelRun::do_close(std::size_t index) {

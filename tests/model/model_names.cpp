@@ -70,6 +70,11 @@ void ModelRun::note_lookup(const Result<Entry>& entry, NodeId id) {
   }
 }
 
+bool ModelRun::may_lack_inodes() const {
+  return longest_free_run() < pmem::kChunkBlocks + 1 &&
+         mounted_->volume->inodes().used() == mounted_->volume->inodes().capacity();
+}
+
 void ModelRun::make() {
   if (ref_.nodes().size() >= kMostNodes) return unlink();
   const NodeId parent = any_directory();
@@ -101,9 +106,7 @@ void ModelRun::make() {
   } else {
     got = fs().names().make_node(real(parent), name, what.mode, what.rdev, caller);
   }
-  const bool no_inodes = longest_free_run() < pmem::kChunkBlocks + 1 &&
-                         mounted_->volume->inodes().used() == mounted_->volume->inodes().capacity();
-  if (no_space(code_of(got), short_of(1) || no_inodes, {parent})) return;
+  if (no_space(code_of(got), short_of(1) || may_lack_inodes(), {parent})) return;
   const auto expected = ref_.make(parent, name, what);
   agree(code_of(got), code_of(expected));
   check_attributes(parent);
@@ -118,7 +121,8 @@ void ModelRun::make() {
 }
 
 void ModelRun::link() {
-  const NodeId id = any_node();
+  const NodeId unnamed = chance(50) ? ref_.any_linkable() : 0;
+  const NodeId id = unnamed != 0 ? unnamed : any_node();
   const NodeId parent = any_directory();
   const std::string name = any_name();
   log("link {} {}/\"{}\"", id, parent, name);
@@ -155,14 +159,24 @@ void ModelRun::rename() {
   const NodeId to = chance(40) ? from : any_directory();
   const std::string name = any_name();
   const std::string new_name = any_name();
-  const unsigned flags = std::array{0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE}[below(5)];
+  unsigned flags = std::array{0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE}[below(5)];
+  if (flags != RENAME_EXCHANGE && chance(15) && ref_.nodes().size() < kMostNodes)
+    flags |= RENAME_WHITEOUT;
   const NodeId source = ref_.lookup(from, name).value_or(0);
   const NodeId target = ref_.lookup(to, new_name).value_or(0);
   log("rename {}/\"{}\" ({}) -> {}/\"{}\" ({}) flags {}", from, name, source, to, new_name, target,
       flags);
   const Status got = testing::rename(fs(), real(from), name, real(to), new_name, flags);
-  if (no_space(code_of(got), short_of(1), {from, to})) return;
+  const bool no_inodes = (flags & RENAME_WHITEOUT) != 0 && may_lack_inodes();
+  if (no_space(code_of(got), short_of(1) || no_inodes, {from, to})) return;
   agree(code_of(got), code_of(ref_.rename(from, name, to, new_name, flags)));
+  if (got && (flags & RENAME_WHITEOUT) != 0 && source != target) {
+    const auto whiteout = fs().names().lookup(real(from), name);
+    require(whiteout.has_value(), "no whiteout: errno {}", code_of(whiteout));
+    const NodeId id = *ref_.lookup(from, name);
+    note_lookup(whiteout, id);
+    check_attributes(id);
+  }
   for (const NodeId id : {from, to, source, target}) check_attributes(id);
 }
 

@@ -78,6 +78,7 @@ class ModelRun {
   NodeId any_node();
   NodeId any_directory();
   NodeId any_file();
+  bool may_lack_inodes() const;
   std::string any_name();
   std::string any_bytes(std::size_t length);
   std::uint64_t any_offset(const Node& node);
@@ -87,6 +88,7 @@ class ModelRun {
   // --- operations (model_names.cpp, model_files.cpp) ---
   void step();
   void make();
+  void make_unnamed();
   void link();
   void unlink();
   void remove_directory();

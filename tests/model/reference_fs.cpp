@@ -53,25 +53,31 @@ Result<ReferenceFs::NodeId> ReferenceFs::lookup(NodeId parent, const std::string
   return found->second;
 }
 
+ReferenceFs::Node& ReferenceFs::add(const Node& parent, const NewNode& what) {
+  const bool inherit_group = (parent.mode & S_ISGID) != 0;
+  const gid_t gid = inherit_group ? parent.gid : what.gid;
+  Node& node = nodes_[++last_node_];
+  node.mode = what.mode;
+  node.uid = what.uid;
+  node.gid = gid;
+  node.rdev = what.rdev;
+  node.links = 1;
+  node.target = what.target;
+  return node;
+}
+
 Result<ReferenceFs::NodeId> ReferenceFs::make(NodeId parent, const std::string& name,
                                               const NewNode& what) {
   if (name.size() > 255) return fail(ENAMETOOLONG);
   Node& directory = nodes_.at(parent);
   if (!directory.is_directory()) return fail(ENOTDIR);
   if (directory.entries.contains(name)) return fail(EEXIST);
-  const NodeId id = ++last_node_;
-  Node& node = nodes_[id];
-  node.mode = what.mode;
-  node.uid = what.uid;
-  node.gid = what.gid;
-  node.rdev = what.rdev;
-  node.links = 1;
-  node.target = what.target;
+  Node& node = add(directory, what);
+  const NodeId id = last_node_;
   if (!what.target.empty()) {
     node.size = what.target.size();
     node.blocks[0] = fresh(true);
   }
-  if ((directory.mode & S_ISGID) != 0) node.gid = directory.gid;
   if (node.is_directory()) {
     node.mode |= directory.mode & S_ISGID;
     node.links = 2;
@@ -83,16 +89,31 @@ Result<ReferenceFs::NodeId> ReferenceFs::make(NodeId parent, const std::string& 
   return id;
 }
 
+Result<ReferenceFs::NodeId> ReferenceFs::make_unnamed(NodeId parent, const NewNode& what,
+                                                      bool linkable) {
+  if (!nodes_.at(parent).is_directory()) return fail(ENOTDIR);
+  Node& node = add(nodes_.at(parent), what);
+  node.links = 0;
+  node.linkable = linkable;
+  return last_node_;
+}
+
+ReferenceFs::NodeId ReferenceFs::any_linkable() const {
+  const auto found = std::ranges::find_if(nodes_, [](const auto& n) { return n.second.linkable; });
+  return found == nodes_.end() ? 0 : found->first;
+}
+
 Status ReferenceFs::link(NodeId id, NodeId parent, const std::string& name) {
   if (name.size() > 255) return fail(ENAMETOOLONG);
   Node& directory = nodes_.at(parent);
   Node& node = nodes_.at(id);
   if (!directory.is_directory()) return fail(ENOTDIR);
   if (node.is_directory()) return fail(EPERM);
-  if (node.links == 0) return fail(ENOENT);
+  if (node.links == 0 && !node.linkable) return fail(ENOENT);
   if (directory.entries.contains(name)) return fail(EEXIST);
   directory.entries[name] = id;
   node.links += 1;
+  node.linkable = false;
   touch(directory, true);
   touch(node, false);
   return {};
@@ -191,6 +212,10 @@ Status ReferenceFs::rename(NodeId parent, const std::string& name, NodeId new_pa
   }
   drop_name(from, name);
   to.entries[new_name] = source_id;
+  if ((flags & RENAME_WHITEOUT) != 0) {
+    add(from, {.mode = S_IFCHR, .rdev = 0, .target = {}, .uid = 0, .gid = 0});
+    from.entries[name] = last_node_;
+  }
   if (target == nullptr) return {};
   touch(*target, false);
   if (target->is_directory()) {

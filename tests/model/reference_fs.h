@@ -54,7 +54,8 @@ class ReferenceFs {
     std::vector<std::string> removals;  // every name that ever went away, for listings under way
 
     unsigned opens = 0;
-    InodeNumber real;  // its number in the filesystem under test
+    bool linkable = false;  // has no name yet, and may be given one
+    InodeNumber real;       // its number in the filesystem under test
     Moved mtime_moved = Moved::now;
     Moved ctime_moved = Moved::now;
     std::int64_t mtime = 0;  // as last seen
@@ -83,11 +84,15 @@ class ReferenceFs {
     gid_t gid = 0;
   };
   Result<NodeId> make(NodeId parent, const std::string& name, const NewNode& what);
+  // Nobody has it open yet.
+  Result<NodeId> make_unnamed(NodeId parent, const NewNode& what, bool linkable);
   Status link(NodeId id, NodeId parent, const std::string& name);
   Status unlink(NodeId parent, const std::string& name);
   Status remove_directory(NodeId parent, const std::string& name);
   Status rename(NodeId parent, const std::string& name, NodeId new_parent,
                 const std::string& new_name, unsigned flags);
+  // 0 if there is none.
+  NodeId any_linkable() const;
 
   // --- attributes ---
   Status set_attributes(NodeId id, const AttributeChange& change);
@@ -134,6 +139,7 @@ class ReferenceFs {
 
   Block fresh(bool written) { return {.token = ++last_token_, .written = written, .bytes = {}}; }
   static void touch(Node& node, bool modified);
+  Node& add(const Node& parent, const NewNode& what);
   void forget_if_dead(NodeId id);
   bool is_above(NodeId ancestor, NodeId of) const;
   void drop_name(Node& directory, const std::string& name);

@@ -97,7 +97,7 @@ TEST_CASE_METHOD(Names, "NOREPLACE replaces nothing, EXCHANGE swaps") {
   CHECK(move("b", "b/x", RENAME_EXCHANGE) == EINVAL);
   CHECK(move("b/x", "b", RENAME_EXCHANGE) == EINVAL);
   CHECK(move("d", "c", RENAME_NOREPLACE | RENAME_EXCHANGE) == EINVAL);
-  CHECK(move("d", "c", RENAME_WHITEOUT) == EINVAL);
+  CHECK(move("d", "c", RENAME_WHITEOUT | RENAME_EXCHANGE) == EINVAL);
   CHECK(move("d", "c", 1u << 7) == EINVAL);
   remount();
   CHECK(content("d") == "a");

@@ -24,7 +24,8 @@
 #include <vector>
 
 #include "client/daxfs.h"
-#include "fuse_ops/wire_hooks.h"
+#include "fuse_ops/request_loop.h"
+#include "fuse_ops/signals.h"
 
 namespace daxfs::bench {
 namespace {
@@ -231,13 +232,13 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, f
 
 void op_open(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
   set_open_flags(fi);
-  fuse_reply_open(req, fi);
+  reply_open(req, *fi);
 }
 
 void op_create(fuse_req_t req, fuse_ino_t, const char* name, mode_t mode, fuse_file_info* fi) {
   set_open_flags(fi);
   const fuse_entry_param entry = entry_of(fs_of(req).create(name, mode));
-  fuse_reply_create(req, &entry, fi);
+  reply_create(req, entry, *fi);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info*) { fuse_reply_err(req, 0); }
@@ -342,16 +343,12 @@ int serve(const char* program, const char* mountpoint) {
   fuse_session* session = fuse_session_new(&args, &ops, sizeof ops, &fs);
   if (session == nullptr) return EXIT_FAILURE;
   int status = EXIT_FAILURE;
-  if (fuse_set_signal_handlers(session) == 0) {
-    if (fuse_session_mount(session, mountpoint) == 0) {
-      if (install_wire_hooks(session)) {
-        fuse_loop_config* config = fuse_loop_cfg_create();
-        status = fuse_session_loop_mt(session, config) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-        fuse_loop_cfg_destroy(config);
-      }
-      fuse_session_unmount(session);
-    }
-    fuse_remove_signal_handlers(session);
+  RequestLoop loop(session, {});
+  SignalsEndSession signals([] {}, [&] { loop.stop(); });
+  if (fuse_session_mount(session, mountpoint) == 0) {
+    status = loop.run() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    signals.ended();
+    fuse_session_unmount(session);
   }
   fuse_session_destroy(session);
   fuse_opt_free_args(&args);
