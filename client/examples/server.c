@@ -45,19 +45,31 @@ static void give_back(void) {
   close(held.fd);
 }
 
+/* Asks the daemon: while a truncate or a rename is under way, the kernel may still believe
+ * otherwise. */
+static struct statx status_of(const char* path) {
+  struct statx now;
+  if (statx(held.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_NLINK | STATX_SIZE, &now) != 0)
+    err(1, "%s", path);
+  return now;
+}
+
 /* Holds the file as it is now. An empty file has nothing to hold. The lease may wait for a truncate
  * that is under way. The pin must not: with a lease we would be waited for by the very request that
  * the pin queues behind. */
 static void take(const char* path) {
-  struct stat status;
-  struct statx now;
 again:
   held.fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (held.fd < 0 || fstat(held.fd, &status) != 0) err(1, "%s", path);
-  held.size = (size_t)status.st_size;
+  if (held.fd < 0) err(1, "%s", path);
+  held.size = (size_t)status_of(path).stx_size;
   held.memory = NULL;
   if (held.size == 0) return;
   if (daxfs_lease(held.fd, 0, held.size, 0, &held.lease) != 0) err(1, "%s: lease", path);
+  /* With the lease nobody cuts it shorter without telling us; until then somebody may have. */
+  if (status_of(path).stx_size != held.size) {
+    close(held.fd);
+    goto again;
+  }
   if (daxfs_pin(held.fd, 0, held.size, DAXFS_PIN_NOWAIT, &held.pin) != 0) {
     if (errno != EAGAIN) err(1, "%s: pin (ENXIO: it has holes, copy it first)", path);
     close(held.fd);
@@ -66,10 +78,8 @@ again:
   held.memory = daxfs_map(held.fd, held.pin, &held.length);
   if (held.memory == NULL) err(1, "%s: map", path);
   /* A rename over it may have been under way when we opened it: then what we hold has no name any
-   * more, and nobody would tell us. The kernel may still believe otherwise; the daemon knows. */
-  if (statx(held.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_NLINK, &now) != 0)
-    err(1, "%s", path);
-  if (now.stx_nlink == 0) {
+   * more, and nobody would tell us. */
+  if (status_of(path).stx_nlink == 0) {
     give_back();
     goto again;
   }

@@ -260,6 +260,18 @@ TEST_CASE_METHOD(Control, "top shows who holds and who waits, as text where ther
   REQUIRE(daxfs_unpin(fd.get(), id) == 0);
 }
 
+TEST_CASE_METHOD(Mount, "what daxfsctl shows of a name does nothing to a terminal") {
+  const std::string name =
+      "a\u009b2Jb\u202ec\x9b"
+      "d\033[2Je\u00e4\u20ac";
+  const daxfs::UniqueFd fd = open_file(path(name), O_RDWR | O_CREAT);
+  pin(fd.get());
+  const Finished shown = run({tool("daxfsctl"), "pins", path()});
+  INFO(shown.out << shown.err);
+  CHECK(shown.code == 0);
+  CHECK(contains(shown.out, "a?2Jb?c?d?[2Je\u00e4\u20ac"));
+}
+
 TEST_CASE_METHOD(Control, "a long list reads alike in pieces, at once, and from any offset") {
   const daxfs::UniqueFd fd = open_file(path("f"), O_RDWR | O_CREAT);
   for (int i = 0; i < 2000; ++i) pin(fd.get());

@@ -20,6 +20,15 @@ class Pins(Mounted):
                 view[4096:4101] = b"daxfs"
                 self.assertEqual(os.pread(self.file.fileno(), 5, 4096), b"daxfs")
 
+    def test_numbers_that_do_not_fit_are_refused(self) -> None:
+        for offset, length, flags in ((2**64 + 4096, 4096, 0), (0, 2**64 + 4096, 0), (0, 4096, 2**32 | ALLOCATE), (-4096, 4096, 0)):
+            with self.assertRaises(OverflowError):
+                daxfs.Pin(self.file, offset, length, flags)
+        with self.assertRaises(OverflowError):
+            daxfs.Lease(self.file, 2**64, 4096)
+        with self.assertRaises(OverflowError):
+            daxfs.extents(self.file, 0, 2**64 + 4096)
+
     def test_a_view_keeps_the_pin(self) -> None:
         pin = daxfs.Pin(self.file, 0, 4096, ALLOCATE)
         view = pin.map()

@@ -81,6 +81,26 @@ class Examples(Mounted):
         self.assertRegex(server.stdout.readline(), r"\d+ answers, gave way [1-9]\d* times")
         self.assertEqual(server.wait(SECONDS), 0)
 
+    def test_the_server_takes_a_file_anew_when_it_is_cut_shorter(self):
+        path, where = os.path.join(self.mount, "cut"), os.path.join(self.directory, "socket")
+        content = os.urandom(4 * MIB)
+        with open(path, "wb") as file:
+            file.write(content)
+        server = subprocess.Popen([self.program("server"), path, where], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        self.assertEqual(server.stdout.readline(), f"serving {len(content)} bytes\n")
+        for size in (2_000_000, MIB, 5, 0):
+            os.truncate(path, size)
+            end = time.monotonic() + SECONDS
+            while (got := self.ask(where, f"0 {4 * MIB}\n")) != content[:size]:
+                self.assertEqual(content[: len(got)], got)
+                self.assertLess(time.monotonic(), end)
+                self.assertIsNone(server.poll())
+        self.ask(where, "QUIT\n")
+        self.assertEqual(server.wait(SECONDS), 0)
+
     def test_the_gpu_writes_or_what_is_missing_is_said(self):
         done = subprocess.run(
             [self.program("gpu"), os.path.join(self.mount, "f")], capture_output=True, text=True, check=False, timeout=SECONDS)

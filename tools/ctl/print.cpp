@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -32,6 +33,37 @@ std::string dump(const Json& object, int indent) {
 std::size_t width_of(std::string_view text) {
   return static_cast<std::size_t>(
       std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// The bytes of the UTF-8 character that the text begins with; 0: it is none.
+std::size_t length_of_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = byte(0);
+  const std::size_t length = first < 0x80   ? 1
+                             : first < 0xc2 ? 0
+                             : first < 0xe0 ? 2
+                             : first < 0xf0 ? 3
+                             : first < 0xf5 ? 4
+                                            : 0;
+  if (length > text.size()) return 0;
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  return length;
+}
+
+// Whether a character tells a terminal to do something else than show it: control characters, of
+// which U+0080 to U+009F count for some as escape sequences, and changes of the direction of text.
+bool is_command(std::string_view character) {
+  if (character.size() == 1) {
+    const auto byte = static_cast<unsigned char>(character[0]);
+    return byte < 0x20 || byte == 0x7f;
+  }
+  static constexpr std::array<std::string_view, 11> kDirections{
+      "\u200e", "\u200f", "\u202a", "\u202b", "\u202c", "\u202d",
+      "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"};
+  return (character >= "\u0080" && character <= "\u009f") ||
+         std::ranges::find(kDirections, character) != kDirections.end();
 }
 
 }  // namespace
@@ -119,9 +151,12 @@ Json part(const Json& object, std::string_view key) {
 }
 
 std::string printable(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t length = length_of_character(text);
+    result += length == 0 || is_command(text.substr(0, length)) ? std::string_view("?")
+                                                                : text.substr(0, length);
+    text.remove_prefix(std::max<std::size_t>(length, 1));
   }
   return result;
 }

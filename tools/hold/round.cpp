@@ -164,9 +164,12 @@ void Round::look_for_daemon() {
   next_look_.reset();
   if (*adopted == 0) {
     report_.note(
-        {fmt::format("{}: the daemon is back and knows none of these pins: another file is "
-                     "at this path, or the pool was made anew; still holding the mapping",
-                     options_.path),
+        {fmt::format(
+             "{}: the daemon is back and gives this process none of these pins: "
+             "another file is at this path, the pool was made anew, or the daemon cannot see "
+             "whose they are (it lives in another pid namespace; daxfsctl pins shows them "
+             "then); still holding the mapping",
+             options_.path),
          ENOENT});
     return;
   }

@@ -41,7 +41,7 @@ class Lease(Held):
     """A layout lease. Its events come through next_event(), a Watcher or events() of the same file."""
 
     _what = "lease"
-    _call = lib.unlease
+    _call = staticmethod(lib.unlease)
 
     def __init__(self, file: lib.File, offset: int, length: int, flags: int = 0) -> None:
         if flags & lib.LEASE_SHRINK:

@@ -50,13 +50,22 @@ def _load() -> _c.CDLL:
 
 
 _library = _load()
+
 _u64, _u32, _int, _size, _ptr = _c.c_uint64, _c.c_uint32, _c.c_int, _c.c_size_t, _c.c_void_p
 
 
 def _declare(name: str, result: Any, *arguments: Any) -> Any:
     function = getattr(_library, name)
     function.restype, function.argtypes = result, arguments
-    return function
+
+    def call(*values: Any) -> Any:
+        # ctypes would cut off what does not fit.
+        for value, kind in zip(values, arguments):
+            if isinstance(value, int) and kind is not _ptr and kind(value).value != value:
+                raise OverflowError(f"{name}: {value} does not fit into {8 * _c.sizeof(kind)} bits")
+        return function(*values)
+
+    return call
 
 
 pin = _declare("daxfs_pin", _int, _int, _u64, _u64, _u32, _ptr)

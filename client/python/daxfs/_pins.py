@@ -63,7 +63,7 @@ class Pin(Held):
     """Keeps the blocks of [offset, offset + length) where they are, until unpin() or the last view of them is gone."""
 
     _what = "pin"
-    _call = lib.unpin
+    _call = staticmethod(lib.unpin)
 
     def __init__(self, file: lib.File, offset: int, length: int, flags: int = 0) -> None:
         def take(fd: int) -> int:
