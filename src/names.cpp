@@ -195,12 +195,12 @@ Result<Entry> Names::make_unnamed(InodeNumber parent_number, mode_t mode, bool l
   if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
   const auto parent = inodes_.get(parent_number);
   if (!parent) return std::unexpected(parent.error());
-  const Inode& directory = **parent;
+  Inode& directory = **parent;
   if (!directory.is_directory()) return fail(ENOTDIR);
 
   InodeRef inode;  // outlives the guards
   {
-    const ReaderLock guard((*parent)->lock);
+    const ReaderLock guard(directory.lock);
     if (directory.record.links == 0) return fail(ENOENT);
     pmem::InodeRecord record;
     const auto number = new_inode(record, S_IFREG | (mode & 07777), 0, directory, caller);
