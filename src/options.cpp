@@ -17,6 +17,10 @@ constexpr std::array kHelp = {
     OptionHelp{"unsafe_demo",
                "permits pin_policy=ignore, which corrupts the memory of holders on purpose"},
     OptionHelp{"nonempty", "the mount point need not be empty; what is there is covered"},
+    OptionHelp{"cache=MODE",
+               "what write(2) through the kernel's page cache does: through (default): durable at "
+               "return; writeback: small writes are fast, and durable at fsync; none: no page "
+               "cache"},
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
@@ -28,6 +32,8 @@ constexpr std::array kHelp = {
                "if only root can write the pool, else no)"},
     OptionHelp{"[no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
+
+constexpr std::array kCacheModes = {CacheMode::through, CacheMode::writeback, CacheMode::none};
 
 // Left to mount(8), fstab and systemd, or without meaning here.
 constexpr std::array<std::string_view, 17> kIgnored = {
@@ -59,6 +65,19 @@ std::vector<std::string> option_names() {
   return names;
 }
 
+Outcome<void> parse_cache(std::string_view value, MountOptions& out) {
+  for (const CacheMode mode : kCacheModes) {
+    if (value != to_string(mode)) continue;
+    out.cache = mode;
+    return {};
+  }
+  std::vector<std::string> words;
+  for (const CacheMode mode : kCacheModes) words.emplace_back(to_string(mode));
+  return problem(EINVAL,
+                 fmt::format("mount option 'cache={}': unknown{}; write through, writeback or none",
+                             value, did_you_mean(value, words)));
+}
+
 Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   const auto equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
@@ -87,6 +106,7 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     out.atime = AtimeMode::noatime;
     return {};
   }
+  if (name == "cache") return parse_cache(value, out);
   if (option == "remount") {
     out.remount = true;
     return {};
@@ -132,6 +152,18 @@ std::vector<std::string_view> without_those_of_fuse(std::vector<std::string_view
 }
 
 }  // namespace
+
+std::string_view to_string(CacheMode mode) {
+  switch (mode) {
+    case CacheMode::through:
+      return "through";
+    case CacheMode::writeback:
+      return "writeback";
+    case CacheMode::none:
+      return "none";
+  }
+  return "";
+}
 
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
