@@ -112,7 +112,18 @@ class Client {
     batch.one[1] = {in_.u64() | 1ull << 41, in_.u64()};
     message(FUSE_BATCH_FORGET, 0, batch, "");
   }
-  void getattr() { message(FUSE_GETATTR, some_node(), any<fuse_getattr_in>(), ""); }
+  void getattr() {
+    auto body = any<fuse_getattr_in>();
+    // The kernel names no file that is not open.
+    const Handle* const handle =
+        (body.getattr_flags & FUSE_GETATTR_FH) != 0 ? some_file() : nullptr;
+    if (handle == nullptr) {
+      body.getattr_flags &= ~static_cast<std::uint32_t>(FUSE_GETATTR_FH);
+    } else {
+      body.fh = handle->fh;
+    }
+    message(FUSE_GETATTR, handle != nullptr ? handle->node : some_node(), body, "");
+  }
   void setattr() {
     auto body = any<fuse_setattr_in>();
     body.valid = in_.below(2) == 0 ? in_.u32() : FATTR_SIZE;

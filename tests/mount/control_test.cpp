@@ -269,7 +269,8 @@ TEST_CASE_METHOD(Control, "what daxfsctl shows of a name does nothing to a termi
   const Finished shown = run({tool("daxfsctl"), "pins", path()});
   INFO(shown.out << shown.err);
   CHECK(shown.code == 0);
-  CHECK(contains(shown.out, "a?2Jb?c?d?[2Je\u00e4\u20ac"));
+  // JSON has U+FFFD for a byte that is no UTF-8.
+  CHECK(contains(shown.out, "a?2Jb?c\ufffdd?[2Je\u00e4\u20ac"));
 }
 
 TEST_CASE_METHOD(Control, "a long list reads alike in pieces, at once, and from any offset") {
