@@ -15,7 +15,8 @@ using namespace daxfs::test;
 
 namespace {
 
-constexpr uid_t kUser = 4242;  // nobody else's, so that only the daemon's threads count
+// Nobody else's, nor of a test that runs at the same time: only the daemon's threads count.
+const uid_t kUser = 100'000 + static_cast<uid_t>(getpid());
 
 // A limit of this process, which those that it starts inherit.
 class Limit {
