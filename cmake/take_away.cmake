@@ -33,8 +33,11 @@ if(EXISTS "${record}")
     endforeach()
   endforeach()
   # So was a directory in a place of the installation that was not there before.
-  file(STRINGS "${record}.places" places)
-  file(STRINGS "${record}.had" had)
+  foreach(one IN ITEMS places had)
+    if(EXISTS "${record}.${one}") # not of an older installation
+      file(STRINGS "${record}.${one}" ${one})
+    endif()
+  endforeach()
   foreach(file IN LISTS files)
     get_filename_component(directory "${destination}${file}" DIRECTORY)
     get_filename_component(above "${directory}" DIRECTORY)

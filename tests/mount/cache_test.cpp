@@ -42,15 +42,7 @@ std::uint64_t free_blocks(const Mount& mount) {
 // Without files but one, which takes all blocks but so many.
 void fill_but(const Mount& mount, std::uint64_t blocks) {
   const UniqueFd fd = open_file(mount.path("fill"), O_RDWR | O_CREAT | O_DIRECT);
-  std::uint64_t size = 0;
-  for (std::uint64_t step = 1 << 20; step >= kBlock;) {
-    if (fallocate(fd.get(), 0, static_cast<off_t>(size), static_cast<off_t>(step)) == 0) {
-      size += step;
-    } else {
-      REQUIRE(errno == ENOSPC);
-      step /= 2;
-    }
-  }
+  allocate_all_free(fd.get());
   const auto freed = static_cast<off_t>(blocks * kBlock);
   REQUIRE(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, freed) == 0);
   REQUIRE(mount.free() == blocks * kBlock);

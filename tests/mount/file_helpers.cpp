@@ -90,6 +90,19 @@ std::string read_file(const std::string& path) {
   return read_at(fd.get(), 0, static_cast<std::size_t>(status.st_size));
 }
 
+std::uint64_t allocate_all_free(int fd) {
+  std::uint64_t size = 0;
+  for (std::uint64_t step = 1 << 20; step >= kBlock;) {
+    if (fallocate(fd, 0, static_cast<off_t>(size), static_cast<off_t>(step)) == 0) {
+      size += step;
+    } else {
+      REQUIRE(errno == ENOSPC);
+      step /= 2;
+    }
+  }
+  return size;
+}
+
 void write_fragmented(const std::string& path, std::size_t blocks, unsigned seed) {
   const std::string data = pattern(blocks * kBlock, seed);
   const UniqueFd fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);

@@ -31,6 +31,9 @@ std::string read_at(int fd, std::uint64_t offset, std::size_t length);  // short
 void write_file(const std::string& path, std::string_view data);
 std::string read_file(const std::string& path);
 
+// Preallocates all that is free to a file, from its beginning on. How much it has then, in bytes.
+std::uint64_t allocate_all_free(int fd);
+
 // A file of so many blocks, each an extent of its own; content as pattern() has it.
 void write_fragmented(const std::string& path, std::size_t blocks, unsigned seed);
 

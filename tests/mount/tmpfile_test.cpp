@@ -139,14 +139,7 @@ TEST_CASE("an unnamed file on a full pool: named as soon as there is room", "[sp
   write_at(fd.get(), 0, pattern(kSize, 5));
   REQUIRE(mkdir(mount.path("d").c_str(), 0755) == 0);
   const daxfs::UniqueFd big = open_file(mount.path("big"), O_RDWR | O_CREAT);
-  for (off_t at = 0, step = 1 << 20; step >= static_cast<off_t>(kBlock);) {
-    if (fallocate(big.get(), 0, at, step) == 0) {
-      at += step;
-    } else {
-      REQUIRE(errno == ENOSPC);
-      step /= 2;
-    }
-  }
+  allocate_all_free(big.get());
   // Its first name needs a block for the directory.
   CHECK(mount.name(fd, "d/named") == ENOSPC);
   CHECK(Unnamed::stat_of(fd).st_nlink == 0);

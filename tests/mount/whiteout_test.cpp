@@ -122,14 +122,7 @@ TEST_CASE("a whiteout for which there is no room: nothing has moved", "[space]")
   REQUIRE(mkdir(mount.path("d").c_str(), 0755) == 0);
   mount.file("a");
   const daxfs::UniqueFd big = open_file(mount.path("big"), O_RDWR | O_CREAT);
-  for (off_t at = 0, step = 1 << 20; step >= static_cast<off_t>(kBlock);) {
-    if (fallocate(big.get(), 0, at, step) == 0) {
-      at += step;
-    } else {
-      REQUIRE(errno == ENOSPC);
-      step /= 2;
-    }
-  }
+  allocate_all_free(big.get());
   CHECK(mount.move("a", "d/b") == ENOSPC);
   CHECK(read_file(mount.path("a")) == "a");
   CHECK(names_in(mount.path("d")).empty());

@@ -45,16 +45,20 @@ class Examples(Mounted):
                 got += part
         return got
 
+    def serve(self, path, where, length):
+        server = subprocess.Popen([self.program("server"), path, where], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        self.assertEqual(server.stdout.readline(), f"serving {length} bytes\n")
+        return server
+
     def test_the_server_takes_a_file_anew_when_it_is_replaced(self):
         path, where = os.path.join(self.mount, "served"), os.path.join(self.directory, "socket")
         first, second = os.urandom(MIB + 5), os.urandom(3 * MIB)
         with open(path, "wb") as file:
             file.write(first)
-        server = subprocess.Popen([self.program("server"), path, where], stdout=subprocess.PIPE, text=True)
-        self.addCleanup(server.stdout.close)
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
-        self.assertEqual(server.stdout.readline(), f"serving {len(first)} bytes\n")
+        server = self.serve(path, where, len(first))
         self.assertEqual(self.ask(where, f"0 {len(first)}\n"), first)
         self.assertEqual(self.ask(where, f"{MIB} 100\n"), first[MIB:])
         over = threading.Event()
@@ -86,11 +90,7 @@ class Examples(Mounted):
         content = os.urandom(4 * MIB)
         with open(path, "wb") as file:
             file.write(content)
-        server = subprocess.Popen([self.program("server"), path, where], stdout=subprocess.PIPE, text=True)
-        self.addCleanup(server.stdout.close)
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
-        self.assertEqual(server.stdout.readline(), f"serving {len(content)} bytes\n")
+        server = self.serve(path, where, len(content))
         for size in (2_000_000, MIB, 5, 0):
             os.truncate(path, size)
             end = time.monotonic() + SECONDS

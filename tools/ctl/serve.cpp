@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -200,20 +201,28 @@ class Server {
     return false;
   }
 
+  // Nothing: it is not there, and that was answered.
+  std::optional<Mount> find_mount(httplib::Response& response) const {
+    auto mount = Mount::at(path_);
+    if (mount) return std::move(*mount);
+    answer_error(response, status_of(mount.error()), mount.error().text);
+    return std::nullopt;
+  }
+
   void snapshot(const httplib::Request& request, httplib::Response& response) const {
     std::size_t cells = 1024;
     const std::string asked = request.get_param_value("cells");
     std::from_chars(asked.data(), asked.data() + asked.size(), cells);
-    const auto mount = Mount::at(path_);
-    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    const auto mount = find_mount(response);
+    if (!mount) return;
     const auto report = live_report(*mount, std::clamp<std::size_t>(cells, 1, 16384));
     if (!report) return answer_error(response, status_of(report.error()), report.error().text);
     response.set_content(*report, "application/json");
   }
 
   void events(httplib::Response& response) {
-    const auto mount = Mount::at(path_);
-    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    const auto mount = find_mount(response);
+    if (!mount) return;
     auto opened = mount->open_control("events", O_RDONLY | O_NONBLOCK);
     if (!opened) return answer_error(response, status_of(opened.error()), opened.error().text);
     if (++streams_ > kMostStreams) {
@@ -230,8 +239,8 @@ class Server {
   }
 
   void policy(const httplib::Request& request, httplib::Response& response) const {
-    const auto mount = Mount::at(path_);
-    if (!mount) return answer_error(response, status_of(mount.error()), mount.error().text);
+    const auto mount = find_mount(response);
+    if (!mount) return;
     const auto set = mount->set_policy(request.body);
     if (!set) return answer_error(response, status_of(set.error()), set.error().text);
     response.set_content("{}", "application/json");
