@@ -71,6 +71,10 @@ static_assert(offsetof(daxfs_policy_args, length) == 0);
 static_assert(offsetof(daxfs_policy_args, reserved) == 4);
 static_assert(offsetof(daxfs_policy_args, text) == 8);
 
+static_assert(sizeof(daxfs_remount_args) == 8);
+static_assert(offsetof(daxfs_remount_args, read_only) == 0);
+static_assert(offsetof(daxfs_remount_args, reserved) == 4);
+
 // The kernel's limit for a FUSE server's ioctls, each way: the size field of the number has 14
 // bits.
 static_assert(sizeof(daxfs_extents_args) < 16384 && sizeof(daxfs_query_args) < 16384);
@@ -86,5 +90,6 @@ static_assert(DAXFS_IOC_UNLEASE == 0x4008DA08u);
 static_assert(DAXFS_IOC_NEXT_EVENT == 0x8030DA09u);
 static_assert(DAXFS_IOC_ADOPT == 0x4008DA0Au);
 static_assert(DAXFS_IOC_POLICY == 0xCFA8DA0Bu);
+static_assert(DAXFS_IOC_REMOUNT == 0x4008DA0Fu);
 
 }  // namespace

@@ -264,6 +264,14 @@ struct daxfs_policy_args {
   char text[4000];
 };
 
+/* What mount -o remount asks of the daemon, beside the kernel: 1, nothing is changed from now on;
+ * 0, as before. EPERM; EBUSY: there are write pins; EROFS: the pool is not open for writing.
+ * Numbers 12 to 14 are taken. */
+struct daxfs_remount_args {
+  uint32_t read_only;
+  uint32_t reserved; /* 0 */
+};
+
 #define DAXFS_IOC_MAGIC 0xDA
 #define DAXFS_IOC_PIN _IOWR(DAXFS_IOC_MAGIC, 1, struct daxfs_pin_args)
 #define DAXFS_IOC_UNPIN _IOW(DAXFS_IOC_MAGIC, 2, struct daxfs_unpin_args)
@@ -276,6 +284,7 @@ struct daxfs_policy_args {
 #define DAXFS_IOC_NEXT_EVENT _IOR(DAXFS_IOC_MAGIC, 9, struct daxfs_event)
 #define DAXFS_IOC_ADOPT _IOW(DAXFS_IOC_MAGIC, 10, struct daxfs_unpin_args)
 #define DAXFS_IOC_POLICY _IOWR(DAXFS_IOC_MAGIC, 11, struct daxfs_policy_args)
+#define DAXFS_IOC_REMOUNT _IOW(DAXFS_IOC_MAGIC, 15, struct daxfs_remount_args)
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC visibility pop

@@ -106,7 +106,7 @@ void Inodes::touch(Inode& inode) {
 }
 
 void Inodes::update_atime(Inode& inode) {
-  if (mount_.options.atime == AtimeMode::noatime || mount_.options.read_only) return;
+  if (mount_.options.atime == AtimeMode::noatime || health_.read_only()) return;
   const std::int64_t now = file_time_now();
   const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
   if (mount_.options.atime == AtimeMode::relatime) {

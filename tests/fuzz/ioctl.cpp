@@ -179,7 +179,7 @@ class Program {
   }
   // Any number, any sizes.
   void anything() {
-    const auto number = static_cast<std::uint32_t>(in_.below(14));
+    const auto number = static_cast<std::uint32_t>(in_.below(17));
     const auto size = static_cast<std::uint32_t>(in_.below(1 << _IOC_SIZEBITS));
     const auto direction = static_cast<std::uint32_t>(in_.below(4));
     std::uint32_t command = _IOC(direction, DAXFS_IOC_MAGIC, number, size);
@@ -187,7 +187,7 @@ class Program {
     static constexpr std::uint32_t kKnown[] = {
         DAXFS_IOC_PIN,   DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
         DAXFS_IOC_POOL,  DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
-        DAXFS_IOC_ADOPT, DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT};
+        DAXFS_IOC_ADOPT, DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT,  DAXFS_IOC_REMOUNT};
     if (in_.flag()) command = in_.one_of(kKnown);
     issue(command, in_.text(300), in_.below(16384));
   }
