@@ -94,7 +94,8 @@ class Victim {
 
 struct Seen {
   std::size_t in_victim = 0;
-  bool early = false;  // the blocks were taken away while the device was at work
+  bool early = false;  // the truncate was answered while the device was at work
+  int answer = 0;      // of the truncate: an errno
 };
 
 // The holder dies, its file is truncated and the space filled, all while the device is at work.
@@ -109,13 +110,13 @@ Seen round(Mount& mount, SlowDevice& device, std::size_t number, bool lease,
   REQUIRE(device.holds(number));
   holder.signal(SIGKILL);
   std::atomic<bool> done = false;
+  Seen seen;
   std::thread detacher([&] {
-    while (truncate(file.c_str(), 0) != 0 && errno == ETXTBSY)
+    while ((seen.answer = truncate(file.c_str(), 0) == 0 ? 0 : errno) == ETXTBSY)
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     done = true;
   });
   holder.finish();
-  Seen seen;
   {
     Victim victim(mount.path("victim"));
     victim.fill();
@@ -155,6 +156,7 @@ TEST_CASE("nobody gets the blocks of a dead holder while a device is at work for
           CHECK(mount.limbo() == 0);
       });
       CHECK(seen.in_victim == 0);
+      CHECK(seen.answer == 0);
       CHECK((policy == "defer" || !seen.early));
       CHECK(mount.space_becomes(free, 0));
     }
