@@ -102,14 +102,17 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   if (option == "relatime" || option == "norelatime" || option == "atime" ||
       option == "nostrictatime") {
     out.atime = AtimeMode::relatime;
+    out.says_atime = true;
     return {};
   }
   if (option == "strictatime") {
     out.atime = AtimeMode::strictatime;
+    out.says_atime = true;
     return {};
   }
   if (option == "noatime") {
     out.atime = AtimeMode::noatime;
+    out.says_atime = true;
     return {};
   }
   if (name == "cache") return parse_cache(value, out);
@@ -171,12 +174,27 @@ std::string_view to_string(CacheMode mode) {
   return "";
 }
 
+std::string_view to_string(AtimeMode mode) {
+  switch (mode) {
+    case AtimeMode::relatime:
+      return "relatime";
+    case AtimeMode::strictatime:
+      return "strictatime";
+    case AtimeMode::noatime:
+      return "noatime";
+  }
+  return "";
+}
+
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
   const auto words = without_those_of_fuse(split(text));
   const bool remount = std::ranges::find(words, "remount") != words.end();
   for (const std::string_view option : words) {
-    if (remount && contains(kShown, option.substr(0, option.find('=')))) continue;
+    if (remount && contains(kShown, option.substr(0, option.find('=')))) {
+      out.shows_mount = true;
+      continue;
+    }
     if (auto parsed = parse_one(option, out); !parsed) return std::unexpected(parsed.error());
   }
   if (auto allowed = check_policy_settings(out.gate, out.unsafe_demo); !allowed) {

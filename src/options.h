@@ -12,6 +12,7 @@
 namespace daxfs {
 
 enum class AtimeMode : std::uint8_t { relatime, strictatime, noatime };
+std::string_view to_string(AtimeMode mode);
 
 // What the kernel's page cache does with writes (docs/cache.md).
 enum class CacheMode : std::uint8_t {
@@ -27,6 +28,10 @@ struct MountOptions : PolicySettings {
   bool read_only = false;
   bool says_access = false;  // ro or rw
   bool says_cache = false;
+  bool says_atime = false;
+  // For a remount: the list is what the kernel shows of the mount, with changes, as mount(8) makes
+  // it where fstab has no line. What is not in it is not wanted.
+  bool shows_mount = false;
   bool unsafe_demo = false;
   bool remount = false;   // a mount that there is, is changed
   bool nonempty = false;  // the mount point may have entries, which the mount covers

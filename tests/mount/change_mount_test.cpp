@@ -139,11 +139,15 @@ TEST_CASE_METHOD(Changed, "a remount switches policies, and takes more away") {
   CHECK(status()["policy"]["wait_timeout"] == 5);
   // mount(8) adds what the kernel shows of the mount.
   must_change(
-      "rw,nosuid,nodev,noatime,user_id=0,group_id=0,default_permissions,allow_other,noexec");
+      "rw,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,noexec");
   CHECK((flags_now() & (ST_NOSUID | ST_NODEV | ST_NOEXEC)) == (ST_NOSUID | ST_NODEV | ST_NOEXEC));
   must_change("exec,dev,suid");
   CHECK((flags_now() & (ST_NOSUID | ST_NODEV | ST_NOEXEC)) == (ST_NOSUID | ST_NODEV));
   CHECK(status()["policy"]["pin_policy"] == "wait");
+  must_change("rw,nosuid,nodev,noexec");
+  must_change("rw,nosuid,nodev,relatime,user_id=0,group_id=0");
+  CHECK((flags_now() & (ST_NOSUID | ST_NODEV | ST_NOEXEC)) == (ST_NOSUID | ST_NODEV));
+  check_refused("rw,nodev,relatime,user_id=0,group_id=0", 1, "nosuid cannot be changed to suid");
 }
 
 TEST_CASE_METHOD(Changed, "what a remount cannot do it does not do in part") {
@@ -151,6 +155,7 @@ TEST_CASE_METHOD(Changed, "what a remount cannot do it does not do in part") {
   check_refused("ro,pin_policy=dfer", 2, "did you mean 'defer'?");
   check_refused("ro,nonsense", 2, "nonsense");
   check_refused("ro,cache=none", 1, "cache=through cannot be changed to cache=none");
+  check_refused("ro,noatime", 1, "strictatime cannot be changed to noatime");
   const Finished other = run({tool("daxfs"), "/dev/null", path(), "-o", "remount,ro"});
   CHECK(other.code == 1);
   CHECK(other.err.find("the pool there is " + pool()) != std::string::npos);
@@ -198,6 +203,8 @@ TEST_CASE_METHOD(Changed, "a second mount of a pool shows the first one") {
   };
   refused("ro", "read-write");
   refused("cache=none", "cache=through");
+  refused("noatime", "strictatime");
+  refused("sync", "async");
   refused("pin_policy=defer", "otherwise than with pin_policy=defer");
 
   REQUIRE(run({tool("daxfsctl"), "policy", path(), "set", "defer"}).code == 0);

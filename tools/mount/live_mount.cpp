@@ -37,15 +37,19 @@ Outcome<LiveMount> LiveMount::of(const std::string& pool, const std::string& mou
                                        "without remount",
                                        mountpoint));
   }
+  // The file can have been moved since, and another have its name.
   struct stat wanted {};
-  if (stat(pool.c_str(), &wanted) != 0 || wanted.st_dev != served.device ||
-      wanted.st_ino != served.inode) {
+  const bool same = stat(pool.c_str(), &wanted) == 0 && wanted.st_dev == served.device &&
+                    wanted.st_ino == served.inode;
+  if (!same && pool != served.path) {
     return problem(ENOTTY,
                    fmt::format("mount point {}: the pool there is {}, not {}; name that one",
                                mountpoint, served.path, pool));
   }
   return LiveMount(mountpoint, std::move(fd));
 }
+
+bool LiveMount::is_whole() const { return faccessat(fd_.get(), ".daxfs", F_OK, 0) == 0; }
 
 Result<unsigned long> LiveMount::flags() const {
   struct statvfs now {};
@@ -119,6 +123,8 @@ Outcome<void> LiveMount::set_read_only(bool read_only) const {
 }
 
 unsigned long with_words(unsigned long flags, const MountOptions& options) {
+  constexpr unsigned long kLifted = MS_NOEXEC | MS_SYNCHRONOUS | MS_DIRSYNC;
+  if (options.shows_mount) flags &= ~kLifted;
   for (const std::string& word : options.kernel) {
     if (word == "nosuid") flags |= MS_NOSUID;
     if (word == "nodev") flags |= MS_NODEV;

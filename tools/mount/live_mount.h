@@ -17,6 +17,8 @@ class LiveMount {
   static Outcome<LiveMount> of(const std::string& pool, const std::string& mountpoint);
 
   const std::string& path() const { return path_; }
+  // Not only a directory of it is mounted there.
+  bool is_whole() const;
   // MS_* of mount(2), as the mount has them now.
   Result<unsigned long> flags() const;
   Outcome<nlohmann::json> status() const;
@@ -33,8 +35,8 @@ class LiveMount {
   UniqueFd fd_;
 };
 
-// Adds what the words of -o change: nosuid, nodev and noexec come, of these only noexec goes, since
-// mount.fuse3 names suid and dev unasked.
+// What the words of -o make of them: nosuid, nodev and noexec come, of these only noexec goes,
+// since mount.fuse3 names suid and dev unasked.
 unsigned long with_words(unsigned long flags, const MountOptions& options);
 
 }  // namespace daxfs

@@ -4,9 +4,11 @@
 #include <fmt/ranges.h>
 #include <sys/mount.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "tools/mount/live_mount.h"
 
@@ -24,6 +26,30 @@ Problem explain(int code, const std::string& path) {
     default:
       return {fmt::format("{}: remount: {}", path, std::strerror(code)), code};
   }
+}
+
+// What stays as it was mounted.
+Outcome<void> check_fixed(const MountOptions& options, const std::string& mountpoint,
+                          unsigned long flags, const nlohmann::json& status) {
+  const auto fixed = [&](std::string_view now, std::string_view wanted) {
+    return problem(EINVAL, fmt::format("{}: {} cannot be changed to {} while it is mounted; umount "
+                                       "it, and mount it again",
+                                       mountpoint, now, wanted));
+  };
+  if (const std::string cache = status.value("cache", "through");
+      options.says_cache && cache != to_string(options.cache))
+    return fixed("cache=" + cache, fmt::format("cache={}", to_string(options.cache)));
+  // The kernel shows relatime, whatever the daemon does.
+  if (const std::string atime = status.value("atime", "relatime");
+      options.says_atime && options.atime != AtimeMode::relatime &&
+      atime != to_string(options.atime))
+    return fixed(atime, to_string(options.atime));
+  const auto lacks = [&](std::string_view word) {
+    return options.shows_mount && std::ranges::find(options.kernel, word) == options.kernel.end();
+  };
+  if ((flags & MS_NOSUID) != 0 && lacks("nosuid")) return fixed("nosuid", "suid");
+  if ((flags & MS_NODEV) != 0 && lacks("nodev")) return fixed("nodev", "dev");
+  return {};
 }
 
 Outcome<void> tell_kernel(const LiveMount& live, unsigned long flags) {
@@ -56,12 +82,7 @@ Outcome<void> remount(const std::string& pool, const std::string& mountpoint,
   if (!before) return std::unexpected(explain(before.error().code, mountpoint));
   const auto status = live->status();
   if (!status) return std::unexpected(status.error());
-  if (const std::string cache = status->value("cache", "through");
-      options.says_cache && cache != to_string(options.cache)) {
-    return problem(EINVAL, fmt::format("{}: cache={} cannot be changed to cache={} while it is "
-                                       "mounted; umount it, and mount it again",
-                                       mountpoint, cache, to_string(options.cache)));
-  }
+  if (auto may = check_fixed(options, mountpoint, *before, *status); !may) return may;
   unsigned long after = with_words(*before, options);
   if (options.says_access) {
     after = (after & ~static_cast<unsigned long>(MS_RDONLY)) | (options.read_only ? MS_RDONLY : 0);

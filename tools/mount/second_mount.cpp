@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,12 @@ Outcome<std::string> conflict(const LiveMount& live, const MountOptions& options
   if (const std::string cache = status->value("cache", "through");
       options.says_cache && cache != to_string(options.cache))
     return "cache=" + cache;
+  if (const std::string atime = status->value("atime", "relatime");
+      options.says_atime && atime != to_string(options.atime))
+    return atime;
+  const auto flags = live.flags();
+  const bool sync = std::ranges::find(options.kernel, "sync") != options.kernel.end();
+  if (sync && flags && (*flags & MS_SYNCHRONOUS) == 0) return std::string("async");
   const auto text = live.policy();
   if (!text) return std::unexpected(text.error());
   const ByteCount size(status->value("total", std::uint64_t{0}));
@@ -41,18 +48,22 @@ Outcome<std::string> conflict(const LiveMount& live, const MountOptions& options
 Outcome<void> mount_again(const std::string& pool, const std::string& first,
                           const std::string& mountpoint, const MountOptions& options) {
   const auto busy = [&](const std::string& how) {
-    return problem(EBUSY, fmt::format("{0}: already mounted on {1}{2}; umount that first, or "
-                                      "mount it here as it is there",
-                                      pool, first, how));
+    return problem(EBUSY, fmt::format("{}: already mounted on {}{}", pool, first, how));
   };
-  if (geteuid() != 0) return busy("");
+  if (geteuid() != 0) return busy("; umount that first (only root mounts a pool twice)");
   const auto live = LiveMount::of(pool, first);
-  if (!live) return busy("");
+  if (!live) {
+    return busy(live.error().code == ENOTCONN ? ", whose daemon has died; umount that first"
+                                              : "; umount that first");
+  }
+  if (!live->is_whole()) return busy(" with a part of it; umount that first");
   const auto otherwise = conflict(*live, options);
   if (!otherwise) return std::unexpected(otherwise.error());
-  if (!otherwise->empty()) return busy(", " + *otherwise);
+  if (!otherwise->empty())
+    return busy(
+        fmt::format(", {}; umount that first, or mount it here as it is there", *otherwise));
   const auto flags = live->flags();
-  if (!flags) return busy("");
+  if (!flags) return busy("; umount that first");
   if (::mount(first.c_str(), mountpoint.c_str(), nullptr, MS_BIND, nullptr) != 0)
     return problem(errno, fmt::format("mount point {}: {}", mountpoint, std::strerror(errno)));
   const unsigned long wanted = with_words(*flags, options);
