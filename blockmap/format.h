@@ -5,7 +5,7 @@
 // never zero in a valid record (see seal()). Block numbers are in units of 4 KiB from the pool's
 // first byte; 0 means "none", because block 0 holds the superblock.
 //
-//   block 0                superblock, copy A (copy B: the pool's last block); immutable after mkfs
+//   block 0                superblock, copy A (copy B: the pool's last block)
 //   block 1                pool state: what changes and is not an inode
 //   journal_start ..       journal lanes, lane_bytes each
 //   pin_region_start ..    pin records (32 slots of 128 bytes a block), initialised on first use
@@ -17,6 +17,8 @@
 // index) refer to, the blocks that hold pin records, and what pins of living processes refer to;
 // everything else is free. No free-space structure is persistent.
 #pragma once
+
+#include <sys/stat.h>
 
 #include <array>
 #include <bit>
@@ -37,6 +39,12 @@ inline constexpr std::uint64_t kInodeBytes = 256;
 inline constexpr std::uint64_t kChunkBlocks = 64;
 inline constexpr std::uint64_t kChunkInodes = kChunkBlocks * kBlockSize / kInodeBytes;
 inline constexpr std::uint64_t kHugeBlocks = 512;  // 2 MiB: what a huge-page mapping needs
+
+// incompatible_features. A bit is set when a pool first has what it stands for: until then older
+// versions may mount it.
+inline constexpr std::uint64_t kFeatureAcls = 1;  // lists that the modes are to be in step with
+inline constexpr std::uint64_t kFeatureInodeFlags = 2;  // immutable or append-only inodes
+inline constexpr std::uint64_t kKnownFeatures = kFeatureAcls | kFeatureInodeFlags;
 
 struct Superblock {
   std::array<char, 8> magic;
@@ -100,14 +108,32 @@ inline constexpr std::uint32_t kExtentUnwritten = 1;  // allocated, reads as zer
 
 inline constexpr std::size_t kInlineExtents = 4;
 
+// InodeRecord::flags, of files and directories (chattr(1)).
+inline constexpr std::uint16_t kInodeImmutable = 1;
+inline constexpr std::uint16_t kInodeAppendOnly = 2;
+inline constexpr std::uint16_t kInodeNoAtime = 4;
+inline constexpr std::uint16_t kInodeNoDump = 8;
+inline constexpr std::uint16_t kInodeSync = 16;
+inline constexpr std::uint16_t kInodeDirSync = 32;  // of directories only
+inline constexpr std::uint16_t kInodeFlags = 63;
+// What a new inode has from its directory.
+inline constexpr std::uint16_t kInheritedInodeFlags =
+    kInodeNoAtime | kInodeNoDump | kInodeSync | kInodeDirSync;
+// Those that an inode of this mode can have.
+constexpr std::uint16_t allowed_inode_flags(unsigned mode) {
+  if (S_ISDIR(mode)) return kInodeFlags;
+  if (S_ISREG(mode)) return kInodeFlags & ~kInodeDirSync;
+  return kInodeNoAtime | kInodeNoDump;
+}
+
 // mode == 0: a free slot (its generation stays). An inode with links == 0 and mode != 0 is an
 // orphan: unlinked but open; the next mount frees it.
 struct InodeRecord {
   std::uint32_t crc;  // over [4, 96)
   std::uint32_t generation;
   std::uint32_t links;
-  std::uint16_t mode;  // as st_mode
-  std::uint16_t flags;
+  std::uint16_t mode;   // as st_mode
+  std::uint16_t flags;  // kInode*
   std::uint32_t uid;
   std::uint32_t gid;
   std::uint64_t size;

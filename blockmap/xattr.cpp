@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 #include "base/crc32c.h"
 
@@ -126,6 +127,38 @@ Status replace_xattrs(Medium& medium, Allocator& allocator, InodeNumber inode,
   record.xattr_bytes = total;
   if (!old.empty()) released.push_back(old);
   return {};
+}
+
+Result<WrittenXattrs> WrittenXattrs::write(Medium& medium, Allocator& allocator, InodeNumber inode,
+                                           const pmem::InodeRecord& record,
+                                           const XattrMap& attributes) {
+  pmem::InodeRecord changed = record;
+  std::vector<PoolRange> released;
+  if (const Status written =
+          replace_xattrs(medium, allocator, inode, changed, attributes, released);
+      !written) {
+    return std::unexpected(written.error());
+  }
+  WrittenXattrs out(allocator, changed);
+  if (const PoolRange run = xattr_run(changed); !run.empty()) out.unneeded_.push_back(run);
+  return out;
+}
+
+WrittenXattrs::WrittenXattrs(WrittenXattrs&& other) noexcept
+    : allocator_(other.allocator_),
+      block_(other.block_),
+      bytes_(other.bytes_),
+      unneeded_(std::exchange(other.unneeded_, {})) {}
+
+WrittenXattrs::~WrittenXattrs() {
+  for (const PoolRange& range : unneeded_) (void)allocator_->free(range);
+}
+
+void WrittenXattrs::show_in(pmem::InodeRecord& record) {
+  unneeded_.clear();
+  if (const PoolRange old = xattr_run(record); !old.empty()) unneeded_.push_back(old);
+  record.xattr_block = block_;
+  record.xattr_bytes = bytes_;
 }
 
 }  // namespace daxfs

@@ -34,4 +34,30 @@ Status replace_xattrs(Medium& medium, Allocator& allocator, InodeNumber inode,
                       pmem::InodeRecord& record, const XattrMap& attributes,
                       std::vector<PoolRange>& released);
 
+// Attributes that are written, and that no record has yet. Not thread-safe; the inode's lock
+// outlives it.
+class WrittenXattrs {
+ public:
+  // ENOSPC, and nothing has changed. `record` is the inode's as it is; with none, a new one's.
+  static Result<WrittenXattrs> write(Medium& medium, Allocator& allocator, InodeNumber inode,
+                                     const pmem::InodeRecord& record, const XattrMap& attributes);
+  WrittenXattrs(WrittenXattrs&& other) noexcept;
+  WrittenXattrs& operator=(WrittenXattrs&&) = delete;
+  // What nobody needs is free: what was written, or, once a record has it, what the record had
+  // before. So that record has been committed by then.
+  ~WrittenXattrs();
+
+  // For the inode's record, to be staged and committed by the caller.
+  void show_in(pmem::InodeRecord& record);
+
+ private:
+  WrittenXattrs(Allocator& allocator, const pmem::InodeRecord& record)
+      : allocator_(&allocator), block_(record.xattr_block), bytes_(record.xattr_bytes) {}
+
+  Allocator* allocator_;
+  std::uint64_t block_;
+  std::uint64_t bytes_;
+  std::vector<PoolRange> unneeded_;
+};
+
 }  // namespace daxfs

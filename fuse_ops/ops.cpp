@@ -1,17 +1,19 @@
 #include "fuse_ops/ops.h"
 
+#include <algorithm>
+
 namespace daxfs::ops {
 
 void reply(fuse_req_t req, const Status& status) {
   fuse_reply_err(req, status ? 0 : status.error().code);
 }
 
-fuse_entry_param to_param(const Entry& entry) {
+fuse_entry_param to_param(Filesystem& filesystem, const Entry& entry) {
   fuse_entry_param param{};
   param.ino = entry.inode.value;
   param.generation = entry.generation;
   param.attr = entry.attributes;
-  param.attr_timeout = kForever;
+  param.attr_timeout = attributes_time(filesystem, entry.inode);
   param.entry_timeout = kForever;
   return param;
 }
@@ -21,10 +23,10 @@ void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
     fuse_reply_err(req, entry.error().code);
     return;
   }
-  fuse_entry_param param = to_param(*entry);
-  param.attr_timeout = believe;
-  // The kernel never learned of the entry: take the reference back.
   Filesystem& filesystem = fs(req);
+  fuse_entry_param param = to_param(filesystem, *entry);
+  param.attr_timeout = std::min(param.attr_timeout, believe);
+  // The kernel never learned of the entry: take the reference back.
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.names().forget(entry->inode, 1);
 }
 
@@ -103,7 +105,7 @@ int open_made(Context& context, const Entry& entry, int flags,
   fuse_file_info info{};
   hand_over(context, std::move(*opened), info);
   // The caller was interrupted: the kernel knows neither.
-  if (answer(to_param(entry), info) == ENOENT) {
+  if (answer(to_param(context.filesystem, entry), info) == ENOENT) {
     release(context, info);
     context.filesystem.names().forget(entry.inode, 1);
   }

@@ -69,7 +69,8 @@ inline Filesystem& fs(fuse_req_t req) { return context(req).filesystem; }
 
 inline Caller caller(fuse_req_t req) {
   const fuse_ctx* context = fuse_req_ctx(req);
-  return {.uid = context->uid, .gid = context->gid, .thread = context->pid};
+  return {
+      .uid = context->uid, .gid = context->gid, .thread = context->pid, .umask = context->umask};
 }
 
 // What the request works on, for the handler to hold until it returns: the kernel may send RELEASE
@@ -82,7 +83,11 @@ void reply(fuse_req_t req, const Status& status);
 void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe = kForever);
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes,
                       double believe = kForever);
-fuse_entry_param to_param(const Entry& entry);
+// How long it may believe the attributes of an inode.
+inline double attributes_time(Filesystem& filesystem, InodeNumber inode) {
+  return filesystem.attributes().must_ask_again(inode) ? 0.0 : kForever;
+}
+fuse_entry_param to_param(Filesystem& filesystem, const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
 void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);

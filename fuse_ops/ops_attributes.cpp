@@ -4,15 +4,24 @@
 #include "base/clock.h"
 #include "base/kernel_version.h"
 #include "fuse_ops/ops_control.h"
+#include "fuse_ops/wire.h"
 
 namespace daxfs::ops {
 namespace {
 
 void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (is_control(inode)) return control::getattr(req, inode);
+  Attributes& attributes = fs(req).attributes();
   // Not by stat(2), nor by fstat(2): these name no open file.
-  if (info != nullptr) return reply_attributes(req, fs(req).attributes().for_write(*file(info)));
-  reply_attributes(req, fs(req).attributes().get({inode}));
+  const auto got = info != nullptr ? attributes.for_write(*file(info)) : attributes.get({inode});
+  reply_attributes(req, got, attributes_time(fs(req), {inode}));
+}
+
+// With cache=writeback the kernel sets times, too, for nobody: those of what it has kept. A caller
+// who sets the time of a change to now, through a file that is open for writing, looks the same.
+bool of_kept_writes(const AttributeChange& change, int to_set, const fuse_file_info* info) {
+  return to_set == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) && info != nullptr &&
+         file(info)->writable && change.mtime_ns == change.ctime_ns;
 }
 
 AttributeChange to_change(const struct stat& attributes, int to_set) {
@@ -32,6 +41,11 @@ AttributeChange to_change(const struct stat& attributes, int to_set) {
         (to_set & FUSE_SET_ATTR_MTIME_NOW) != 0 ? now : from_timespec(attributes.st_mtim);
   }
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) change.ctime_ns = from_timespec(attributes.st_ctim);
+  // utimensat(2) of one of them alone counts as setting times, to now or not. (With cache=writeback
+  // now is the kernel's own.)
+  const bool mtime_is_now = (to_set & FUSE_SET_ATTR_MTIME_NOW) != 0 ||
+                            (change.mtime_ns && change.mtime_ns == change.ctime_ns);
+  change.times_are_now = (to_set & FUSE_SET_ATTR_ATIME_NOW) != 0 && mtime_is_now;
   // The kernel's FATTR_KILL_SUIDGID, sent since we promised to handle it (HANDLE_KILLPRIV_V2).
   change.drop_privileges = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0;
   return change;
@@ -46,9 +60,9 @@ std::optional<HolderId> through(const AttributeChange& change, const fuse_file_i
 
 // Before Linux 6.16 the kernel takes over what stands in the answer to a SETATTR even if it has
 // heard of newer attributes meanwhile. There it is to ask again.
-double believe_changed() {
-  static const double time = kernel_is_at_least(6, 16) ? kForever : 0.0;
-  return time;
+double believe_changed(Filesystem& filesystem, InodeNumber inode) {
+  static const bool hears = kernel_is_at_least(6, 16);
+  return hears ? attributes_time(filesystem, inode) : 0.0;
 }
 
 void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,
@@ -57,13 +71,16 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
     fuse_reply_err(req, EINVAL);
     return;
   }
-  const AttributeChange change = to_change(*attributes, to_set);
+  AttributeChange change = to_change(*attributes, to_set);
   if (is_control(inode)) return control::setattr(req, inode, change);
+  change.of_kept_writes = of_kept_writes(change, to_set, info);
   const auto waiting = Waiting::of(req);
-  fs(req).attributes().set({inode}, change, through(change, info), caller(req),
-                           waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
-                             reply_attributes(waiting->finish(), changed, believe_changed());
-                           });
+  fs(req).attributes().set(
+      {inode}, change, through(change, info), caller(req), waiting->cancellation(),
+      [waiting, inode](const Result<struct stat>& changed) {
+        fuse_req_t finished = waiting->finish();
+        reply_attributes(finished, changed, believe_changed(fs(finished), {inode}));
+      });
 }
 
 // getxattr and listxattr: size 0 asks for the length.
@@ -107,7 +124,8 @@ void listxattr(fuse_req_t req, fuse_ino_t inode, std::size_t size) {
 void setxattr(fuse_req_t req, fuse_ino_t inode, const char* name, const char* value,
               std::size_t size, int flags) {
   if (is_control(inode)) return reply(req, fail(EPERM));
-  reply(req, fs(req).xattrs().set({inode}, name, {value, size}, flags, caller(req)));
+  reply(req, fs(req).xattrs().set({inode}, name, {value, size}, flags, caller(req),
+                                  current_setxattr_drops_setgid()));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t inode, const char* name) {

@@ -54,8 +54,10 @@ void tmpfile(Context& session, const Message& request) {
   const InodeNumber parent{request.header().nodeid};
   if (is_control(parent.value)) return fail_with(EPERM);
   const bool linkable = (in->flags & O_EXCL) == 0;
+  Caller maker = caller(request);
+  maker.umask = in->umask;
   const auto entry =
-      session.filesystem.names().make_unnamed(parent, in->mode & 07777, linkable, caller(request));
+      session.filesystem.names().make_unnamed(parent, in->mode & 07777, linkable, maker);
   if (!entry) return fail_with(entry.error().code);
   if (const int code = open_made(session, *entry, static_cast<int>(in->flags), send_create))
     fail_with(code);
@@ -75,7 +77,8 @@ void statx(Context& session, const Message& request) {
   if (!got) return fail_with(got.error().code);
   const struct stat& from = *got;
   StatxOut out{};
-  out.valid = static_cast<std::uint64_t>(kForever);
+  const double time = control ? kForever : attributes_time(session.filesystem, inode);
+  out.valid = static_cast<std::uint64_t>(time);
   out.mask = control ? STATX_BASIC_STATS : STATX_BASIC_STATS | STATX_BTIME;
   out.blksize = static_cast<std::uint32_t>(from.st_blksize);
   out.nlink = static_cast<std::uint32_t>(from.st_nlink);

@@ -77,11 +77,11 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
     // attributes.
     if (entry.cookie > 2 && is_control(inode)) {
       if (const auto child = context(req).control.lookup({inode}, entry.name)) {
-        param = to_param(*child);
+        param = to_param(fs(req), *child);
       }
     } else if (entry.cookie > 2) {
       if (const auto child = filesystem.names().entry_of(entry.inode, {inode}, entry.name)) {
-        param = to_param(*child);
+        param = to_param(fs(req), *child);
         looked_up.push_back(entry.inode);
       }
     }

@@ -6,6 +6,7 @@
 
 #include "client/daxfs.h"
 #include "fuse_ops/ops_control.h"
+#include "fuse_ops/ops_flags.h"
 
 namespace daxfs::ops {
 namespace {
@@ -235,6 +236,10 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
   const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
   const OpenFileRef opened = no_file ? nullptr : file(info);
+  if (is_about_flags(command)) {
+    if (is_control(inode)) return reply(req, fail(ENOTTY));
+    return ioctl_flags(req, inode, command, opened, in, in_size);
+  }
   if (in_size < ((_IOC_DIR(command) & _IOC_WRITE) != 0 ? _IOC_SIZE(command) : 0) ||
       out_size < ((_IOC_DIR(command) & _IOC_READ) != 0 ? _IOC_SIZE(command) : 0)) {
     fuse_reply_err(req, ENOTTY);

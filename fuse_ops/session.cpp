@@ -66,7 +66,7 @@ void init(void* context, fuse_conn_info* connection) {
   // (init_reply.h).
   refuse(connection, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                          FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC |
-                         FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
+                         FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE);
   connection->max_write = kMaxWriteBytes;
   connection->max_background = 64;
   connection->congestion_threshold = 48;
@@ -75,6 +75,11 @@ void init(void* context, fuse_conn_info* connection) {
   if (session.filesystem.mount().options.cache == CacheMode::writeback) {
     want(connection, FUSE_CAP_WRITEBACK_CACHE);
   }
+  // With access control lists, a new file's mode is what the directory's default list leaves of it,
+  // or else the umask; so the kernel leaves that to us.
+  constexpr unsigned acls = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+  refuse(connection, acls);
+  if (session.filesystem.mount().options.acl) want(connection, acls);
   warn_of_request_limit(session.filesystem.mount().request_limit);
   session.initialised = true;
 }

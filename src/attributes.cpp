@@ -39,20 +39,37 @@ class TruncateWait {
 };
 
 // All but the size.
-void apply(Inode& inode, const AttributeChange& change, std::int64_t now) REQUIRES(inode.lock) {
+void apply(Inode& inode, const AttributeChange& change, const Caller& caller, std::int64_t now,
+           std::optional<WrittenXattrs>& acl) REQUIRES(inode.lock) {
   pmem::InodeRecord& record = inode.record;
   if (change.mode)
     record.mode = static_cast<std::uint16_t>((record.mode & S_IFMT) | (*change.mode & 07777));
+  if (acl) acl->show_in(record);
   if (change.uid || change.gid || change.drop_privileges) {
     // A new owner must not inherit the old one's privileges; the kernel sends the mode along if
     // root keeps them.
-    if (!change.mode && !inode.is_directory()) inode.drop_setid_bits();
+    if (!change.mode && !inode.is_directory()) {
+      const mode_t lost = Callers::lost_setid(record.mode, record.gid, caller, true);
+      record.mode = static_cast<std::uint16_t>(record.mode & ~lost);
+    }
   }
   if (change.uid) record.uid = *change.uid;
   if (change.gid) record.gid = *change.gid;
   if (change.atime_ns) inode.atime = *change.atime_ns;
   if (change.mtime_ns) inode.mtime = *change.mtime_ns;
   inode.ctime = change.ctime_ns.value_or(now);
+}
+
+// As the kernel's setattr_prepare() of filesystems whose flags it knows.
+Status check_flags(const Inode& inode, const AttributeChange& change) REQUIRES_SHARED(inode.lock) {
+  if (change.of_kept_writes) return {};
+  if (inode.is_immutable()) return fail(EPERM);
+  const bool sets_times = (change.atime_ns || change.mtime_ns) && !change.times_are_now;
+  if (inode.is_append_only() &&
+      (change.mode || change.uid || change.gid || change.size || sets_times)) {
+    return fail(EPERM);
+  }
+  return {};
 }
 
 }  // namespace
@@ -68,11 +85,25 @@ Result<struct stat> Attributes::get(InodeNumber number, std::int64_t* birth_ns) 
 }
 
 Result<struct stat> Attributes::for_write(const OpenFile& file) {
-  if (file.keeps_writes && file.inode->lost_for_space.exchange(false)) return fail(ENOSPC);
-  return get(file.inode->number);
+  Inode& inode = *file.inode;
+  if (file.keeps_writes && inode.lost_for_space.exchange(false)) return fail(ENOSPC);
+  if (file.keeps_writes) {
+    const ReaderLock guard(inode.lock);
+    if (inode.is_immutable() || (inode.is_append_only() && !file.appends)) return fail(EPERM);
+  }
+  return get(inode.number);
 }
 
-void Attributes::change_size(Inode& inode, const AttributeChange& change, std::int64_t now) {
+bool Attributes::must_ask_again(InodeNumber number) {
+  if (!pages_.keeps_writes()) return false;
+  const auto inode = inodes_.get(number);
+  if (!inode || (*inode)->cached_writers == 0) return false;
+  const ReaderLock guard((*inode)->lock);
+  return (*inode)->is_protected();
+}
+
+void Attributes::change_size(Inode& inode, const AttributeChange& change, const Caller& caller,
+                             std::int64_t now, std::optional<WrittenXattrs>& acl) {
   const std::uint64_t size = *change.size;
   if (size < inode.record.size) {
     inode.note_end(size);
@@ -80,16 +111,24 @@ void Attributes::change_size(Inode& inode, const AttributeChange& change, std::i
   }
   inode.record.size = size;
   inode.mtime = now;
-  apply(inode, change, now);
+  apply(inode, change, caller, now, acl);
 }
 
 Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& change,
-                                        const DetachRequest& request, const TicketRef& ticket) {
+                                        const Caller& caller, const DetachRequest& request,
+                                        const TicketRef& ticket) {
   const WriterLock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
+  if (const Status may = check_flags(inode, change); !may) return std::unexpected(may.error());
   const std::int64_t now = file_time_now();
+  std::optional<WrittenXattrs> acl;  // ends with the lock held
+  if (change.mode) {
+    auto followed = acls_.follow(inode, *change.mode);
+    if (!followed) return std::unexpected(followed.error());
+    if (*followed) acl.emplace(std::move(**followed));
+  }
   if (!change.size) {
-    apply(inode, change, now);
+    apply(inode, change, caller, now, acl);
     return proceed_if(inodes_.commit(inode));
   }
 
@@ -105,10 +144,10 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
     asked.length = ByteCount(inode.record.size - size);
     const auto verdict = detaching_.ask(inode, asked, ticket);
     if (!verdict || *verdict == Verdict::parked) return verdict;
-    change_size(inode, change, now);
+    change_size(inode, change, caller, now, acl);
     return cut_off(inode, tail, detaching_.take(inode, tail, ticket));
   }
-  change_size(inode, change, now);
+  change_size(inode, change, caller, now, acl);
   return cut_off(inode, tail, inodes_.commit(inode));
 }
 
@@ -136,10 +175,15 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
     return out;
   };
   if (change.size || change.uid || change.gid) {
+    {
+      const ReaderLock guard((*inode)->lock);
+      if (const Status may = check_flags(**inode, change); !may)
+        return done(std::unexpected(may.error()));
+    }
     if (const Status dropped = xattrs_.drop_capability(**inode); !dropped)
       return done(std::unexpected(dropped.error()));
   }
-  if (!change.size) return done(answer(change_once(**inode, change, {}, nullptr)));
+  if (!change.size) return done(answer(change_once(**inode, change, caller, {}, nullptr)));
 
   if ((*inode)->is_directory()) return done(fail(EISDIR));
   if (!(*inode)->is_regular()) return done(fail(EINVAL));
@@ -150,9 +194,9 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
       .holder = through, .requester = callers_.requester(caller), .reason = DetachReason::truncate};
   const auto wait = std::make_shared<TruncateWait>(pages_, inode);
   run_at_gate(gate_, cancellation, inode,
-              [this, inode, change, request, answer, wait,
+              [this, inode, change, caller, request, answer, wait,
                done = std::move(done)](const TicketRef& ticket) {
-                const auto verdict = change_once(**inode, change, request, ticket);
+                const auto verdict = change_once(**inode, change, caller, request, ticket);
                 if (verdict && *verdict == Verdict::parked) {
                   wait->begin();
                   return true;

@@ -13,6 +13,7 @@ struct Caller {
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);
   pid_t thread = 0;
+  mode_t umask = 0;  // with requests that make a file
 };
 
 // Thread-safe.
@@ -33,6 +34,10 @@ class Callers {
   PinOwner owner(const Requester& requester) {
     return processes_.owner(requester.process, requester.uid);
   }
+  // Which of the set-user-id and set-group-id bits of a mode go when the caller changes contents,
+  // as the kernel would have it (setattr_should_drop_suidgid()). `unprivileged`: the kernel has
+  // said that the caller has no CAP_FSETID; else /proc is asked, if there are such bits.
+  static mode_t lost_setid(mode_t mode, gid_t group, const Caller& caller, bool unprivileged);
   ProcessMark mark(pid_t process) { return processes_.identity(process).mark; }
 
  private:

@@ -7,9 +7,15 @@
 #include <shared_mutex>
 #include <utility>
 
+#include "base/kernel_version.h"
 #include "blockmap/pin_lock.h"
 
 namespace daxfs {
+namespace {
+
+constexpr std::uint64_t kSmallFile = 1 << 20;
+
+}  // namespace
 
 Files::Files(const Mount& mount, Health& health, Gate& gate, Inodes& inodes, Pins& pins,
              Callers& callers)
@@ -39,21 +45,35 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   // The kernel opens pipes and devices itself; and whatever works on a file here may count on one.
   if (!inode.is_regular()) return fail(EINVAL);
   auto file = std::make_shared<OpenFile>();
+  bool unseen_reads = false, only_appends = false;
   {
     const ReaderLock guard(inode.lock);
     if (inode.disposed) return fail(ESTALE);
-    inode.opens += 1;
+    if (mode != O_RDONLY &&
+        (inode.is_immutable() || (inode.is_append_only() && (flags & O_APPEND) == 0)))
+      return fail(EPERM);
+    const bool alone = inode.opens.fetch_add(1) == 0;
+    // What is read from the kernel's cache is not heard of here. Where it would change the access
+    // time, the pages go; but not many that others are at work with.
+    unseen_reads = mode == O_RDONLY && inode.page_cached && inode.cached_writers == 0 &&
+                   inodes_.atime_is_due(inode) && (alone || inode.record.size <= kSmallFile);
+    // Older kernels do not bring a write past the pages and one into them together.
+    only_appends = mode != O_RDONLY && inode.is_append_only() &&
+                   (inode.cached_writers == 0 || kernel_is_at_least(6, 6));
   }
   file->readable = mode != O_WRONLY;
   file->writable = mode != O_RDONLY;
+  file->appends = (flags & O_APPEND) != 0;
   const CacheMode cache = mount_.options.cache;
-  // Where the kernel keeps writes, it brings O_DIRECT and its pages together by itself.
+  // Where the kernel keeps writes, it brings O_DIRECT and its pages together by itself. A page that
+  // it writes back does not tell what was appended from what was changed.
   file->direct = inode.write_pins != 0 || cache == CacheMode::none ||
-                 ((flags & O_DIRECT) != 0 && cache == CacheMode::through);
+                 ((flags & O_DIRECT) != 0 && cache == CacheMode::through) ||
+                 (only_appends && cache == CacheMode::writeback);
   file->keeps_writes = cache == CacheMode::writeback && file->writable && !file->direct;
   if (file->keeps_writes) inode.cached_writers += 1;
   // While a truncate waits, an open that drops dirty pages would wait with it, not to be killed.
-  file->keep_cache = inode.truncates != 0 || !inode.cache_stale.exchange(false);
+  file->keep_cache = inode.truncates != 0 || (!inode.cache_stale.exchange(false) && !unseen_reads);
   file->holder = gate_.new_holder();
   file->inode = std::move(*ref);
   return file;

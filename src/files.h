@@ -31,7 +31,8 @@ class Files {
         Callers& callers);
 
   // flags as for open(2); O_TRUNC is not handled here (Attributes::set() is). Close with release().
-  // EISDIR, EINVAL for all but regular files, EROFS, EIO, ESTALE.
+  // EISDIR, EINVAL for all but regular files, EROFS, EIO, ESTALE; EPERM for writing to one that may
+  // not change, or only at its end.
   Result<OpenFileRef> open(InodeNumber inode, int flags);
   // Drops the holder's pins and leases; at the last close of an unlinked file, frees it.
   void release(OpenFileRef file);

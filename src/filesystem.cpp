@@ -58,18 +58,20 @@ Filesystem::Switches::Switches(Filesystem& fs)
       remount(fs.mount_, fs.health_, fs.gate_, fs.callers_) {}
 
 Filesystem::Contents::Contents(Filesystem& fs)
-    : xattrs(fs.mount_, fs.health_, fs.inodes_, fs.switches_.policies),
+    : acls(fs.mount_),
+      flags(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_),
+      xattrs(fs.mount_, fs.health_, fs.inodes_, fs.switches_.policies),
       filling(fs.mount_, fs.health_, fs.gate_, fs.inodes_),
       detaching(fs.mount_, fs.health_, fs.gate_, fs.switches_.policies),
       reading(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_),
       writing(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_, xattrs, filling),
       space(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, xattrs, filling,
             detaching, fs.callers_),
-      attributes(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, xattrs, filling,
-                 detaching, fs.callers_) {}
+      attributes(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, acls, xattrs,
+                 filling, detaching, fs.callers_) {}
 
 Filesystem::Tree::Tree(Filesystem& fs)
-    : names(fs.mount_, fs.health_, fs.inodes_),
+    : names(fs.mount_, fs.health_, fs.inodes_, fs.contents_.acls),
       renames(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.detaching, fs.callers_,
               names) {}
 

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "lease/gate.h"
+#include "src/acls.h"
 #include "src/attributes.h"
 #include "src/callers.h"
 #include "src/detaching.h"
@@ -27,6 +28,7 @@
 #include "src/files.h"
 #include "src/filling.h"
 #include "src/health.h"
+#include "src/inode_flags.h"
 #include "src/inodes.h"
 #include "src/kernel_pages.h"
 #include "src/leases.h"
@@ -72,6 +74,7 @@ class Filesystem {
   Policies& policies() { return switches_.policies; }
   Inodes& inodes() { return inodes_; }
 
+  InodeFlags& inode_flags() { return contents_.flags; }
   Xattrs& xattrs() { return contents_.xattrs; }
   Attributes& attributes() { return contents_.attributes; }
   Reading& reading() { return contents_.reading; }
@@ -99,6 +102,8 @@ class Filesystem {
   // The rooms in layers: each knows those of the layers before, and those above it in its own.
   struct Contents {
     explicit Contents(Filesystem& fs);
+    Acls acls;
+    InodeFlags flags;
     Xattrs xattrs;
     Filling filling;
     Detaching detaching;

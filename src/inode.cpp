@@ -29,17 +29,10 @@ void Inode::sync_times() {
   record.ctime_ns = ctime.load(std::memory_order_relaxed);
 }
 
-bool Inode::has_privileges() const {
-  constexpr mode_t with_execution = S_ISGID | S_IXGRP;
-  return (record.mode & S_ISUID) != 0 || (record.mode & with_execution) == with_execution;
-}
-
-void Inode::drop_setid_bits() {
+mode_t Inode::privileges() const {
   // A setgid bit without group execution marks mandatory locking, not privilege: it stays.
-  record.mode = static_cast<std::uint16_t>(record.mode & ~S_ISUID);
-  if ((record.mode & S_IXGRP) != 0) {
-    record.mode = static_cast<std::uint16_t>(record.mode & ~S_ISGID);
-  }
+  const mode_t group = (record.mode & S_IXGRP) != 0 ? S_ISGID : 0;
+  return record.mode & (S_ISUID | group);
 }
 
 void Inode::note_growth(std::uint64_t from) {

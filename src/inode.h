@@ -46,6 +46,8 @@ class Inode {
         parent(from.parent),
         record(from),
         may_have_capability(from.xattr_block != 0),
+        may_have_acl(from.xattr_block != 0),
+        may_have_default_acl(from.xattr_block != 0 && S_ISDIR(from.mode)),
         atime(from.atime_ns),
         mtime(from.mtime_ns),
         ctime(from.ctime_ns) {}
@@ -67,6 +69,10 @@ class Inode {
   std::optional<std::optional<PinPolicy>> pin_policy GUARDED_BY(lock);
   // There may be an attribute security.capability, which the next write takes away.
   std::atomic<bool> may_have_capability;
+  // There may be an access control list, which chmod(2) changes; and a default one, which new files
+  // in a directory inherit (acls.h).
+  std::atomic<bool> may_have_acl;
+  std::atomic<bool> may_have_default_acl;
   // It was made without a name, and may be given a first one (Names::make_unnamed()).
   bool linkable GUARDED_BY(lock) = false;
   // Unlinked, closed, its slot on the medium empty: only the number is still taken. Nothing may be
@@ -116,13 +122,23 @@ class Inode {
 
   bool is_directory() const { return S_ISDIR(type); }
   bool is_regular() const { return S_ISREG(type); }
+  // chattr(1). The kernel does not know; so whatever changes an inode asks.
+  bool is_immutable() const REQUIRES_SHARED(lock) {
+    return (record.flags & pmem::kInodeImmutable) != 0;
+  }
+  bool is_append_only() const REQUIRES_SHARED(lock) {
+    return (record.flags & pmem::kInodeAppendOnly) != 0;
+  }
+  // Either: it keeps its names, owner, mode, attributes, and what it has.
+  bool is_protected() const REQUIRES_SHARED(lock) {
+    return (record.flags & (pmem::kInodeImmutable | pmem::kInodeAppendOnly)) != 0;
+  }
 
   void fill_attributes(struct stat& out) const REQUIRES_SHARED(lock);
   // The record's times, from the atomics.
   void sync_times() REQUIRES(lock);
-  // Whether there are set-user-id bits that would go, and their going; the caller stages.
-  bool has_privileges() const REQUIRES_SHARED(lock);
-  void drop_setid_bits() REQUIRES(lock);
+  // The set-user-id and set-group-id bits that give whoever runs it something.
+  mode_t privileges() const REQUIRES_SHARED(lock);
   // It has become longer than `from`, or is `size` bytes long now, without the kernel's doing.
   void note_growth(std::uint64_t from) REQUIRES(lock);
   void note_end(std::uint64_t size) REQUIRES(lock);

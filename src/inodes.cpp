@@ -105,26 +105,28 @@ void Inodes::touch(Inode& inode) {
   if (!known) inode.times_fenced.store(now, std::memory_order_release);
 }
 
-void Inodes::update_atime(Inode& inode) {
-  if (mount_.options.atime == AtimeMode::noatime || health_.read_only()) return;
-  const std::int64_t now = file_time_now();
+bool Inodes::atime_is_due(const Inode& inode) const {
+  if (mount_.options.atime == AtimeMode::noatime || health_.read_only()) return false;
+  if ((inode.record.flags & pmem::kInodeNoAtime) != 0) return false;
+  if (mount_.options.atime == AtimeMode::strictatime) return true;
+  constexpr std::int64_t day = 24 * 3600 * kNanosecondsPerSecond;
   const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
-  if (mount_.options.atime == AtimeMode::relatime) {
-    constexpr std::int64_t day = 24 * 3600 * kNanosecondsPerSecond;
-    const bool due = old <= inode.mtime.load(std::memory_order_relaxed) ||
-                     old <= inode.ctime.load(std::memory_order_relaxed) || now - old >= day;
-    if (!due) return;
-  }
+  return old <= inode.mtime.load(std::memory_order_relaxed) ||
+         old <= inode.ctime.load(std::memory_order_relaxed) || file_time_now() - old >= day;
+}
+
+void Inodes::update_atime(Inode& inode) {
+  if (!atime_is_due(inode)) return;
+  const std::int64_t now = file_time_now();
   if (inode.atime.exchange(now, std::memory_order_relaxed) == now) return;
   // Not fenced: an access time may be lost in a crash, as everywhere.
   mount_.volume.medium().store_u64(inode.slot + ByteCount(offsetof(pmem::InodeRecord, atime_ns)),
                                    static_cast<std::uint64_t>(now));
 }
 
-bool Inodes::drop_privileges(Inode& inode) {
-  const std::uint16_t before = inode.record.mode;
-  inode.drop_setid_bits();
-  if (inode.record.mode == before) return false;
+bool Inodes::take_setid(Inode& inode, mode_t bits) {
+  if ((inode.record.mode & bits) == 0) return false;
+  inode.record.mode = static_cast<std::uint16_t>(inode.record.mode & ~bits);
   pages_.attributes_changed(inode.number);
   return true;
 }

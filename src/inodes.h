@@ -71,12 +71,17 @@ class Inodes {
   [[nodiscard]] Status commit(Inode& inode) REQUIRES(inode.lock);
   // Shared. mtime and ctime are now; fences (then ask Health::durable()).
   void touch(Inode& inode) REQUIRES_SHARED(inode.lock);
-  // Shared. As the mount's option says.
+  // Shared. As the mount's option and the inode's flags say: whether a read changes it, and its
+  // change.
+  bool atime_is_due(const Inode& inode) const REQUIRES_SHARED(inode.lock);
   void update_atime(Inode& inode) REQUIRES_SHARED(inode.lock);
-  // Exclusive. Takes the set-user-id bits away, from the kernel's cached attributes as well: its
-  // replies to write(2), fallocate(2) and a pin's ioctl bring it no mode. True: the record is to be
-  // staged and committed before the lock is let go.
-  bool drop_privileges(Inode& inode) REQUIRES(inode.lock);
+  // Exclusive. Takes these set-id bits away, from the kernel's cached attributes as well: its
+  // replies to write(2), fallocate(2) and a pin's ioctl bring it no mode. True if it has had one of
+  // them: the record is to be staged and committed before the lock is let go.
+  bool take_setid(Inode& inode, mode_t bits) REQUIRES(inode.lock);
+  bool drop_privileges(Inode& inode) REQUIRES(inode.lock) {
+    return take_setid(inode, inode.privileges());
+  }
 
   // --- the end ---
   // The blocks of an inode that has ended.

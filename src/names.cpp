@@ -100,26 +100,42 @@ Result<Entry> Names::make_symlink(InodeNumber parent, std::string_view name,
   return make(parent, name, S_IFLNK | 0777, 0, target, caller);
 }
 
-Result<InodeNumber> Names::new_inode(pmem::InodeRecord& record, mode_t mode, dev_t rdev,
-                                     const Inode& parent, const Caller& caller) {
+Result<Names::NewInode> Names::new_inode(mode_t mode, dev_t rdev, Inode& parent,
+                                         const Caller& caller) {
+  const auto inherited = acls_.inherit(parent, mode, caller.umask);
+  if (!inherited) return std::unexpected(inherited.error());
   // It may have had to make room for it on the medium.
   const auto number = health_.acknowledge(mount_.volume.inodes().allocate());
-  if (!number) return number;
+  if (!number) return std::unexpected(number.error());
+  NewInode made{.number = *number, .record = {}, .attributes = {}};
+  if (!inherited->empty()) {
+    auto written = WrittenXattrs::write(mount_.volume.medium(), mount_.volume.allocator(), *number,
+                                        made.record, *inherited);
+    if (!written) {
+      forget_new(made);
+      return std::unexpected(written.error());
+    }
+    made.attributes.emplace(std::move(*written));
+  }
+  pmem::InodeRecord& record = made.record;
   const std::int64_t now = file_time_now();
   const bool inherit_group = (parent.record.mode & S_ISGID) != 0;
-  record = {};
   record.generation = mount_.volume.inodes().next_generation(*number);
   record.links = S_ISDIR(mode) ? 2 : 1;
   record.mode = static_cast<std::uint16_t>(mode);
   if (inherit_group && S_ISDIR(mode))
     record.mode = static_cast<std::uint16_t>(record.mode | S_ISGID);
+  record.flags = static_cast<std::uint16_t>(parent.record.flags & pmem::kInheritedInodeFlags &
+                                            pmem::allowed_inode_flags(mode));
   record.uid = caller.uid;
   record.gid = inherit_group ? parent.record.gid : caller.gid;
   record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0;
   record.parent = S_ISDIR(mode) ? parent.number.value : 0;
   record.atime_ns = record.mtime_ns = record.ctime_ns = record.btime_ns = now;
-  return number;
+  return made;
 }
+
+void Names::forget_new(const NewInode& made) { mount_.volume.inodes().release(made.number); }
 
 Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode_t mode, dev_t rdev,
                           std::string_view target, const Caller& caller) {
@@ -134,16 +150,18 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
   WriterLock guard(directory.lock);
   if (directory.record.links == 0) return fail(ENOENT);
   if (directory.directory->find(name)) return fail(EEXIST);
+  if (directory.is_immutable()) return fail(EPERM);
   if (S_ISDIR(mode) && directory.record.links >= kMaxLinks) return fail(EMLINK);
 
-  pmem::InodeRecord record;
-  const auto number = new_inode(record, mode, rdev, directory, caller);
-  if (!number) return std::unexpected(number.error());
+  auto made = new_inode(mode, rdev, directory, caller);
+  if (!made) return std::unexpected(made.error());
+  const InodeNumber number = made->number;
+  pmem::InodeRecord& record = made->record;
   std::vector<PoolRange> content;
   if (!target.empty()) {
     if (const Status got = mount_.volume.allocator().allocate(BlockCount(1), PoolBlock(0), content);
         !got) {
-      mount_.volume.inodes().release(*number);
+      forget_new(*made);
       return std::unexpected(got.error());
     }
     mount_.volume.medium().write(offset_of(content[0].start), std::as_bytes(std::span(target)));
@@ -155,20 +173,21 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
   if (const Status room = directory.directory->prepare_insert(tx, directory.record, name.size());
       !room) {
     for (const PoolRange& range : content) (void)mount_.volume.allocator().free(range);
-    mount_.volume.inodes().release(*number);
+    forget_new(*made);
     return std::unexpected(room.error());
   }
 
-  const InodeRef inode = inodes_.adopt(*number, record);  // outlives its guard
+  if (made->attributes) made->attributes->show_in(record);
+  const InodeRef inode = inodes_.adopt(number, record);  // outlives its guard
   inode->lock.assert_held();
   WriterLock inode_guard(inode->lock, std::adopt_lock);
-  inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), *number, inode->slot);
+  inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
     inode->extents->insert(
         tx, {.file = FileBlock(0), .pool = content[0].start, .count = BlockCount(1)});
   }
-  directory.directory->insert(tx, name, *number, static_cast<std::uint8_t>(IFTODT(mode)));
+  directory.directory->insert(tx, name, number, static_cast<std::uint8_t>(IFTODT(mode)));
   const std::int64_t now = record.ctime_ns;
   directory.mtime = now;
   directory.ctime = now;
@@ -183,7 +202,7 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
     guard.unlock();
     return std::unexpected(committed.error());
   }
-  Entry entry{.inode = *number, .generation = record.generation};
+  Entry entry{.inode = number, .generation = record.generation};
   inode->fill_attributes(entry.attributes);
   inodes_.add_lookup(*inode);
   inode_guard.unlock();
@@ -199,14 +218,17 @@ Result<Entry> Names::make_unnamed(InodeNumber parent_number, mode_t mode, bool l
   if (!directory.is_directory()) return fail(ENOTDIR);
 
   InodeRef inode;  // outlives the guards
+  std::optional<NewInode> made;
   {
     const ReaderLock guard(directory.lock);
     if (directory.record.links == 0) return fail(ENOENT);
-    pmem::InodeRecord record;
-    const auto number = new_inode(record, S_IFREG | (mode & 07777), 0, directory, caller);
-    if (!number) return std::unexpected(number.error());
-    record.links = 0;  // to a mount after a crash it is an orphan
-    inode = inodes_.adopt(*number, record);
+    if (directory.is_immutable()) return fail(EPERM);
+    auto got = new_inode(S_IFREG | (mode & 07777), 0, directory, caller);
+    if (!got) return std::unexpected(got.error());
+    made.emplace(std::move(*got));
+    made->record.links = 0;  // to a mount after a crash it is an orphan
+    if (made->attributes) made->attributes->show_in(made->record);
+    inode = inodes_.adopt(made->number, made->record);
   }
   {
     inode->lock.assert_held();
@@ -254,6 +276,7 @@ Result<Entry> Names::link(InodeNumber number, InodeNumber parent_number, std::st
     if (inode.record.links == 0 && (!inode.linkable || inode.disposed)) return fail(ENOENT);
     if (inode.record.links >= kMaxLinks) return fail(EMLINK);
     if (directory.directory->find(name)) return fail(EEXIST);
+    if (directory.is_immutable() || inode.is_protected()) return fail(EPERM);
     Transaction tx;
     if (const Status room = directory.directory->prepare_insert(tx, directory.record, name.size());
         !room) {
@@ -313,6 +336,7 @@ Status Names::remove_name(InodeNumber parent_number, std::string_view name, bool
   const WriterLock guard(victim->lock);
   // More names than its count says: others have taken its last one.
   if (victim->record.links == 0) return fail(EUCLEAN);
+  if (directory.is_protected() || victim->is_protected()) return fail(EPERM);
   if (of_directory && !victim->directory->empty()) return fail(ENOTEMPTY);
   Transaction tx;
   directory.directory->remove(tx, directory.record, name, released);

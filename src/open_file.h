@@ -46,6 +46,7 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   HolderId holder;
   bool readable = false;
   bool writable = false;
+  bool appends = false;                  // was opened with O_APPEND
   bool direct = false;                   // bypasses the kernel's page cache
   bool keeps_writes = false;             // what is written through it may stay in the kernel
   bool keep_cache = false;               // pages that the kernel has cached earlier are still good

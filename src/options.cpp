@@ -22,6 +22,7 @@ constexpr std::array kHelp = {
                "return; writeback: small writes are fast, and durable at fsync; none: no page "
                "cache"},
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
+    OptionHelp{"[no]acl", "whether there are POSIX access control lists (default acl)"},
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
     OptionHelp{
@@ -97,6 +98,11 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   if (option == "ro" || option == "rw") {
     out.read_only = option == "ro";
     out.says_access = true;
+    return {};
+  }
+  if (option == "acl" || option == "noacl") {
+    out.acl = option == "acl";
+    out.says_acl = true;
     return {};
   }
   if (option == "relatime" || option == "norelatime" || option == "atime" ||

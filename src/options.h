@@ -26,8 +26,10 @@ struct MountOptions : PolicySettings {
   AtimeMode atime = AtimeMode::relatime;
   CacheMode cache = CacheMode::through;
   bool read_only = false;
+  bool acl = true;           // access control lists
   bool says_access = false;  // ro or rw
   bool says_cache = false;
+  bool says_acl = false;
   bool says_atime = false;
   // For a remount: the list is what the kernel shows of the mount, with changes, as mount(8) makes
   // it where fstab has no line. What is not in it is not wanted.

@@ -46,11 +46,12 @@ struct Pins::Ask {
   FileRange blocks() const { return covering(range.offset, range.length); }
   std::uint64_t end() const { return range.offset.value + range.length.value; }
   bool has(std::uint32_t flag) const { return (range.flags & flag) != 0; }
+  bool changes() const { return has(DAXFS_PIN_WRITE) || has(DAXFS_PIN_ALLOCATE); }
   bool may_allocate() const { return has(DAXFS_PIN_ALLOCATE); }
   // What a holder writes changes the file as write(2) does. The inode's lock is held.
   bool drops_privileges() const {
     inode().lock.assert_held_shared();
-    return has(DAXFS_PIN_WRITE) && requester.uid != 0 && inode().has_privileges();
+    return has(DAXFS_PIN_WRITE) && requester.uid != 0 && inode().privileges() != 0;
   }
   // The first pin for writing, of blocks that reach behind the end. The inode's lock is held.
   bool pins_behind_end() const {
@@ -103,6 +104,7 @@ Result<Verdict> Pins::prepare(const Ask& ask, const TicketRef& ticket) {
   Inode& inode = ask.inode();
   inode.lock.assert_held();
   if (inode.disposed) return fail(ESTALE);
+  if (ask.changes() && inode.is_protected()) return fail(EPERM);  // the lock was let go
   const FileRange blocks = ask.blocks();
   if (missing_in(*inode.extents, blocks).hole && !ask.may_allocate()) return fail(ENXIO);
   // Before anything is allocated for a pin that is refused.
@@ -131,6 +133,8 @@ Result<std::optional<PinId>> Pins::pin_once(const Ask& ask, const TicketRef& tic
   Inode& inode = ask.inode();
   {
     const ReaderLock guard(inode.lock);
+    // What its holder will do cannot be refused later.
+    if (ask.changes() && inode.is_protected()) return fail(EPERM);
     const Missing missing = missing_in(*inode.extents, ask.blocks());
     if (missing.hole && !ask.may_allocate()) return fail(ENXIO);
     const bool changes_size = ask.may_allocate() && ask.end() > inode.record.size;

@@ -45,8 +45,7 @@ std::uint8_t type_of(const Inode& inode) REQUIRES_SHARED(inode.lock) {
 struct Renames::Plan {
   // What the old name is to say; `made` in the transaction in which it does.
   struct Whiteout {
-    InodeNumber number;
-    pmem::InodeRecord record{};
+    Names::NewInode inode;
     InodeRef made{};
   };
   InodeRef from;    // the old name's directory
@@ -158,6 +157,15 @@ Status Renames::lock_in_order(const Asked& renaming, Plan& plan) {
   return {};
 }
 
+// As the kernel's may_delete() and may_create().
+Status Renames::check_flags(const Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (plan.target && &*plan.target == &*plan.source) return {};
+  const bool may_leave = !plan.from->is_protected() && !plan.source->is_protected();
+  const bool may_come = plan.target ? !plan.to->is_protected() && !plan.target->is_protected()
+                                    : !plan.to->is_immutable();
+  return may_leave && may_come ? Status() : fail(EPERM);
+}
+
 Result<Renames::Tried> Renames::make_plan(const Asked& renaming,
                                           Plan& plan) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (const Status ok = find_inodes(renaming, plan); !ok) return std::unexpected(ok.error());
@@ -180,6 +188,7 @@ Result<Renames::Tried> Renames::make_plan(const Asked& renaming,
   if (plan.source->record.links == 0 || (plan.target && plan.target->record.links == 0)) {
     return fail(EUCLEAN);
   }
+  if (const Status may = check_flags(plan); !may) return std::unexpected(may.error());
   if (plan.replaces() && plan.target->is_directory() && !plan.target->directory->empty()) {
     return fail(ENOTEMPTY);
   }
@@ -208,7 +217,7 @@ Status Renames::change_names(Transaction& tx, const Asked& renaming,
     to.insert(tx, renaming.new_name, source.number, type_of(source));
   }
   if (plan.whiteout) {
-    from.replace(tx, renaming.name, plan.whiteout->number, DT_CHR);
+    from.replace(tx, renaming.name, plan.whiteout->inode.number, DT_CHR);
   } else {
     // The old name goes last: its block may become empty and leave the directory.
     from.remove(tx, plan.from->record, renaming.name, plan.released);
@@ -244,7 +253,9 @@ void Renames::change_inodes(Transaction& tx, Plan& plan) ABSL_NO_THREAD_SAFETY_A
     }
   }
   if (plan.whiteout) {
-    plan.whiteout->made = inodes_.adopt(plan.whiteout->number, plan.whiteout->record);
+    Names::NewInode& whiteout = plan.whiteout->inode;
+    if (whiteout.attributes) whiteout.attributes->show_in(whiteout.record);
+    plan.whiteout->made = inodes_.adopt(whiteout.number, whiteout.record);
     plan.locks.emplace_back(plan.whiteout->made->lock, std::adopt_lock);
     inodes_.stage(tx, *plan.whiteout->made);
   }
@@ -275,13 +286,12 @@ Result<Renames::Tried> Renames::carry_out(const Asked& renaming, Plan& plan,
   if (plan.target && &*plan.target == &*plan.source) return Tried::renamed;
   if ((renaming.flags & RENAME_WHITEOUT) != 0) {
     // Before the gate is asked: nothing may fail behind it.
-    pmem::InodeRecord record;
-    const auto number = names_.new_inode(record, S_IFCHR, 0, *plan.from, renaming.caller);
-    if (!number) return std::unexpected(number.error());
-    plan.whiteout = Plan::Whiteout{.number = *number, .record = record};
+    auto made = names_.new_inode(S_IFCHR, 0, *plan.from, renaming.caller);
+    if (!made) return std::unexpected(made.error());
+    plan.whiteout.emplace(std::move(*made));
   }
   const auto changed = change(renaming, plan, asking);
-  if (plan.whiteout && !plan.whiteout->made) mount_.volume.inodes().release(plan.whiteout->number);
+  if (plan.whiteout && !plan.whiteout->made) names_.forget_new(plan.whiteout->inode);
   return changed;
 }
 

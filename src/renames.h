@@ -80,6 +80,8 @@ class Renames {
   Status find_inodes(const Asked& renaming, Plan& plan);
   // What POSIX forbids, and can be said without the inodes' locks.
   Status check_places(const Asked& renaming, Plan& plan) REQUIRES(mutex_);
+  // What the flags of those who are involved forbid.
+  static Status check_flags(const Plan& plan);
   Status lock_in_order(const Asked& renaming, Plan& plan) REQUIRES(mutex_);
   // Whether `ancestor` is `of` or above it.
   Result<bool> is_above(InodeNumber ancestor, InodeNumber of) REQUIRES(mutex_);

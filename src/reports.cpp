@@ -167,6 +167,7 @@ json Reports::status() const {
       {"read_only", health_.read_only()},
       {"cache", to_string(mount_.options.cache)},
       {"atime", to_string(mount_.options.atime)},
+      {"acl", mount_.options.acl},
       // Seconds after which the kernel ends the mount if a request is not answered, or null.
       {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},
       // Why nothing is changed any more, or null.

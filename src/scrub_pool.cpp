@@ -36,8 +36,10 @@ void Scrub::check_superblocks() {
   options.repair_up_to = Severity::harmless;
   fsck::Report report;
   fsck::Context context(volume_.medium(), options, report);
-  const auto checked = fsck::check_superblocks(context, "the pool");
-  if (!checked) found("superblock", Severity::fatal, "superblock", checked.error().text);
+  volume_.while_features_stay([&] {
+    const auto checked = fsck::check_superblocks(context, "the pool");
+    if (!checked) found("superblock", Severity::fatal, "superblock", checked.error().text);
+  });
   for (const fsck::Finding& finding : report.findings) found(finding);
 }
 

@@ -37,6 +37,7 @@ void Space::zero_ends(Inode& inode, const Punch& punch) {
 
 Result<Verdict> Space::punch_once(Inode& inode, const Punch& punch, const TicketRef& ticket) {
   const WriterLock guard(inode.lock);
+  if (inode.is_protected()) return fail(EPERM);
   const FileRange whole = whole_blocks(punch.offset, punch.length);
   const auto first = whole.empty() ? std::nullopt : inode.extents->first_from(whole.start);
   const bool takes_blocks = first && first->file < whole.end();
@@ -53,7 +54,7 @@ Result<Verdict> Space::punch_once(Inode& inode, const Punch& punch, const Ticket
   mount_.volume.medium().fence();
   pages_.zeroed(inode, punch.offset, punch.length);
   inode.mtime = inode.ctime = file_time_now();
-  if (punch.request.requester.uid != 0) inodes_.drop_privileges(inode);
+  take_setid(inode, punch.caller);
   return proceed_if(takes_blocks ? detaching_.take(inode, whole, ticket) : inodes_.commit(inode));
 }
 
@@ -68,7 +69,8 @@ void Space::punch_hole(OpenFile& file, FileOffset offset, ByteCount length, cons
                     .length = length,
                     .request = {.holder = file.holder,
                                 .requester = callers_.requester(caller),
-                                .reason = DetachReason::punch}};
+                                .reason = DetachReason::punch},
+                    .caller = caller};
   const OpenFileRef kept = file.shared_from_this();
   run_at_gate(gate_, cancellation, kept,
               [this, punch, inode = &*file.inode, done = std::move(done)](const TicketRef& ticket) {
@@ -81,16 +83,16 @@ void Space::punch_hole(OpenFile& file, FileOffset offset, ByteCount length, cons
 
 Status Space::allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
                        const Caller& caller) {
-  return fill_range(file, offset, length, keep_size, false, caller.uid);
+  return fill_range(file, offset, length, keep_size, false, caller);
 }
 
 Status Space::zero_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
                          const Caller& caller) {
-  return fill_range(file, offset, length, keep_size, true, caller.uid);
+  return fill_range(file, offset, length, keep_size, true, caller);
 }
 
 Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
-                         bool zero, uid_t uid) {
+                         bool zero, const Caller& caller) {
   if (const Status ok = health_.writable(); !ok) return ok;
   if (!file.writable) return fail(EBADF);
   if (const Status ok = check_range(offset, length); !ok) return ok;
@@ -98,6 +100,7 @@ Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bo
   if (const Status loaded = inodes_.load_extents(inode); !loaded) return loaded;
   if (const Status dropped = xattrs_.drop_capability(inode); !dropped) return dropped;
   const WriterLock guard(inode.lock);
+  if (inode.is_immutable() || (inode.is_append_only() && zero)) return fail(EPERM);
   const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
   if (const Status filled =
           filling_.fill_holes(inode, covering(offset, length), Filling::Fill::unwritten, end);
@@ -109,7 +112,7 @@ Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bo
     filling_.zero_in_place(inode, offset, length);
     pages_.zeroed(inode, offset, length);
   }
-  const bool dropped = uid != 0 && inodes_.drop_privileges(inode);
+  const bool dropped = take_setid(inode, caller);
   if (zero || dropped || end > inode.record.size) return filling_.grow_to(inode, end);
   return {};
 }

@@ -33,6 +33,7 @@ class Space {
         detaching_(detaching),
         callers_(callers) {}
 
+  // All: EPERM of a file that may not change; of one that may only grow, all but allocate().
   // Space for [offset, offset + length); grows the file unless keep_size.
   Status allocate(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size,
                   const Caller& caller = {});
@@ -52,12 +53,18 @@ class Space {
   struct Punch {
     FileOffset offset;
     ByteCount length;
-    DetachRequest request;  // who asks
+    DetachRequest request;
+    Caller caller;
   };
   Result<Verdict> punch_once(Inode& inode, const Punch& punch, const TicketRef& ticket);
   void zero_ends(Inode& inode, const Punch& punch) REQUIRES(inode.lock);
   Status fill_range(OpenFile& file, FileOffset offset, ByteCount length, bool keep_size, bool zero,
-                    uid_t uid);
+                    const Caller& caller);
+  // Whether the caller's change has taken set-id bits away.
+  bool take_setid(Inode& inode, const Caller& caller) REQUIRES(inode.lock) {
+    return inodes_.take_setid(
+        inode, Callers::lost_setid(inode.record.mode, inode.record.gid, caller, false));
+  }
 
   const Mount& mount_;
   Health& health_;

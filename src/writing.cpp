@@ -70,14 +70,17 @@ void Writing::write(OpenFile& file, const WriteRequest& request, Completion<std:
     const auto written = write_pages(file, request);
     done(written);
     if (written == fail(ENOSPC)) pages_.did_not_fit(inode);
+    // What its flags protect is to be read as it is.
+    if (written == fail(EPERM)) pages_.drop(inode);
     return pages_.came_back(inode);
   }
   WriteRequest asked = request;
   if (request.at_end) {
     const ReaderLock guard(inode.lock);
-    asked.at_end = inode.may_be_former_end(request.offset);
+    asked.moved = inode.may_be_former_end(request.offset) ||
+                  (inode.is_append_only() && request.offset.value != inode.record.size);
   }
-  const bool moved = asked.at_end;
+  const bool moved = asked.moved;
   auto written = write_bytes(file, asked);
   // The kernel takes a short count of O_DIRECT for EIO where it has split the write itself.
   if (written && *written < request.data.size() && file.keeps_writes && request.past_cache) {
@@ -142,7 +145,7 @@ Result<std::size_t> Writing::write_bytes(OpenFile& file, const WriteRequest& req
     return std::unexpected(dropped.error());
   if (!file.direct) KernelPages::note_cached(inode);
 
-  std::size_t done = request.at_end ? 0 : write_in_place(inode, request);
+  std::size_t done = request.moved ? 0 : write_in_place(inode, request);
   while (done < length) {
     const auto written = write_allocating(inode, part_of(request, done, length - done));
     if (!written) {
@@ -156,13 +159,19 @@ Result<std::size_t> Writing::write_bytes(OpenFile& file, const WriteRequest& req
   return done;
 }
 
+bool Writing::appends(const Inode& inode, const WriteRequest& request) const {
+  // Kept by the kernel for those who had it open before, whom it let append.
+  if (request.by_page_cache) return pages_.keeps_writes() && inode.cached_writers != 0;
+  return request.at_end && (request.moved || request.offset.value >= inode.record.size);
+}
+
 std::size_t Writing::write_in_place(Inode& inode, const WriteRequest& request) {
   const std::uint64_t start = request.offset.value;
   const std::uint64_t end = start + request.data.size();
   Medium& medium = mount_.volume.medium();
   const ReaderLock guard(inode.lock);
-  if (end > inode.record.size) return 0;
-  if (request.drop_privileges && inode.has_privileges()) return 0;
+  if (end > inode.record.size || inode.is_protected()) return 0;
+  if (request.drop_privileges && (inode.record.mode & (S_ISUID | S_ISGID)) != 0) return 0;
   std::uint64_t at = start;
   while (at < end) {
     const FileRange rest = covering(FileOffset(at), ByteCount(end - at));
@@ -303,8 +312,11 @@ Status Writing::show(Part& part, const WriteRequest& request) {
   for (const Extent& extent : part.fresh) part.map().insert(part.tx, extent);
   inode.record.blocks = part.map().mapped().value;
   inode.record.size = std::max(inode.record.size, part.end());
-  if (request.at_end) inode.note_append();
-  if (request.drop_privileges) inodes_.drop_privileges(inode);
+  if (request.moved) inode.note_append();
+  if (request.drop_privileges) {
+    inodes_.take_setid(
+        inode, Callers::lost_setid(inode.record.mode, inode.record.gid, request.caller, true));
+  }
   if (!keeps_times(request)) inode.mtime = inode.ctime = file_time_now();
   inodes_.stage(part.tx, inode);
   return health_.commit(part.tx);
@@ -313,7 +325,9 @@ Status Writing::show(Part& part, const WriteRequest& request) {
 Result<std::size_t> Writing::write_allocating(Inode& inode, const WriteRequest& request) {
   const WriterLock guard(inode.lock);
   if (inode.disposed) return fail(ESTALE);
-  const FileOffset offset = request.at_end ? FileOffset(inode.record.size) : request.offset;
+  if (inode.is_immutable() || (inode.is_append_only() && !appends(inode, request)))
+    return fail(EPERM);
+  const FileOffset offset = request.moved ? FileOffset(inode.record.size) : request.offset;
   if (request.data.size() > kMaxFileBytes - offset.value) return fail(EFBIG);
   Part part{.inode = inode,
             .start = offset.value,

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/units.h"
+#include "src/callers.h"
 #include "src/filling.h"
 #include "src/health.h"
 #include "src/inodes.h"
@@ -27,9 +28,11 @@ struct WriteRequest {
   bool by_page_cache = false;
   // A writer without CAP_FSETID: setuid and setgid bits go.
   bool drop_privileges = false;
+  Caller caller{};
   // With O_APPEND: `offset` is where the kernel takes the end of the file to be. If a pin has made
   // the file longer meanwhile, and the kernel does not know, it goes to the real end.
   bool at_end = false;
+  bool moved = false;  // that is so; writing finds out by itself
   // The kernel has no page of it: it has seen to that itself (cache=writeback).
   bool past_cache = false;
 };
@@ -49,8 +52,9 @@ class Writing {
   // Completes with how much was written: a short count if space ran out half-way. It is durable,
   // and the kernel has no page that is older; so it can be later, from another
   // thread. `done` answers the caller: pages that have to be dropped although the kernel keeps them
-  // locked until the answer are dropped behind it. EBADF, EINVAL, EFBIG, ENOSPC, EROFS, EIO.
-  // The data need not stay longer than the call.
+  // locked until the answer are dropped behind it. EBADF, EINVAL, EFBIG, ENOSPC, EROFS, EIO; EPERM:
+  // its flags protect what would be overwritten, by whoever opened or mapped it before they were
+  // set. The data need not stay longer than the call.
   void write(OpenFile& file, const WriteRequest& request, Completion<std::size_t> done);
 
  private:
@@ -63,6 +67,8 @@ class Writing {
     return request.by_page_cache && pages_.keeps_writes();
   }
   Result<std::size_t> write_bytes(OpenFile& file, const WriteRequest& request);
+  // What an append-only file takes.
+  bool appends(const Inode& inode, const WriteRequest& request) const REQUIRES_SHARED(inode.lock);
   // As much of the beginning as lies in written blocks (so that a short count is true if there is
   // no space for the rest); 0 if the write changes the size or the mode.
   std::size_t write_in_place(Inode& inode, const WriteRequest& request);

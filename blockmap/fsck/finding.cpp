@@ -46,6 +46,8 @@ std::string_view to_string(Code code) {
       return "block-count";
     case Code::xattrs:
       return "xattrs";
+    case Code::acl:
+      return "acl";
     case Code::symlink:
       return "symlink";
     case Code::pin_blocks:

@@ -38,6 +38,7 @@ enum class Code : std::uint8_t {
   extent_chain,
   block_count,
   xattrs,
+  acl,
   symlink,
   pin_blocks,
   pin_record,

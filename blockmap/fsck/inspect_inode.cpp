@@ -132,7 +132,7 @@ class Inspector {
     plan_.record = {};
     plan_.record.generation = slot_.record.generation;
     drop_extents();
-    plan_.xattr_byte.reset();
+    plan_.xattrs.clear();
   }
 
   void make_root(std::string_view why) {
@@ -159,6 +159,10 @@ class Inspector {
       wrong(Severity::loss,
             fmt::format("has an impossible size; set to where its extents end, {}", record.size));
     }
+    if ((record.flags & ~pmem::allowed_inode_flags(record.mode)) != 0) {
+      record.flags = record.flags & pmem::allowed_inode_flags(record.mode);
+      wrong(Severity::repairable, "has flags that are unknown, or not for its type; taken away");
+    }
     const bool detach = record.detach_begin != 0 || record.detach_end != 0;
     if (record.detach_begin > record.detach_end || (detach && !S_ISREG(record.mode))) {
       record.detach_begin = 0;
@@ -168,48 +172,11 @@ class Inspector {
   }
 
   void check_xattrs() {
-    pmem::InodeRecord& record = plan_.record;
-    if (load_xattrs(medium_, inode_, record, area_) &&
-        (record.xattr_block != 0 || record.xattr_bytes == 0)) {
-      return;
-    }
-    if (correct_xattr_bit()) {
-      found(Code::xattrs, Severity::repairable,
-            "one bit of its extended attributes was wrong; corrected");
-      return;
-    }
-    record.xattr_block = 0;
-    record.xattr_bytes = 0;
-    plan_.record_changed = true;
-    found(Code::xattrs, Severity::loss, "its extended attributes are damaged; removed");
-  }
-
-  bool correct_xattr_bit() {
-    const pmem::InodeRecord& record = plan_.record;
-    if (record.xattr_block == 0 || record.xattr_bytes < sizeof(pmem::XattrHeader) ||
-        record.xattr_bytes > kMaxXattrBytes ||
-        !lies_within(area_, record.xattr_block, xattr_run(record).count.value)) {
-      return false;
-    }
-    const PoolOffset start = offset_of(PoolBlock(record.xattr_block));
-    std::vector<std::byte> image(record.xattr_bytes);
-    std::memcpy(image.data(), medium_.at(start), image.size());
-    std::uint32_t stored = 0;
-    std::memcpy(&stored, image.data(), sizeof stored);
-    std::memset(image.data(), 0, sizeof stored);
-    const std::uint32_t difference = stored ^ sealed_crc(image);
-    std::memcpy(image.data(), &stored, sizeof stored);
-    const auto bit = find_flipped_bit(difference, image.size(), offsetof(pmem::XattrHeader, crc));
-    if (!bit) return false;
-    image[*bit / 8] ^= std::byte(1u << (*bit % 8));
-    pmem::XattrHeader header;
-    std::memcpy(&header, image.data(), sizeof header);
-    if (header.magic != pmem::XattrHeader::kMagic || header.inode != inode_.value ||
-        header.bytes != record.xattr_bytes) {
-      return false;
-    }
-    plan_.xattr_byte = {start + ByteCount(*bit / 8), image[*bit / 8]};
-    return true;
+    XattrsPlan xattrs = inspect_xattrs(medium_, area_, inode_, plan_.record);
+    plan_.record = xattrs.record;
+    plan_.record_changed = plan_.record_changed || xattrs.record_changed;
+    plan_.xattrs = std::move(xattrs.fixes);
+    std::ranges::move(xattrs.findings, std::back_inserter(plan_.findings));
   }
 
   void check_content(bool record_was_sound) {
@@ -320,7 +287,12 @@ void apply(Context& context, const InodePlan& plan, PoolOffset place) {
   Batch batch(context);
   for (const auto& fix : plan.headers) batch.write_object(offset_of(fix.block), fix.header);
   for (const auto& fix : plan.slots) batch.write_object(fix.at, fix.record);
-  if (plan.xattr_byte) batch.write_object(plan.xattr_byte->at, plan.xattr_byte->value);
+  if (!plan.xattrs.empty()) {
+    batch.commit();
+    Transaction tx;
+    for (const auto& fix : plan.xattrs) tx.write(fix.at, fix.bytes);
+    context.commit(tx);
+  }
   if (!plan.record_changed) return;
   pmem::InodeSlot slot{};
   slot.record = plan.record;

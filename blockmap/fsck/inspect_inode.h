@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstddef>
-#include <optional>
 #include <vector>
 
 #include "base/units.h"
@@ -12,6 +11,7 @@
 #include "blockmap/format.h"
 #include "blockmap/fsck/context.h"
 #include "blockmap/fsck/finding.h"
+#include "blockmap/fsck/inspect_xattrs.h"
 #include "blockmap/medium/medium.h"
 
 namespace daxfs::fsck {
@@ -39,7 +39,7 @@ struct InodePlan {
   };
   std::vector<SlotFix> slots;
   std::vector<HeaderFix> headers;
-  std::optional<ByteFix> xattr_byte;
+  std::vector<XattrsPlan::Fix> xattrs;
   bool record_changed = false;
   bool empty_slot = false;  // with the record, no extent slot stays
 };

@@ -17,8 +17,8 @@ using pmem::Superblock;
 
 bool is_good(const Superblock& super, const Medium& medium) {
   return super.magic == pmem::kMagic && is_sealed(super) && super.version == pmem::kVersion &&
-         super.incompatible_features == 0 && geometry_damage(super) == nullptr &&
-         super.total_blocks <= medium.blocks().value;
+         (super.incompatible_features & ~pmem::kKnownFeatures) == 0 &&
+         geometry_damage(super) == nullptr && super.total_blocks <= medium.blocks().value;
 }
 
 std::optional<Superblock> read_copy(const Medium& medium, PoolBlock block) {
@@ -59,6 +59,12 @@ std::optional<Superblock> choose(const Medium& medium) {
   if (b && b->total_blocks != medium.blocks().value) b.reset();
   // Copy A knows where copy B is, also in a file that has grown since.
   if (!b && a) b = read_copy(medium, PoolBlock(a->total_blocks - 1));
+  if (a && b && differ_in_features_only(*a, *b)) {
+    Superblock both = *a;
+    both.incompatible_features |= b->incompatible_features;
+    seal(both);
+    return both;
+  }
   if (!a || (b && is_likelier(*b, *a, medium))) return b;
   return a;
 }
@@ -76,6 +82,8 @@ std::optional<Superblock> deduce(const Medium& medium) {
     Superblock super = plan_geometry(medium.blocks());
     super.uuid = copy.uuid;
     super.created_ns = copy.created_ns;
+    // Which of them it had is lost, too.
+    super.incompatible_features = pmem::kKnownFeatures;
     seal(super);
     if (is_good(super, medium) && leads_to_root(super, medium)) return super;
   }
@@ -101,6 +109,14 @@ void restore_superblocks(Context& context) {
   } copies[] = {{kSuperblockA, "copy A"}, {copy_b, "copy B"}};
   for (const auto& [block, name] : copies) {
     if (is_on_medium(context.super, context.medium, block)) continue;
+    if (differ_in_features_only(context.super, context.medium.load<Superblock>(offset_of(block)))) {
+      // A crash came between the two copies, as with what the journal holds.
+      if (context.accept(Code::superblock, Severity::harmless, fmt::format("superblock {}", name),
+                         "lacks a feature that the other copy has; added")) {
+        write_copy(context.medium, block, context.super);
+      }
+      continue;
+    }
     if (context.accept(Code::superblock, Severity::repairable, fmt::format("superblock {}", name),
                        "differs from the other copy or is destroyed; written anew")) {
       write_copy(context.medium, block, context.super);

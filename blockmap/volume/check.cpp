@@ -6,6 +6,7 @@
 #include <memory>
 #include <thread>
 
+#include "blockmap/acl.h"
 #include "blockmap/dir_entry.h"
 #include "blockmap/directory.h"
 #include "blockmap/extent_map.h"
@@ -60,9 +61,16 @@ class Check {
 
   void check_content(InodeNumber inode, const pmem::InodeRecord& record) {
     const bool is_directory = S_ISDIR(record.mode);
+    if ((record.flags & ~pmem::allowed_inode_flags(record.mode)) != 0) {
+      error(inode, "has flags that it cannot have");
+    }
     ++(is_directory ? report_.directories : report_.files);
-    if (!load_xattrs(volume_.medium(), inode, record, volume_.data_area())) {
+    const auto attributes = load_xattrs(volume_.medium(), inode, record, volume_.data_area());
+    if (!attributes) {
       error(inode, "its extended attributes are damaged");
+    } else if (const AclFaults faults = find_acl_faults(*attributes, record.mode); faults.any()) {
+      error(inode, faults.out_of_step ? "its access control list and its mode differ"
+                                      : "has an impossible access control list");
     }
     auto map = ExtentMap::load(volume_.medium(), volume_.allocator(), inode,
                                volume_.inodes().slot(inode), volume_.data_area());

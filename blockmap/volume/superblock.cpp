@@ -13,7 +13,6 @@ namespace {
 
 using pmem::Superblock;
 
-constexpr std::uint64_t kKnownIncompatibleFeatures = 0;
 constexpr std::uint32_t kMaxLanes = 4096;
 constexpr std::uint64_t kFixedBlocks = 2;  // copy A and the pool state
 constexpr std::uint64_t kCacheLine = 64;
@@ -96,7 +95,7 @@ Outcome<Superblock> Volume::read_superblock(const Medium& medium, const std::str
                                "it anew with mkfs.daxfs --force",
                                name, super.version, pmem::kVersion));
   }
-  if (const auto unknown = super.incompatible_features & ~kKnownIncompatibleFeatures) {
+  if (const auto unknown = super.incompatible_features & ~pmem::kKnownFeatures) {
     return problem(EINVAL, fmt::format("{}: incompatible feature bits {:#x}; use a newer daxfs",
                                        name, unknown));
   }
@@ -113,6 +112,45 @@ Outcome<Superblock> Volume::read_superblock(const Medium& medium, const std::str
                                         medium.size().value));
   }
   return super;
+}
+
+bool differ_in_features_only(const Superblock& a, const Superblock& b) {
+  Superblock as_a = b;
+  as_a.incompatible_features = a.incompatible_features;
+  seal(as_a);
+  return is_sealed(a) && is_sealed(b) && std::memcmp(&a, &as_a, sizeof a) == 0;
+}
+
+Status Volume::use_feature(std::uint64_t bit) {
+  if ((features_.load(std::memory_order_acquire) & bit) != 0) return {};
+  const MutexLock guard(features_mutex_);
+  return write_features(features_.load(std::memory_order_relaxed) | bit);
+}
+
+Status Volume::settle_features() {
+  const auto a = medium_.load<Superblock>(offset_of(PoolBlock(0)));
+  const auto b = medium_.load<Superblock>(offset_of(PoolBlock(super_.total_blocks - 1)));
+  const std::uint64_t features = a.incompatible_features | b.incompatible_features;
+  if (a.incompatible_features == b.incompatible_features || (features & ~pmem::kKnownFeatures) != 0)
+    return {};
+  if (!differ_in_features_only(a, b)) return {};
+  const MutexLock guard(features_mutex_);
+  return write_features(features);
+}
+
+Status Volume::write_features(std::uint64_t features) {
+  Superblock changed = super_;
+  changed.incompatible_features = features;
+  seal(changed);
+  // One after the other: a mount needs a whole one before it can replay the journal. A comes last,
+  // since it is the one that counts.
+  for (const PoolBlock copy : {PoolBlock(super_.total_blocks - 1), PoolBlock(0)}) {
+    Transaction tx;
+    tx.write_object(offset_of(copy), changed);
+    if (const Status committed = journal_->commit(tx); !committed) return committed;
+  }
+  features_.store(features, std::memory_order_release);
+  return {};
 }
 
 }  // namespace daxfs

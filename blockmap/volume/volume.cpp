@@ -38,7 +38,10 @@ void tell_unowned(std::vector<SurvivingPin>& survivors, const std::vector<PoolRa
 }  // namespace
 
 Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
-    : medium_(medium), super_(super), read_only_(read_only) {}
+    : medium_(medium),
+      super_(super),
+      read_only_(read_only),
+      features_(super.incompatible_features) {}
 
 Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string& name,
                                               bool read_only, unsigned threads,
@@ -92,6 +95,7 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const Pin
     if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true)) {
       return problem(EIO, "pool state: it cannot be written; nothing was changed");
     }
+    if (!settle_features()) return problem(EIO, "the superblock cannot be written");
     pin_records_->settle();
     if (auto recovered = recover_inodes(*this, *unfinished, pins); !recovered) return recovered;
     report_.orphans_freed = unfinished->orphans.size();

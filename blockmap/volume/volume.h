@@ -2,12 +2,16 @@
 // rebuilt. The root object of this folder; src/ builds the filesystem on it.
 #pragma once
 
+#include <absl/functional/function_ref.h>
+
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/process_identity.h"
 #include "base/result.h"
 #include "base/units.h"
@@ -22,6 +26,9 @@ namespace daxfs {
 
 using Uuid = decltype(pmem::Superblock::uuid);
 std::string uuid_text(const Uuid& uuid);  // 8-4-4-4-12
+
+// Two copies of one superblock, both whole, of which one may lack features that the other has.
+bool differ_in_features_only(const pmem::Superblock& a, const pmem::Superblock& b);
 
 class Volume {
  public:
@@ -45,12 +52,24 @@ class Volume {
   Allocator& allocator() { return *allocator_; }
   InodeTable& inodes() { return *inodes_; }
   PinRecords& pin_records() { return *pin_records_; }
+  // As of the mount.
   const pmem::Superblock& superblock() const { return super_; }
   std::string uuid() const { return uuid_text(super_.uuid); }
   // Where extents may lie: [data_start, last block).
   PoolRange data_area() const;
   // What a statfs calls the total: the data area.
   BlockCount data_blocks() const { return data_area().count; }
+
+  // Before the pool gets what this bit (pmem::kFeature...) stands for: versions that do not know it
+  // refuse the pool from now on. Durable on return, and nothing to do the next time. Not on a
+  // read-only volume. Thread-safe; locks the journal. EIO.
+  Status use_feature(std::uint64_t bit);
+
+  // Nobody does meanwhile: both copies of the superblock say the same.
+  void while_features_stay(absl::FunctionRef<void()> look) {
+    const MutexLock guard(features_mutex_);
+    look();
+  }
 
   // A good unmount: sets kStateClean (unless read-only). No further change may follow.
   void close_clean();
@@ -74,9 +93,15 @@ class Volume {
   Outcome<void> mount(unsigned threads, const OwnerAlive& alive, const PinLocked& locked);
   Outcome<void> replay_journal();
 
+  Status write_features(std::uint64_t features) REQUIRES(features_mutex_);
+  // A crash may have come between the two copies of the superblock.
+  Status settle_features();
+
   Medium& medium_;
   const pmem::Superblock super_;
   const bool read_only_;
+  Mutex features_mutex_;  // who is about to set one; after inodes' locks, before the journal's
+  std::atomic<std::uint64_t> features_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<InodeTable> inodes_;

@@ -268,12 +268,25 @@ void Damage::forge_entry(std::uint64_t directory, Known& victim) {
   }
 }
 
-void Damage::forge_xattrs(Known& victim) {
-  if (victim.record.xattr_block == 0) return forge_inode(victim);
+void Damage::forge_xattrs(Known& fallback) {
+  std::vector<Known*> with_some;
+  for (auto& [number, known] : image_.inodes) {
+    if (known.record.xattr_block != 0) with_some.push_back(&known);
+  }
+  if (with_some.empty()) return forge_inode(fallback);
+  const Known& victim = *with_some[below(with_some.size())];
   const PoolOffset at = offset_of(PoolBlock(victim.record.xattr_block));
   std::vector<std::byte> image(victim.record.xattr_bytes);
   std::memcpy(image.data(), medium_.at(at), image.size());
-  change_field(image.data(), std::min<std::size_t>(image.size() / 8 * 8, 64));
+  const std::string_view text(reinterpret_cast<const char*>(image.data()), image.size());
+  const std::size_t list = text.find("system.posix_acl_");
+  if (list != text.npos && below(3) != 0) {
+    // Its name, its length, an entry.
+    const std::size_t from = list - sizeof(std::uint64_t);
+    image[from + below(std::min<std::size_t>(80, image.size() - from))] = std::byte(below(256));
+  } else {
+    change_field(image.data(), std::min<std::size_t>(image.size() / 8 * 8, 64));
+  }
   std::memset(image.data(), 0, 4);
   const std::uint32_t crc = sealed_crc(image);
   std::memcpy(image.data(), &crc, 4);

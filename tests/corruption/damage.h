@@ -47,7 +47,7 @@ class Damage {
   void forge_extent(Known& victim);
   void forge_extent_block(Known& victim);
   void forge_entry(std::uint64_t directory, Known& victim);
-  void forge_xattrs(Known& victim);
+  void forge_xattrs(Known& fallback);  // of an inode that has some, if there is one
   void forge_index();
   void forge_state();
   void forge_superblock();

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "base/process_identity.h"
+#include "blockmap/acl.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"
@@ -75,6 +76,14 @@ class Populate {
   void attribute(InodeNumber inode, const std::string& name, std::size_t length) {
     need(fs_.xattrs().set(inode, name, pattern(length, length), 0, caller_), "setxattr");
   }
+  // Gives somebody a list.
+  void list(InodeNumber inode, std::string_view name) {
+    static constexpr std::string_view kValue(
+        "\2\0\0\0\1\0\6\0\xff\xff\xff\xff\2\0\7\0\x92\x10\0\0\4\0\4\0\xff\xff\xff\xff"
+        "\x10\0\5\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff",
+        44);
+    need(fs_.xattrs().set(inode, std::string(name), kValue, 0, caller_), "setxattr");
+  }
   void everything() {
     const auto docs = directory(kRootInode, "docs");
     const auto deep = directory(directory(docs, "deep"), "deeper");
@@ -89,6 +98,9 @@ class Populate {
     attribute(big, "user.short", 10);
     attribute(big, "user.long", 6000);
     attribute(docs, "user.of-directory", 100);
+    list(big, kAccessAcl);
+    list(docs, kDefaultAcl);
+    file(docs, "inherits", 100);
     scattered(kRootInode, "scattered", 60);
     scattered(deep, "chained", 180);
     link_to(kRootInode, "link", "docs/file3");

@@ -258,6 +258,10 @@ std::optional<std::string> Explorer::use(Filesystem& fs) {
   calls.truncate("/zz/old", 100);
   for (const auto& [path, state] : before) {
     if (!S_ISREG(state.mode)) continue;
+    // Nothing would do otherwise.
+    for (const std::string& kept : {path.substr(0, path.rfind('/')), path}) {
+      if (before.at(kept).flags != 0) calls.set_flags(kept, 0);
+    }
     calls.write(path, state.size / 2, "in the middle");
     calls.unlink(path);
     break;

@@ -42,6 +42,9 @@ constexpr std::array kVerbs = {
     Verb{"utimes", Shape::path_length},
     Verb{"setxattr", Shape::path_range},  // attribute number `offset`, `length` bytes
     Verb{"removexattr", Shape::path_length},
+    Verb{"acl", Shape::path_length},         // an access control list with this mode
+    Verb{"defaultacl", Shape::path_length},  // the same, for what is made in a directory
+    Verb{"flags", Shape::path_length},       // pmem::kInode*
     Verb{"open", Shape::path},
     Verb{"close", Shape::none},  // what was opened last
     Verb{"pin", Shape::path_range, Promise::in_steps},
@@ -111,6 +114,22 @@ Operation parse_operation(const std::string& text) {
   }
   operation.path = words[1];
   return operation;
+}
+
+// Gives user 7 what the mask leaves.
+std::string access_list(std::uint64_t mode) {
+  std::string out("\2\0\0\0", 4);
+  const auto add = [&out](char tag, std::uint64_t bits, std::string_view id) {
+    out += {tag, '\0', static_cast<char>(bits & 7), '\0'};
+    out += id;
+  };
+  constexpr std::string_view kNobody("\xff\xff\xff\xff", 4), kUser("\7\0\0\0", 4);
+  add(1, mode >> 6, kNobody);
+  add(2, 7, kUser);
+  add(4, 5, kNobody);
+  add(16, mode >> 3, kNobody);
+  add(32, mode, kNobody);
+  return out;
 }
 
 // Bytes that say which operation wrote them and where: a block too many, or of somebody else,
@@ -210,6 +229,11 @@ void Runner::carry_out(const Operation& op, unsigned number) {
   }
   if (op.verb == "setxattr") return calls_.set_xattr(path, attribute, data);
   if (op.verb == "removexattr") return calls_.remove_xattr(path, attribute);
+  if (op.verb == "acl")
+    return calls_.set_xattr(path, "system.posix_acl_access", access_list(op.length));
+  if (op.verb == "defaultacl")
+    return calls_.set_xattr(path, "system.posix_acl_default", access_list(op.length));
+  if (op.verb == "flags") return calls_.set_flags(path, static_cast<std::uint16_t>(op.length));
   if (op.verb == "open") return open_.push_back(calls_.open(path));
   if (op.verb == "close") {
     if (open_.empty()) throw std::runtime_error("nothing is open");
@@ -279,6 +303,7 @@ const Sequence& vocabulary() {
       "whiteout /a /n; whiteout /a /b; whiteout /d /n; whiteout /b /d/c; whiteout /g /d/e;"
       "unnamed /d 5000; name /n; name /d/n;"
       "rmdir /g; rmdir /d/e; chmod /a 493; chown /b 7; utimes /a 12345;"
+      "acl /a 416; acl /d/c 493; defaultacl /d 509; flags /a 1; flags /d 2;"
       "setxattr /a 2 50; setxattr /d/c 1 5000; setxattr /d/c 2 100; removexattr /d/c 1;"
       "open /h; close; pin /a 0 8192; pin /h 0 20480; pin /f 0 8192; unpin");
   return kAll;

@@ -101,6 +101,9 @@ class PathCalls {
   void remove_xattr(const std::string& path, const std::string& name) {
     must(fs_.xattrs().remove(find(path), name, Caller{.uid = 0, .gid = 0}), path);
   }
+  void set_flags(const std::string& path, std::uint16_t flags) {
+    must(fs_.inode_flags().set(find(path), flags), path);
+  }
   // Pins a range for writing, holes allocated.
   PinId pin(OpenFile& file, std::uint64_t offset, std::uint64_t length) {
     return must(testing::pin(fs_, file,

@@ -31,6 +31,7 @@ class Walk {
              .blocks = static_cast<std::uint64_t>(st.st_blocks) / 8,
              .content = {},
              .xattrs = {},
+             .flags = need(fs_.inode_flags().get(inode), path),
              .mtime = from_timespec(st.st_mtim),
              .ctime = from_timespec(st.st_ctim),
              .birth = birth};
@@ -115,6 +116,7 @@ std::optional<std::string> other_identity(const std::string& path, const FileSta
   if (auto text = other_number(path, "uid", have.uid, want.uid)) return text;
   if (auto text = other_number(path, "gid", have.gid, want.gid)) return text;
   if (auto text = other_number(path, "time of birth", have.birth, want.birth)) return text;
+  if (auto text = other_number(path, "flags", have.flags, want.flags)) return text;
   if (have.xattrs != want.xattrs) return fmt::format("\"{}\" has other attributes", path);
   return std::nullopt;
 }

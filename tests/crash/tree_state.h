@@ -21,6 +21,7 @@ struct FileState {
   std::uint64_t blocks = 0;
   std::string content;  // of files; of symbolic links the target
   std::map<std::string, std::string> xattrs;
+  std::uint16_t flags = 0;
   std::int64_t mtime = 0;
   std::int64_t ctime = 0;
   std::int64_t birth = 0;

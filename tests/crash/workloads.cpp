@@ -27,11 +27,12 @@ class Random {
 
   Operation operation() {
     static constexpr std::array kVerbs = {
-        "create", "mkdir",  "symlink",  "link",     "unlink",   "unlink",   "rmdir",
-        "rename", "rename", "write",    "write",    "write",    "write",    "write",
-        "punch",  "punch",  "truncate", "truncate", "exchange", "allocate", "reserve",
-        "zero",   "chmod",  "chown",    "utimes",   "setxattr", "setxattr", "removexattr",
-        "open",   "close",  "pin",      "unpin",    "whiteout", "unnamed",  "name"};
+        "create", "mkdir",  "symlink",  "link",      "unlink",   "unlink",   "rmdir",
+        "rename", "rename", "write",    "write",     "write",    "write",    "write",
+        "punch",  "punch",  "truncate", "truncate",  "exchange", "allocate", "reserve",
+        "zero",   "chmod",  "chown",    "utimes",    "setxattr", "setxattr", "removexattr",
+        "open",   "close",  "pin",      "unpin",     "whiteout", "unnamed",  "name",
+        "acl",    "flags",  "chmod",    "defaultacl"};
     Operation out{.verb = kVerbs[below(kVerbs.size())], .path = path(), .other = {}};
     if (out.verb == "close" || out.verb == "unpin") out.path.clear();
     const bool two = out.verb == "link" || out.verb == "rename" || out.verb == "exchange" ||
@@ -47,8 +48,10 @@ class Random {
     } else if (attribute) {
       (out.verb == "setxattr" ? out.offset : out.length) = below(3);
       if (out.verb == "setxattr") out.length = below(2) == 0 ? below(200) : below(9000);
-    } else if (out.verb == "chmod") {
+    } else if (out.verb == "chmod" || out.verb == "acl" || out.verb == "defaultacl") {
       out.length = below(0700);
+    } else if (out.verb == "flags") {
+      out.length = below(3) == 0 ? below(64) : 0;
     } else if (out.verb == "chown" || out.verb == "utimes") {
       out.length = 1 + below(1000);
     }
@@ -100,7 +103,7 @@ std::vector<Workload> pairs_of_operations() {
 }
 
 std::vector<Workload> stories() {
-  const std::array<std::string, 12> texts = {
+  const std::array<std::string, 15> texts = {
       // Limbo: the holder's blocks are not reused while it holds them, and all is there afterwards.
       "pin /a 0 12288; punch /a 0 8192; create /n; write /n 0 30000; unpin; "
       "write /n 30000 20000",
@@ -114,6 +117,12 @@ std::vector<Workload> stories() {
       "setxattr /a 2 9000; setxattr /a 2 10; write /b 9000 30000; removexattr /a 2; "
       "write /f 4096 4096; write /f 12288 4096; punch /f 0 40960; mkdir /m; create /m/x; "
       "unlink /m/x; rmdir /m; write /a 0 50000",
+      // Lists and modes in step; inherited, changed, given up with their file.
+      "acl /a 416; chmod /a 448; setxattr /a 1 5000; acl /a 511; defaultacl /d 509; create /d/n; "
+      "chmod /d/n 256; mkdir /d/m; create /d/m/x; unlink /d/n; write /b 9000 9000; rename /d/m/x "
+      "/a",
+      "flags /a 1; flags /d 2; write /a 0 100; flags /a 2; write /a 12388 5000; create /d/n; "
+      "unlink /d/c; flags /d 44; mkdir /d/m; create /d/m/x; flags /a 0; truncate /a 0; rmdir /d/m",
       directory_story(),
       // A detach of more extents than a transaction holds, and one that needs a new extent block.
       "create /n; scatter /n 330; punch /n 0 4096; truncate /n 8192; write /b 9000 60000; "
@@ -124,11 +133,14 @@ std::vector<Workload> stories() {
       "unnamed /d 9000; unnamed / 5000; name /d/n; close; close; write /b 20000 30000",
       // Whiteouts: over files, directories and each other, in a directory that is full of them.
       "whiteout /a /n; whiteout /n /a; unlink /n; whiteout /d/c /b; whiteout /d /g; unlink /d; "
-      "open /h; whiteout /b /h; close; rmdir /g/e; write /h 9000 20000"};
+      "open /h; whiteout /b /h; close; rmdir /g/e; write /h 9000 20000",
+      // Both with inherited lists, which end with them.
+      "defaultacl /d 509; unnamed /d 9000; unnamed /d 100; close; name /d/n; whiteout /d/n /b; "
+      "whiteout /d/c /d/n; close; unlink /d/c; rename /b /d/n; write /a 12388 9000"};
   std::vector<Workload> out;
   for (const std::string& text : texts) out.push_back({.sequence = parse_sequence(text)});
   // The preparations of the last two are 330 writes, and no news.
-  out[8].first = out[9].first = 2;
+  out[10].first = out[11].first = 2;
   return out;
 }
 

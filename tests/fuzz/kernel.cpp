@@ -75,14 +75,16 @@ Kernel::Session::Session(Filesystem& filesystem) {
 }
 
 Kernel::Kernel(Filesystem& filesystem, KernelRelay& relay, bool modern)
-    : filesystem_(filesystem), relay_(relay), session_(std::make_unique<Session>(filesystem)) {
+    : filesystem_(filesystem),
+      relay_(relay),
+      is_modern_(modern),
+      session_(std::make_unique<Session>(filesystem)) {
   relay_.set_kernel(&*session_->notifier);
   fuse_init_in init{};
   init.major = FUSE_KERNEL_VERSION;
   init.minor = FUSE_KERNEL_MINOR_VERSION;
   init.max_readahead = 1 << 20;
-  // Not the longer SETXATTR, which this harness does not speak.
-  init.flags = modern ? ~0u & ~std::uint32_t{FUSE_SETXATTR_EXT} : 0;
+  init.flags = modern ? ~0u : 0;
   init.flags2 = modern ? ~0u : 0;
   const auto number = send(FUSE_INIT, 0, bytes_of(init), {});
   require(answer(number) && answer(number)->error == 0, "INIT was refused");

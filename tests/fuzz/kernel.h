@@ -48,6 +48,8 @@ class Kernel {
   // have had its one answer. The filesystem is unmounted then.
   ~Kernel();
 
+  bool is_modern() const { return is_modern_; }
+
   // One request; its number. Messages that come back are looked at: what they tell of nodes and
   // files is remembered.
   std::uint64_t send(std::uint32_t opcode, std::uint64_t node, std::string_view body,
@@ -84,6 +86,7 @@ class Kernel {
 
   Filesystem& filesystem_;
   KernelRelay& relay_;
+  const bool is_modern_;
   std::unique_ptr<Session> session_;
   std::uint64_t next_request_ = 2;  // even, as the kernel numbers them
   std::map<std::uint64_t, Pending> pending_;

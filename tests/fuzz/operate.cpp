@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/daxfs.h"
+#include "tests/fuzz/access_list.h"
 #include "tests/fuzz/target.h"
 #include "tests/model/mounted.h"
 
@@ -230,8 +231,11 @@ class Operator : Checked {
   }
   void set_xattr() {
     const InodeNumber inode = some_inode();
-    const std::string name = fmt::format("user.{}", in_.below(4));
-    const std::string value(in_.below(9000), 'v');
+    const std::uint64_t kind = in_.below(6);
+    const std::string name = kind == 4   ? "system.posix_acl_access"
+                             : kind == 5 ? "system.posix_acl_default"
+                                         : fmt::format("user.{}", kind);
+    const std::string value = kind < 4 ? std::string(in_.below(9000), 'v') : access_list(in_);
     good(fs_.xattrs().set(inode, name, value, static_cast<int>(in_.below(3)), {}), "setxattr",
          inode);
   }
@@ -256,11 +260,18 @@ class Operator : Checked {
   }
   void attributes() {
     const InodeNumber inode = some_inode();
+    if (in_.below(8) == 7) return flags(inode);
     AttributeChange change;
     change.mode = static_cast<mode_t>(in_.below(07777 + 1));
     change.uid = static_cast<uid_t>(in_.below(3));
     change.mtime_ns = static_cast<std::int64_t>(in_.u64());
     good(testing::set_attributes(fs_, inode, change), "setattr", inode);
+  }
+
+  // Mostly none, or nothing would happen any more.
+  void flags(InodeNumber inode) {
+    const std::uint64_t flags = in_.below(4) == 3 ? in_.below(128) : 0;
+    good(fs_.inode_flags().set(inode, static_cast<std::uint16_t>(flags)), "chattr", inode);
   }
 
   Filesystem& fs_;

@@ -4,6 +4,7 @@
 //   input: mount, kernel, then messages: opcode, who sends, where to, what
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
 #include <linux/fuse.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <random>
 
 #include "client/daxfs.h"
+#include "tests/fuzz/access_list.h"
 #include "tests/fuzz/kernel.h"
 #include "tests/fuzz/small_pool.h"
 #include "tests/fuzz/target.h"
@@ -240,7 +242,8 @@ class Client {
     static constexpr std::uint32_t kCommands[] = {
         DAXFS_IOC_PIN,   DAXFS_IOC_PIN,     DAXFS_IOC_UNPIN,      DAXFS_IOC_PIN_EXTENTS,
         DAXFS_IOC_LEASE, DAXFS_IOC_EXTENTS, DAXFS_IOC_POOL,       DAXFS_IOC_QUERY,
-        DAXFS_IOC_LEASE, DAXFS_IOC_UNLEASE, DAXFS_IOC_NEXT_EVENT, DAXFS_IOC_ADOPT};
+        DAXFS_IOC_LEASE, DAXFS_IOC_UNLEASE, DAXFS_IOC_NEXT_EVENT, DAXFS_IOC_ADOPT,
+        FS_IOC_GETFLAGS, FS_IOC_SETFLAGS,   FS_IOC_FSGETXATTR,    FS_IOC_FSSETXATTR};
     fuse_ioctl_in body{};
     body.fh = handle->fh;
     body.flags = handle->directory ? FUSE_IOCTL_DIR : 0;
@@ -257,19 +260,29 @@ class Client {
 
   void xattr() {
     const std::uint64_t node = some_node();
-    static constexpr const char* kAttributes[] = {"user.daxfs.pin_policy", "user.a", "trusted.b",
-                                                  "security.capability", "system.posix_acl_access"};
+    static constexpr const char* kAttributes[] = {"user.daxfs.pin_policy",
+                                                  "user.a",
+                                                  "trusted.b",
+                                                  "security.capability",
+                                                  "system.posix_acl_access",
+                                                  "system.posix_acl_default"};
     const std::string name =
         in_.below(6) == 0 ? some_name() : std::string(in_.one_of(kAttributes)) + '\0';
     switch (in_.below(4)) {
       case 0: {
-        const std::string value = in_.flag() ? "defer" : in_.text(200);
-        struct {  // what a kernel without FUSE_SETXATTR_EXT sends
-          std::uint32_t size;
-          std::uint32_t flags;
-        } const body{static_cast<std::uint32_t>(value.size()),
-                     static_cast<std::uint32_t>(in_.below(4))};
-        return message(FUSE_SETXATTR, node, body, name + value);
+        const std::uint64_t kind = in_.below(3);
+        const std::string value = kind == 0   ? "defer"
+                                  : kind == 1 ? in_.text(200)
+                                              : access_list(in_);
+        const fuse_setxattr_in body{.size = static_cast<std::uint32_t>(value.size()),
+                                    .flags = static_cast<std::uint32_t>(in_.below(4)),
+                                    .setxattr_flags = static_cast<std::uint32_t>(in_.below(2)),
+                                    .padding = 0};
+        const std::string whole(bytes_of(body));
+        // Without FUSE_SETXATTR_EXT its second half is missing.
+        const std::size_t length =
+            kernel_.is_modern() ? whole.size() : std::size_t{FUSE_COMPAT_SETXATTR_IN_SIZE};
+        return message(FUSE_SETXATTR, node, whole.substr(0, length) + name + value);
       }
       case 1:
         return message(FUSE_GETXATTR, node, fuse_getxattr_in{some_size(), 0}, name);

@@ -22,7 +22,7 @@ void ModelRun::step() {
     unsigned weight;
     void (ModelRun::*operation)();
   };
-  static constexpr std::array<Choice, 27> kChoices{{
+  static constexpr std::array<Choice, 28> kChoices{{
       {10, &ModelRun::make},         {4, &ModelRun::link},
       {6, &ModelRun::unlink},        {3, &ModelRun::remove_directory},
       {9, &ModelRun::rename},        {5, &ModelRun::lookup},
@@ -36,7 +36,7 @@ void ModelRun::step() {
       {6, &ModelRun::seek},          {8, &ModelRun::take_pin},
       {6, &ModelRun::drop_pin},      {6, &ModelRun::look_through_pin},
       {2, &ModelRun::forget_lookup}, {1, &ModelRun::remount},
-      {2, &ModelRun::make_unnamed},
+      {2, &ModelRun::make_unnamed},  {5, &ModelRun::set_acl},
   }};
   unsigned total = 0;
   for (const Choice& choice : kChoices) total += choice.weight;
@@ -105,12 +105,14 @@ void ModelRun::make_unnamed() {
                                   .rdev = 0,
                                   .target = {},
                                   .uid = static_cast<uid_t>(below(3)),
-                                  .gid = static_cast<gid_t>(below(3))};
+                                  .gid = static_cast<gid_t>(below(3)),
+                                  .umask = static_cast<mode_t>(below(01000))};
   const bool linkable = chance(80);
   log("make unnamed in {}, mode {:o}", parent, what.mode);
   const auto got = fs().names().make_unnamed(real(parent), what.mode & 07777, linkable,
-                                             Caller{what.uid, what.gid, 0});
-  if (no_space(code_of(got), may_lack_inodes(), {parent})) return;
+                                             Caller{what.uid, what.gid, 0, what.umask});
+  const bool no_run = ref_.node(parent).standard && longest_free_run() < 3;
+  if (no_space(code_of(got), may_lack_inodes() || no_run, {parent})) return;
   const auto expected = ref_.make_unnamed(parent, what, linkable);
   agree(code_of(got), code_of(expected));
   check_attributes(parent);

@@ -83,8 +83,9 @@ void ModelRun::make() {
                             .rdev = 0,
                             .target = {},
                             .uid = static_cast<uid_t>(below(3)),
-                            .gid = static_cast<gid_t>(below(3))};
-  const Caller caller{what.uid, what.gid, 0};
+                            .gid = static_cast<gid_t>(below(3)),
+                            .umask = chance(50) ? static_cast<mode_t>(below(01000)) : 0};
+  const Caller caller{what.uid, what.gid, 0, what.umask};
   Result<Entry> got;
   const std::uint64_t kind = below(10);
   if (kind < 5) {
@@ -106,7 +107,8 @@ void ModelRun::make() {
   } else {
     got = fs().names().make_node(real(parent), name, what.mode, what.rdev, caller);
   }
-  if (no_space(code_of(got), short_of(1) || may_lack_inodes(), {parent})) return;
+  const bool no_run = ref_.node(parent).standard && longest_free_run() < 3;
+  if (no_space(code_of(got), short_of(1) || may_lack_inodes() || no_run, {parent})) return;
   const auto expected = ref_.make(parent, name, what);
   agree(code_of(got), code_of(expected));
   check_attributes(parent);
@@ -167,8 +169,9 @@ void ModelRun::rename() {
   log("rename {}/\"{}\" ({}) -> {}/\"{}\" ({}) flags {}", from, name, source, to, new_name, target,
       flags);
   const Status got = testing::rename(fs(), real(from), name, real(to), new_name, flags);
-  const bool no_inodes = (flags & RENAME_WHITEOUT) != 0 && may_lack_inodes();
-  if (no_space(code_of(got), short_of(1) || no_inodes, {from, to})) return;
+  const bool no_run = ref_.node(from).standard && longest_free_run() < 3;
+  const bool no_whiteout = (flags & RENAME_WHITEOUT) != 0 && (may_lack_inodes() || no_run);
+  if (no_space(code_of(got), short_of(1) || no_whiteout, {from, to})) return;
   agree(code_of(got), code_of(ref_.rename(from, name, to, new_name, flags)));
   if (got && (flags & RENAME_WHITEOUT) != 0 && source != target) {
     const auto whiteout = fs().names().lookup(real(from), name);
@@ -253,6 +256,8 @@ void ModelRun::change_attributes() {
   if (chance(10)) change.drop_privileges = true;
   log("setattr {}", id);
   const auto got = testing::set_attributes(fs(), real(id), change);
+  const bool writes_list = change.mode && ref_.node(id).access;
+  if (no_space(code_of(got), writes_list && longest_free_run() < 64, {id})) return;
   agree(code_of(got), code_of(ref_.set_attributes(id, change)));
   check_attributes(id);
 }
@@ -291,6 +296,35 @@ void ModelRun::remove_xattr() {
   // What is left is written anew, to another place.
   if (no_space(code_of(got), longest_free_run() < 64, {id})) return;
   agree(code_of(got), code_of(ref_.remove_xattr(id, name)));
+  check_attributes(id);
+}
+
+void ModelRun::set_acl() {
+  const NodeId id = any_node();
+  const bool standard = chance(50);
+  ReferenceAcl acl;
+  const auto bits = [this] { return static_cast<unsigned>(below(8)); };
+  acl.owner = bits();
+  acl.group = bits();
+  acl.other = bits();
+  for (std::uint64_t n = below(4); n > 0; --n) {
+    (chance(50) ? acl.users : acl.groups)[static_cast<std::uint32_t>(below(5))] = bits();
+  }
+  if (!acl.users.empty() || !acl.groups.empty() || chance(20)) acl.mask = bits();
+  const bool drop_setgid = chance(30);
+  std::string value = acl.encoded();
+  const bool forged = chance(10);
+  if (forged) value.resize(value.size() - 1 - below(7));
+  log("setacl {} {} {:o}{}", id, standard ? "default" : "access", acl.mode(),
+      forged ? ", forged" : "");
+  const std::string name = standard ? "system.posix_acl_default" : "system.posix_acl_access";
+  const Status got = fs().xattrs().set(real(id), name, value, 0, testing::kRoot, drop_setgid);
+  if (forged) {
+    agree(code_of(got), EINVAL);
+    return check_attributes(id);
+  }
+  if (no_space(code_of(got), longest_free_run() < 64, {id})) return;
+  agree(code_of(got), code_of(ref_.set_acl(id, standard, acl, drop_setgid)));
   check_attributes(id);
 }
 

@@ -98,6 +98,7 @@ class ModelRun {
   void change_attributes();
   void set_xattr();
   void remove_xattr();
+  void set_acl();
   void get_xattrs();
   void open();
   void close();

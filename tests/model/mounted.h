@@ -124,7 +124,8 @@ inline Result<std::size_t> write(Filesystem& fs, OpenFile& file, std::uint64_t o
   return write(fs, file,
                {.offset = FileOffset(offset),
                 .data = std::as_bytes(std::span(data)),
-                .drop_privileges = drop_privileges});
+                .drop_privileges = drop_privileges,
+                .caller = kRoot});
 }
 
 // Makes something and gives the lookup reference back at once.

@@ -9,6 +9,8 @@ namespace daxfs::testing {
 namespace {
 
 constexpr std::uint64_t kEndOfBlocks = ~0ull;
+const std::string kAccess = "system.posix_acl_access";
+const std::string kStandard = "system.posix_acl_default";
 
 std::uint64_t end_block(std::uint64_t end) { return blocks_for(ByteCount(end)).value; }
 
@@ -45,8 +47,9 @@ void ReferenceFs::forget_if_dead(NodeId id) {
 Result<ReferenceFs::NodeId> ReferenceFs::lookup(NodeId parent, const std::string& name) const {
   if (name.size() > 255) return fail(ENAMETOOLONG);
   const Node& directory = nodes_.at(parent);
+  // Also of a file: so a file handle is looked up.
+  if (name == ".") return directory.links == 0 ? fail(ESTALE) : Result<NodeId>(parent);
   if (!directory.is_directory()) return fail(ENOTDIR);
-  if (name == ".") return parent;
   if (name == "..") return directory.parent;
   const auto found = directory.entries.find(name);
   if (found == directory.entries.end()) return fail(ENOENT);
@@ -63,6 +66,17 @@ ReferenceFs::Node& ReferenceFs::add(const Node& parent, const NewNode& what) {
   node.rdev = what.rdev;
   node.links = 1;
   node.target = what.target;
+  if (!what.target.empty()) return node;
+  if (parent.standard) {
+    node.access = parent.standard;
+    node.access->limit(what.mode);
+    node.mode = (what.mode & ~static_cast<mode_t>(0777)) | node.access->mode();
+    if (node.access->is_mode_only()) node.access.reset();
+    if (node.is_directory()) node.standard = parent.standard;
+    store_acls(node);
+  } else {
+    node.mode &= ~what.umask;
+  }
   return node;
 }
 
@@ -251,7 +265,11 @@ Status ReferenceFs::set_attributes(NodeId id, const AttributeChange& change) {
     node.size = *change.size;
     touch(node, true);
   }
-  if (change.mode) node.mode = (node.mode & S_IFMT) | (*change.mode & 07777);
+  if (change.mode) {
+    node.mode = (node.mode & S_IFMT) | (*change.mode & 07777);
+    if (node.access) node.access->chmod(*change.mode);
+    store_acls(node);
+  }
   const bool drops = change.uid || change.gid || change.drop_privileges;
   if (drops && !change.mode && !node.is_directory()) drop_setid(node);
   if (change.uid) node.uid = *change.uid;
@@ -292,9 +310,37 @@ Status ReferenceFs::set_xattr(NodeId id, const std::string& name, const std::str
 }
 
 Status ReferenceFs::remove_xattr(NodeId id, const std::string& name) {
-  if (!is_xattr_name(name)) return fail(EOPNOTSUPP);
   Node& node = nodes_.at(id);
-  if (node.xattrs.erase(name) == 0) return fail(ENODATA);
+  const bool is_list = name == kAccess || name == kStandard;
+  if (!is_list && !is_xattr_name(name)) return fail(EOPNOTSUPP);
+  if (node.xattrs.erase(name) == 0) return is_list ? Status() : fail(ENODATA);
+  if (name == kAccess) node.access.reset();
+  if (name == kStandard) node.standard.reset();
+  touch(node, false);
+  return {};
+}
+
+void ReferenceFs::store_acls(Node& node) {
+  if (node.access) node.xattrs[kAccess] = node.access->encoded();
+  if (node.standard) node.xattrs[kStandard] = node.standard->encoded();
+}
+
+Status ReferenceFs::set_acl(NodeId id, bool standard, const ReferenceAcl& acl, bool drop_setgid) {
+  Node& node = nodes_.at(id);
+  if (S_ISLNK(node.mode)) return fail(EOPNOTSUPP);
+  if (standard && !node.is_directory()) return fail(EACCES);
+  if (standard) {
+    node.standard = acl;
+  } else {
+    node.mode = (node.mode & ~static_cast<mode_t>(0777)) | acl.mode();
+    if (drop_setgid) node.mode &= ~static_cast<mode_t>(S_ISGID);
+    node.access = acl;
+    if (acl.is_mode_only()) {
+      node.access.reset();
+      node.xattrs.erase(kAccess);
+    }
+  }
+  store_acls(node);
   touch(node, false);
   return {};
 }

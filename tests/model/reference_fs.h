@@ -20,6 +20,7 @@
 #include "base/units.h"
 #include "lease/policy.h"
 #include "src/filesystem.h"
+#include "tests/model/reference_acl.h"
 
 namespace daxfs::testing {
 
@@ -46,7 +47,9 @@ class ReferenceFs {
     std::uint64_t links = 0;
     std::uint64_t size = 0;  // of files and symbolic links
     std::map<std::uint64_t, Block> blocks;
-    std::map<std::string, std::string> xattrs;
+    std::map<std::string, std::string> xattrs;  // the lists below among them
+    std::optional<ReferenceAcl> access;
+    std::optional<ReferenceAcl> standard;  // of directories, for new files
     std::string target;
     // Directories.
     NodeId parent = 0;
@@ -82,6 +85,7 @@ class ReferenceFs {
     std::string target;
     uid_t uid = 0;
     gid_t gid = 0;
+    mode_t umask = 0;
   };
   Result<NodeId> make(NodeId parent, const std::string& name, const NewNode& what);
   // Nobody has it open yet.
@@ -99,6 +103,7 @@ class ReferenceFs {
   Result<std::string> get_xattr(NodeId id, const std::string& name) const;
   Status set_xattr(NodeId id, const std::string& name, const std::string& value, int flags);
   Status remove_xattr(NodeId id, const std::string& name);
+  Status set_acl(NodeId id, bool standard, const ReferenceAcl& acl, bool drop_setgid);
 
   // --- files ---
   void open(NodeId id) { node(id).opens += 1; }
@@ -148,6 +153,7 @@ class ReferenceFs {
   void detach(Node& node, std::uint64_t first, std::uint64_t end);
   static void zero(Node& node, std::uint64_t offset, std::uint64_t end);
   static void drop_setid(Node& node);
+  static void store_acls(Node& node);
   void grow(Node& node, std::uint64_t size);
 
   const PinPolicy policy_;

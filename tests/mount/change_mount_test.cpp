@@ -156,6 +156,7 @@ TEST_CASE_METHOD(Changed, "what a remount cannot do it does not do in part") {
   check_refused("ro,nonsense", 2, "nonsense");
   check_refused("ro,cache=none", 1, "cache=through cannot be changed to cache=none");
   check_refused("ro,noatime", 1, "strictatime cannot be changed to noatime");
+  check_refused("ro,noacl", 1, "acl cannot be changed to noacl");
   const Finished other = run({tool("daxfs"), "/dev/null", path(), "-o", "remount,ro"});
   CHECK(other.code == 1);
   CHECK(other.err.find("the pool there is " + pool()) != std::string::npos);
@@ -204,6 +205,7 @@ TEST_CASE_METHOD(Changed, "a second mount of a pool shows the first one") {
   refused("ro", "read-write");
   refused("cache=none", "cache=through");
   refused("noatime", "strictatime");
+  refused("noacl", "acl");
   refused("sync", "async");
   refused("pin_policy=defer", "otherwise than with pin_policy=defer");
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "tests/mount/oracle.h"
 #include "tests/mount/pin_helpers.h"
 #include "tests/unit/catch.h"
 
@@ -73,4 +74,44 @@ TEST_CASE("set-user-id goes when somebody without privilege punches or allocates
     REQUIRE(done == 0);
     CHECK((status_of(file).st_mode & 07777) == 0777);
   }
+}
+
+TEST_CASE("set-id bits go with a change of contents as on ext4, whoever makes it") {
+  need_command("setpriv");
+  Mount mount;
+  const Ext4 ext4;
+  require_as_on_ext4(mount, ext4, R"sh(
+    without() { setpriv --inh-caps=-fsetid --bounding-set=-fsetid -- "$@"; }
+    root() { "$@"; }
+    try_all() {
+      for mode in 6666 6777 2666 2676; do
+        head -c 200000 /dev/zero > f; chown $owner f; chmod $mode f
+        "$@"; stat -c '%A' f
+      done
+    }
+    for owner in 0:0 0:4243 4242:4242; do
+      for who in root without 'as 4242 4242' 'as 4242 4242,4243'; do
+        echo "== $owner $who"
+        try_all $who fallocate -l 300000 f
+        try_all $who fallocate -p -l 65536 f
+        try_all $who fallocate -z -l 65536 f
+      done
+    done)sh");
+}
+
+TEST_CASE("set-user-id goes with a write of somebody else, at once and for all to see") {
+  need_command("setpriv");
+  Mount mount;
+  const Ext4 ext4;
+  require_as_on_ext4(mount, ext4, R"sh(
+    for owner in 0:0 4242:4242; do
+      for mode in 6666 6676 6766 6777; do
+        for how in 'bs=10 count=1' 'bs=4096 count=1 oflag=direct' 'bs=10 count=1 oflag=append'; do
+          head -c 8192 /dev/zero > f; chown $owner f; chmod $mode f; stat -c %A f
+          as 4242 4242 dd if=/dev/zero of=f conv=notrunc $how 2>&1 | tail -n 0; stat -c %A f
+        done
+        chmod $mode f; as 4242 4242 truncate -s 10 f; stat -c %A f
+        chmod $mode f; as 4242 4242 sh -c 'echo x > f'; stat -c %A f
+      done
+    done)sh");
 }

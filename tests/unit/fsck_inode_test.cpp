@@ -92,6 +92,16 @@ TEST_CASE_METHOD(FsckFixture, "fsck: well-sealed nonsense in a record") {
     require_repaired(Code::inode_fields, Severity::loss);
     CHECK(medium->load<pmem::InodeRecord>(slot(file)).size == 9 * kBlockSize);
   }
+  SECTION("flags that nobody knows") {
+    forge_record(file, [](auto& r) { r.flags = 0x8000 | pmem::kInodeImmutable; });
+    require_repaired(Code::inode_fields, Severity::repairable);
+    CHECK(medium->load<pmem::InodeRecord>(slot(file)).flags == pmem::kInodeImmutable);
+  }
+  SECTION("flags of a directory, in a file") {
+    forge_record(file, [](auto& r) { r.flags = pmem::kInodeDirSync; });
+    require_repaired(Code::inode_fields, Severity::repairable);
+    CHECK(medium->load<pmem::InodeRecord>(slot(file)).flags == 0);
+  }
   SECTION("detach") {
     forge_record(file, [](auto& r) { r.detach_begin = 7; });
     require_repaired(Code::inode_fields, Severity::repairable);

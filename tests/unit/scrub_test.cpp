@@ -264,6 +264,25 @@ TEST_CASE_METHOD(Fixture, "a scrub finds a flipped bit wherever it is, and the r
     flip_bit(medium, offset_of(PoolBlock(record.xattr_block)) + ByteCount(3000), 2);
     CHECK(scrub().count("xattrs", "repairable") == 1);
   }
+  SECTION("an access control list") {
+    constexpr std::string_view list(
+        "\2\0\0\0\1\0\6\0\xff\xff\xff\xff\4\0\4\0\xff\xff\xff\xff"
+        "\x10\0\4\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff",
+        36);
+    REQUIRE(fs().xattrs().set(small, std::string(kAccessAcl), list, 0, {}));
+    CHECK(scrub().clean());
+    const auto record = medium.load<pmem::InodeRecord>(slot(small));
+    const PoolOffset run = offset_of(PoolBlock(record.xattr_block));
+    std::vector<std::byte> image(record.xattr_bytes);
+    std::memcpy(image.data(), medium.at(run), image.size());
+    const std::string_view text(reinterpret_cast<const char*>(image.data()), image.size());
+    image[text.find(list) + 4] = std::byte{4};  // no owner
+    std::memset(image.data(), 0, 4);
+    const std::uint32_t crc = sealed_crc(image);
+    std::memcpy(image.data(), &crc, sizeof crc);
+    medium.write(run, image);
+    CHECK(scrub().count("acl", "data-loss") == 1);
+  }
   SECTION("a name") {
     flip_bit(medium, offset_of(first_block(dir)) + ByteCount(sizeof(pmem::DirEntryHeader)), 1);
     CHECK(scrub().count("entry-damaged", "repairable") == 1);

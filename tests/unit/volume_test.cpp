@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/crc32c.h"
+#include "blockmap/fsck/fsck.h"
 #include "blockmap/volume/check.h"
 #include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
@@ -117,6 +118,43 @@ TEST_CASE("other formats and features are refused by name") {
     put_superblock(*medium, super);
     CHECK(complaint(*medium).empty());
   }
+}
+
+TEST_CASE("a feature that is used stands in both superblocks, whenever a crash comes") {
+  const auto medium = make_pool(kSize);
+  const PoolOffset b = offset_of(PoolBlock(medium->blocks().value - 1));
+  const auto before = superblock(*medium);
+  unsigned fences = 0;
+  {
+    const auto volume = open_volume(*medium);
+    medium->on_fence = [&] {
+      ++fences;
+      const auto crashed = copy_of(*medium);
+      const auto checked = fsck::check_and_repair(*copy_of(*crashed), "pool", {});
+      REQUIRE(checked);
+      for (const fsck::Finding& finding : checked->findings) {
+        CHECK(finding.severity == fsck::Severity::harmless);
+      }
+      REQUIRE(complaint(*crashed).empty());
+      CHECK(superblock(*crashed).incompatible_features ==
+            crashed->load<pmem::Superblock>(b).incompatible_features);
+      // Torn as it may be, the other one is whole.
+      crashed->zero(fences <= 3 ? b : PoolOffset(0), ByteCount(sizeof(pmem::Superblock)));
+      REQUIRE(complaint(*crashed).empty());
+    };
+    REQUIRE(volume->use_feature(pmem::kFeatureAcls));
+    const unsigned needed = fences;
+    CHECK(needed == 6);  // two transactions
+    REQUIRE(volume->use_feature(pmem::kFeatureAcls));
+    CHECK(fences == needed);
+    medium->on_fence = nullptr;
+    REQUIRE(volume->use_feature(pmem::kFeatureInodeFlags));
+  }
+  const auto after = superblock(*medium);
+  CHECK(before.incompatible_features == 0);
+  CHECK(after.incompatible_features == (pmem::kFeatureAcls | pmem::kFeatureInodeFlags));
+  CHECK(after.uuid == before.uuid);
+  CHECK(complaint(*medium).empty());
 }
 
 TEST_CASE("a truncated pool is called so, a longer file is fine") {

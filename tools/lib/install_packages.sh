@@ -5,6 +5,7 @@ packages_build=(g++ python3 groff-base cmake ninja-build pkg-config ccache git l
 packages_package=(dpkg-dev file fakeroot)
 packages_demo=(python3 fio util-linux)
 packages_spin=(spin gcc)
+packages_mount=(acl attr e2fsprogs rsync util-linux)
 packages_lint=(clang-format-14 clang-tidy-16)
 packages_tools=(python3 util-linux fio fuse3 gcc mypy python3-numpy)
 packages_chroot=(debootstrap util-linux git)

@@ -44,6 +44,8 @@ Outcome<void> check_fixed(const MountOptions& options, const std::string& mountp
       options.says_atime && options.atime != AtimeMode::relatime &&
       atime != to_string(options.atime))
     return fixed(atime, to_string(options.atime));
+  if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
+    return fixed(acl ? "acl" : "noacl", options.acl ? "acl" : "noacl");
   const auto lacks = [&](std::string_view word) {
     return options.shows_mount && std::ranges::find(options.kernel, word) == options.kernel.end();
   };

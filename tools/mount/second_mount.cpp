@@ -30,6 +30,8 @@ Outcome<std::string> conflict(const LiveMount& live, const MountOptions& options
   const auto flags = live.flags();
   const bool sync = std::ranges::find(options.kernel, "sync") != options.kernel.end();
   if (sync && flags && (*flags & MS_SYNCHRONOUS) == 0) return std::string("async");
+  if (const bool acl = status->value("acl", true); options.says_acl && acl != options.acl)
+    return std::string(acl ? "acl" : "noacl");
   const auto text = live.policy();
   if (!text) return std::unexpected(text.error());
   const ByteCount size(status->value("total", std::uint64_t{0}));
