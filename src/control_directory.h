@@ -46,7 +46,8 @@ class ControlFile {
     scrub,
     release,
     waiting,
-    map
+    map,
+    attached
   };
   // What it shows is what `caller` may see, whoever reads. `has_news`: of `events`, see EventLog.
   // EPERM, EACCES, EBUSY.
