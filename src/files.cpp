@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "blockmap/pin_lock.h"
+#include "src/doorbells.h"
 
 namespace daxfs {
 
@@ -46,7 +47,9 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   }
   file->readable = mode != O_WRONLY;
   file->writable = mode != O_RDONLY;
-  file->direct = (flags & O_DIRECT) != 0 || inode.write_pins != 0;
+  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  file->direct =
+      (flags & O_DIRECT) != 0 || inode.write_pins != 0 || (bells != nullptr && bells->any());
   // While a truncate waits, an open that drops dirty pages would wait with it, not to be killed.
   file->keep_cache = inode.truncates != 0 || !inode.cache_stale.exchange(false);
   file->holder = gate_.new_holder();

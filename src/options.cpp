@@ -16,6 +16,9 @@ namespace {
 constexpr std::array kHelp = {
     OptionHelp{"unsafe_demo",
                "permits pin_policy=ignore, which corrupts the memory of holders on purpose"},
+    OptionHelp{"direct",
+               "EXPERIMENTAL: programs that can open the pool for writing may copy from and into "
+               "files by themselves (daxfs_attach())"},
     OptionHelp{"nonempty", "the mount point need not be empty; what is there is covered"},
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
     OptionHelp{"relatime, strictatime, noatime",
@@ -93,6 +96,10 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   }
   if (option == "nonempty") {
     out.nonempty = true;
+    return {};
+  }
+  if (option == "direct") {
+    out.direct = true;
     return {};
   }
   if (option == "unsafe_demo") {
