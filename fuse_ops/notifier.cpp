@@ -1,8 +1,13 @@
 #include "fuse_ops/notifier.h"
 
+#include <linux/fuse.h>
 #include <spdlog/spdlog.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -17,6 +22,12 @@ namespace {
 constexpr std::size_t kMostThreads = 32;
 // Half of the kernel's places for background requests (max_background in session.cpp).
 constexpr std::size_t kMostWrites = 32;
+
+// Where nothing can be read.
+void* unreadable_byte() {
+  static void* const page = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return page;
+}
 
 }  // namespace
 
@@ -75,15 +86,17 @@ void Notifier::give_up(Job& job, std::vector<Dropped>& told) {
   if (job.asker == Asker::write) --writes_;
 }
 
-void Notifier::invalidate_data(InodeNumber inode, Dropped done, Asker asker) {
+void Notifier::invalidate_data(InodeNumber inode, Dropped done, Asker asker, End end) {
   {
     const MutexLock guard(mutex_);
     if (const auto waiting = waiting_.find(inode); waiting != waiting_.end()) {
       waiting->second.stale = true;
+      if (end) waiting->second.end = std::move(end);
     } else if (!stopping_) {
       const bool write = asker == Asker::write;
       const bool waits = done && !all_stuck() && (!write || writes_ < kMostWrites);
-      jobs_.push_back({inode, waits ? std::exchange(done, nullptr) : nullptr, asker});
+      jobs_.push_back(
+          {inode, waits ? std::exchange(done, nullptr) : nullptr, asker, std::move(end)});
       if (waits && write) ++writes_;
     }
   }
@@ -101,6 +114,7 @@ void Notifier::truncate_waits(InodeNumber inode) {
       mutex_.assert_held();
       if (job.inode != inode) return false;
       waiting.stale = true;
+      if (job.end) waiting.end = std::move(job.end);
       give_up(job, told);
       return true;
     });
@@ -130,10 +144,28 @@ void Notifier::truncate_ends(InodeNumber inode) {
     const MutexLock guard(mutex_);
     const auto waiting = waiting_.find(inode);
     if (--waiting->second.truncates > 0) return;
-    if (waiting->second.stale && !stopping_) jobs_.push_back({inode, nullptr, Asker::other});
+    if (waiting->second.stale && !stopping_) {
+      jobs_.push_back({inode, nullptr, Asker::other, std::move(waiting->second.end)});
+    }
     waiting_.erase(waiting);
   }
   wake_.notify_one();
+}
+
+// The kernel takes a new size from no answer when it keeps writes, but from a NOTIFY_STORE of bytes
+// behind its end. It must not have bytes, which it could have newer already: it looks at the size
+// first, and then finds that these cannot be read.
+void Notifier::tell_end(InodeNumber inode, std::uint64_t end) {
+  if (end == 0) return;
+  struct {
+    fuse_out_header header;
+    fuse_notify_store_out store;
+  } message{};
+  message.header = {.len = sizeof message + 1, .error = FUSE_NOTIFY_STORE, .unique = 0};
+  message.store = {.nodeid = inode.value, .offset = end - 1, .size = 1, .padding = 0};
+  std::array<iovec, 2> parts{iovec{&message, sizeof message}, iovec{unreadable_byte(), 1}};
+  if (writev(fuse_session_fd(session_), parts.data(), parts.size()) >= 0 || errno == EFAULT) return;
+  // It does not know the file any more, or is gone itself.
 }
 
 void Notifier::run() {
@@ -146,6 +178,8 @@ void Notifier::run() {
     active_.push_back(&job);
     {
       const MutexUnlock unlocked(mutex_);
+      if (job.end) tell_end(job.inode, job.end());
+      job.end = nullptr;  // as below
       fuse_lowlevel_notify_inval_inode(session_, job.inode.value, 0, 0);
     }
     std::erase(active_, &job);

@@ -36,7 +36,7 @@ class Notifier : public KernelCache {
   void disconnect();
 
   void invalidate_attributes(InodeNumber inode) override;
-  void invalidate_data(InodeNumber inode, Dropped done, Asker asker) override;
+  void invalidate_data(InodeNumber inode, Dropped done, Asker asker, End end) override;
   void wake_poller(HolderId holder) override;
   void truncate_waits(InodeNumber inode) override;
   void truncate_ends(InodeNumber inode) override;
@@ -46,13 +46,16 @@ class Notifier : public KernelCache {
     InodeNumber inode;
     Dropped done;  // null: nobody waits
     Asker asker = Asker::other;
+    End end{};  // may be null
   };
   // An inode with truncates that wait.
   struct Waiting {
     unsigned truncates = 0;
     bool stale = false;  // to be invalidated when they have ended
+    End end{};
   };
   void run();
+  void tell_end(InodeNumber inode, std::uint64_t end);
   void start_thread() REQUIRES(mutex_);
   bool all_stuck() const REQUIRES(mutex_);
   // The request that waits for the job, if any, does not any more: it is to be told so, without the

@@ -1,18 +1,17 @@
 // Attributes, extended attributes, statfs.
-#include <sys/utsname.h>
-
-#include <algorithm>
-#include <cstdio>
 #include <optional>
 
 #include "base/clock.h"
+#include "base/kernel_version.h"
 #include "fuse_ops/ops_control.h"
 
 namespace daxfs::ops {
 namespace {
 
-void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
+void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (is_control(inode)) return control::getattr(req, inode);
+  // Not by stat(2), nor by fstat(2): these name no open file.
+  if (info != nullptr) return reply_attributes(req, fs(req).attributes().for_write(*file(info)));
   // Asked first: who attaches meanwhile has the kernel forget the answer.
   const double longest = believe(fs(req), {inode});
   reply_attributes(req, fs(req).attributes().get({inode}), longest);
@@ -50,13 +49,7 @@ std::optional<HolderId> through(const AttributeChange& change, const fuse_file_i
 // Before Linux 6.16 the kernel takes over what stands in the answer to a SETATTR even if it has
 // heard of newer attributes meanwhile. There it is to ask again.
 double believe_changed() {
-  static const double time = [] {
-    utsname name{};
-    unsigned major = 0, minor = 0;
-    uname(&name);
-    const bool known = std::sscanf(name.release, "%u.%u", &major, &minor) == 2;
-    return known && (major > 6 || (major == 6 && minor >= 16)) ? kForever : 0.0;
-  }();
+  static const double time = kernel_is_at_least(6, 16) ? kForever : 0.0;
   return time;
 }
 

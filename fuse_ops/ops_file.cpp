@@ -52,7 +52,8 @@ void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size,
                            .data = std::as_bytes(std::span(data, size)),
                            .by_page_cache = pages,
                            .drop_privileges = current_write_drops_privileges(),
-                           .at_end = !pages && (info->flags & O_APPEND) != 0},
+                           .at_end = !pages && (info->flags & O_APPEND) != 0,
+                           .past_cache = (info->flags & O_DIRECT) != 0},
                           [req](const Result<std::size_t>& written) {
                             if (written) {
                               fuse_reply_write(req, *written);

@@ -72,6 +72,9 @@ void init(void* context, fuse_conn_info* connection) {
   connection->congestion_threshold = 48;
   connection->time_gran = 1;
   ops::Context& session = **static_cast<ops::UserData*>(context);
+  if (session.filesystem.mount().options.cache == CacheMode::writeback) {
+    want(connection, FUSE_CAP_WRITEBACK_CACHE);
+  }
   warn_of_request_limit(session.filesystem.mount().request_limit);
   session.initialised = true;
 }

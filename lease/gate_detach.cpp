@@ -190,6 +190,10 @@ Verdict Gate::Impl::reserve_limbo(Ticket& ticket, BlockCount count) {
 Result<Verdict> Gate::Impl::wait(const TicketRef& ticket, const DetachRequest& request,
                                  Obstacles obstacles, SteadyTime deadline) {
   if (obstacles.none()) return refuse(*ticket, EDEADLK);
+  if (request.longest.count() > 0 && ticket->interrupt_at == kNever) {
+    const auto longest = longest_wait ? std::min(*longest_wait, request.longest) : request.longest;
+    ticket->interrupt_at = hooks.now() + longest;
+  }
   const Status may = may_wait(*ticket);
   if (may == fail(EAGAIN)) return refuse(*ticket, EAGAIN);
   const Fences::Fence fence{request.inode, request.range};

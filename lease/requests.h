@@ -73,6 +73,8 @@ struct DetachRequest {
   std::span<const PoolRange> blocks = {};  // what would leave the file; any order
   Requester requester = {};
   DetachReason reason = DetachReason::punch;
+  // If it waits for longer than this, it ends with EINTR. 0: as long as the policy says.
+  std::chrono::milliseconds longest{0};
   std::optional<PinPolicy> policy = {};  // the file's own; else the mount's
   // As asked for, in bytes: for people (events).
   FileOffset offset = {};

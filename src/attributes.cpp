@@ -68,6 +68,11 @@ Result<struct stat> Attributes::get(InodeNumber number, std::int64_t* birth_ns) 
   return out;
 }
 
+Result<struct stat> Attributes::for_write(const OpenFile& file) {
+  if (file.keeps_writes && file.inode->lost_for_space.exchange(false)) return fail(ENOSPC);
+  return get(file.inode->number);
+}
+
 void Attributes::change_size(Inode& inode, const AttributeChange& change, std::int64_t now) {
   const std::uint64_t size = *change.size;
   if (size < inode.record.size) {
@@ -102,10 +107,19 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
     const auto verdict = detaching_.ask(inode, asked, ticket);
     if (!verdict || *verdict == Verdict::parked) return verdict;
     change_size(inode, change, now);
-    return proceed_if(detaching_.take(inode, tail, ticket));
+    return cut_off(inode, tail, detaching_.take(inode, tail, ticket));
   }
   change_size(inode, change, now);
-  return proceed_if(inodes_.commit(inode));
+  return cut_off(inode, tail, inodes_.commit(inode));
+}
+
+// It has the new size, if it was committed.
+Result<Verdict> Attributes::cut_off(Inode& inode, FileRange tail, const Status& committed) {
+  if (committed && filling_.clears_behind_end()) {
+    filling_.clear_behind_end(inode, offset_of(tail.start).value);
+    mount_.volume.medium().fence();
+  }
+  return proceed_if(committed);
 }
 
 void Attributes::set(InodeNumber number, const AttributeChange& change,

@@ -16,6 +16,7 @@
 #include "src/inodes.h"
 #include "src/kernel_pages.h"
 #include "src/mount.h"
+#include "src/open_file.h"
 #include "src/waiting.h"
 #include "src/xattrs.h"
 
@@ -50,6 +51,9 @@ class Attributes {
 
   // `birth_ns`: when it was made, which a stat does not hold.
   Result<struct stat> get(InodeNumber inode, std::int64_t* birth_ns = nullptr);
+  // The kernel asks before a write(2) that it may keep. ENOSPC, once, if what it kept before did
+  // not fit.
+  Result<struct stat> for_write(const OpenFile& file);
   // A smaller size asks the gate, and may wait there; everything else answers at once. All of it or
   // nothing. `through`: the open file description of ftruncate(2); none for what goes by path.
   void set(InodeNumber inode, const AttributeChange& change, std::optional<HolderId> through,
@@ -59,6 +63,8 @@ class Attributes {
   // `request`: who asks. Lock taken.
   Result<Verdict> change_once(Inode& inode, const AttributeChange& change,
                               const DetachRequest& request, const TicketRef& ticket);
+  Result<Verdict> cut_off(Inode& inode, FileRange tail, const Status& committed)
+      REQUIRES(inode.lock);
   void change_size(Inode& inode, const AttributeChange& change, std::int64_t now)
       REQUIRES(inode.lock);
 

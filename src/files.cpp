@@ -47,9 +47,14 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   }
   file->readable = mode != O_WRONLY;
   file->writable = mode != O_RDONLY;
+  const CacheMode cache = mount_.options.cache;
+  // Where the kernel keeps writes, it brings O_DIRECT and its pages together by itself.
   const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
-  file->direct =
-      (flags & O_DIRECT) != 0 || inode.write_pins != 0 || (bells != nullptr && bells->any());
+  file->direct = inode.write_pins != 0 || (bells != nullptr && bells->any()) ||
+                 cache == CacheMode::none ||
+                 ((flags & O_DIRECT) != 0 && cache == CacheMode::through);
+  file->keeps_writes = cache == CacheMode::writeback && file->writable && !file->direct;
+  if (file->keeps_writes) inode.cached_writers += 1;
   // While a truncate waits, an open that drops dirty pages would wait with it, not to be killed.
   file->keep_cache = inode.truncates != 0 || !inode.cache_stale.exchange(false);
   file->holder = gate_.new_holder();
@@ -77,6 +82,7 @@ void Files::release(OpenFileRef file) {
 
 void Files::abandon(OpenFileRef file) {
   Inode& inode = *file->inode;
+  if (file->keeps_writes) inode.cached_writers -= 1;
   inode.opens -= 1;
   inodes_.dispose_if_dead(inode);
 }

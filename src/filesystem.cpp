@@ -55,7 +55,7 @@ GateHooks Filesystem::gate_hooks() {
 
 Filesystem::Contents::Contents(Filesystem& fs)
     : xattrs(fs.mount_, fs.health_, fs.inodes_, fs.policies_),
-      filling(fs.mount_, fs.health_, fs.inodes_),
+      filling(fs.mount_, fs.health_, fs.gate_, fs.inodes_),
       copies(fs.mount_, fs.health_, fs.gate_),
       detaching(fs.mount_, fs.health_, fs.gate_, fs.policies_, copies),
       reading(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_),
@@ -82,7 +82,7 @@ Filesystem::Holds::Holds(Filesystem& fs)
 Filesystem::Filesystem(Mount mount)
     : mount_(std::move(mount)),
       health_(mount_),
-      kernel_pages_(mount_.kernel),
+      kernel_pages_(mount_.kernel, mount_.options.cache == CacheMode::writeback),
       callers_(mount_.mounter),
       events_([this](const EventLog::Event& event, std::uint64_t lost) {
         return event_line(event, inodes_.path_of(event.what.inode), lost);

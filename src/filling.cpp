@@ -1,6 +1,8 @@
 #include "src/filling.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 
@@ -153,7 +155,29 @@ void Filling::zero_behind_end(Inode& inode, std::uint64_t size) {
   if (size <= old) return;
   // Not the rest of the last block alone: what was preallocated behind the end can have been
   // pinned, and written by its holder.
-  zero_in_place(inode, FileOffset(old), ByteCount(size - old));
+  if (!clears_behind_end() || inode.write_pins == 0) {
+    return zero_in_place(inode, FileOffset(old), ByteCount(size - old));
+  }
+  std::vector<FileRange> open{covering(FileOffset(old), ByteCount(size - old))};
+  inode.extents->for_each(open.front(), [&](const Extent& run) {
+    gate_.counts({run.pool, run.count}, [&](PoolRange pinned, PinCounts) {
+      const FileBlock first = run.file + (pinned.start - run.pool);
+      const FileRange last =
+          std::exchange(open.back(), {open.back().start, first - open.back().start});
+      open.push_back({first + pinned.count, last.end() - (first + pinned.count)});
+    });
+  });
+  for (const FileRange& part : open) {
+    const std::uint64_t from = std::max(old, offset_of(part.start).value);
+    const std::uint64_t to = std::min(size, offset_of(part.end()).value);
+    if (from < to) zero_in_place(inode, FileOffset(from), ByteCount(to - from));
+  }
+}
+
+void Filling::clear_behind_end(Inode& inode, std::uint64_t end) {
+  const std::uint64_t size = inode.record.size;
+  if (clears_behind_end() && end > size)
+    zero_in_place(inode, FileOffset(size), ByteCount(end - size));
 }
 
 Status Filling::grow_to(Inode& inode, std::uint64_t size) {

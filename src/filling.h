@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "blockmap/extent_map.h"
 #include "blockmap/journal.h"
+#include "lease/gate.h"
 #include "src/health.h"
 #include "src/inodes.h"
 #include "src/mount.h"
@@ -49,8 +50,8 @@ class NewBlocks {
 // Has no state of its own.
 class Filling {
  public:
-  Filling(const Mount& mount, Health& health, Inodes& inodes)
-      : mount_(mount), health_(health), inodes_(inodes) {}
+  Filling(const Mount& mount, Health& health, Gate& gate, Inodes& inodes)
+      : mount_(mount), health_(health), gate_(gate), inodes_(inodes) {}
 
   // New blocks for the holes of `range`, unwritten or zeroed, all or nothing (ENOSPC). Commits, and
   // if there were holes, the last commit also makes the file at least `size` bytes long.
@@ -65,7 +66,13 @@ class Filling {
   // Takes no block, so no pin is in the way.
   void zero_in_place(Inode& inode, FileOffset offset, ByteCount length) REQUIRES_SHARED(inode.lock);
   // Bytes behind the end of the file that an extension to `size` would show: zeroed before it does.
+  // With cache=writeback the extension can be older than what a holder has stored there, so what is
+  // pinned is left alone while the file is pinned for writing. It was zeroed by the next.
   void zero_behind_end(Inode& inode, std::uint64_t size) REQUIRES(inode.lock);
+  // With cache=writeback: what the file's blocks have behind its end, up to `end`. When a truncate
+  // has made it shorter, and before it is pinned for writing. Durable after the next fence.
+  void clear_behind_end(Inode& inode, std::uint64_t end) REQUIRES(inode.lock);
+  bool clears_behind_end() const { return mount_.options.cache == CacheMode::writeback; }
   // Commits size (if larger) and times. EIO.
   [[nodiscard]] Status grow_to(Inode& inode, std::uint64_t size) REQUIRES(inode.lock);
 
@@ -75,6 +82,7 @@ class Filling {
 
   const Mount& mount_;
   Health& health_;
+  Gate& gate_;
   Inodes& inodes_;
 };
 

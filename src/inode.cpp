@@ -44,10 +44,15 @@ void Inode::drop_setid_bits() {
 
 void Inode::note_growth(std::uint64_t from) {
   grown_from = grown_to > grown_from ? std::min(grown_from, from) : from;
-  grown_to = record.size;
+  grown_to = end_to_tell = record.size;
 }
 
-void Inode::note_end(std::uint64_t size) { grown_to = std::min(grown_to, size); }
+void Inode::note_end(std::uint64_t size) {
+  grown_to = std::min(grown_to, size);
+  end_to_tell = grown_to > grown_from ? grown_to : 0;
+}
+
+void Inode::note_append() { grown_to = end_to_tell = record.size; }
 
 InodeRef::~InodeRef() {
   if (inode_ != nullptr) cache_->drop(inode_->number, 1);

@@ -106,6 +106,13 @@ class Inode {
   std::atomic<std::uint32_t> drops{0};
   // So many truncates wait at the gate: meanwhile the kernel cannot drop a dirty page.
   std::atomic<std::uint32_t> truncates{0};
+  // With cache=writeback: so many open files through which the kernel may keep what is written
+  // without telling; and how long the file has become without the kernel's doing, which it has to
+  // be told, since it believes no attributes (0: nothing to tell).
+  std::atomic<std::uint32_t> cached_writers{0};
+  std::atomic<std::uint64_t> end_to_tell{0};
+  // Some of what the kernel has kept did not fit, and no write(2) has been told so.
+  std::atomic<bool> lost_for_space{false};
   // What the kernel has cached is older than the medium: the next open must drop it.
   std::atomic<bool> cache_stale{false};
 
@@ -126,6 +133,8 @@ class Inode {
   // It has become longer than `from`, or is `size` bytes long now, without the kernel's doing.
   void note_growth(std::uint64_t from) REQUIRES(lock);
   void note_end(std::uint64_t size) REQUIRES(lock);
+  // What was to be appended at a former end has been appended here.
+  void note_append() REQUIRES(lock);
   // Whether the kernel may take this for the end of the file though the file is longer.
   bool may_be_former_end(FileOffset offset) const REQUIRES_SHARED(lock) {
     return offset.value >= grown_from && offset.value < grown_to;

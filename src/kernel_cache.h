@@ -23,7 +23,10 @@ class KernelCache {
   // for the caller, `done` is called at once, or later, with false: then they are dropped when
   // that is possible.
   using Dropped = std::function<void(bool)>;
-  virtual void invalidate_data(InodeNumber inode, Dropped done, Asker asker) = 0;
+  // May be null. Asked just before: the kernel is told that the file is at least so long (0: it
+  // need not be), which it believes even if it takes no size from us.
+  using End = std::function<std::uint64_t()>;
+  virtual void invalidate_data(InodeNumber inode, Dropped done, Asker asker, End end) = 0;
   // A truncate of the inode begins to wait at the gate; it has ended. In between the kernel can
   // drop no dirty page of the inode, so that invalidate_data() calls `done` with false.
   virtual void truncate_waits(InodeNumber inode) = 0;

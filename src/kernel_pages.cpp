@@ -19,7 +19,7 @@ void KernelPages::drop(Inode& inode) {
   const auto gone = [this, number = inode.number, until = given_.now()](bool dropped) {
     if (dropped) given_.forget_until(number, until);
   };
-  kernel_->invalidate_data(inode.number, gone, KernelCache::Asker::other);
+  kernel_->invalidate_data(inode.number, gone, KernelCache::Asker::other, nullptr);
 }
 
 bool KernelPages::begin_drop(Inode& inode) {
@@ -27,7 +27,8 @@ bool KernelPages::begin_drop(Inode& inode) {
   // If another request has them dropped just now, this one waits for the end of that, too.
   inode.drops += 1;
   // A read that caches pages after this exchange sees what is on the medium now.
-  if (!inode.page_cached.exchange(false) && inode.drops == 1) {
+  const bool may_have_pages = inode.page_cached.exchange(false) || inode.cached_writers != 0;
+  if (!may_have_pages && inode.drops == 1 && (!keeps_writes_ || inode.end_to_tell == 0)) {
     inode.drops -= 1;
     return false;
   }
@@ -48,7 +49,11 @@ void KernelPages::finish_drop(OpenFile& file, KernelCache::Asker asker,
     about.drops -= 1;
     done(dropped);
   };
-  kernel_->invalidate_data(file.inode->number, gone, asker);
+  KernelCache::End end;
+  if (keeps_writes_) {
+    end = [kept = file.shared_from_this()] { return kept->inode->end_to_tell.load(); };
+  }
+  kernel_->invalidate_data(file.inode->number, gone, asker, std::move(end));
 }
 
 void KernelPages::write_back(OpenFile& file, std::function<void(bool)> done) {
@@ -92,10 +97,9 @@ bool KernelPages::send(Inode& inode, FileOffset offset, std::span<const iovec> p
     const auto* const from = static_cast<const std::byte*>(piece.iov_base);
     copy.insert(copy.end(), from, from + piece.iov_len);
   }
-  if (!given_.given(inode.number, offset, copy, pinned) && kernel_ != nullptr) {
-    // Too many: the kernel shall not keep them.
-    kernel_->invalidate_data(inode.number, nullptr, KernelCache::Asker::other);
-  }
+  const bool all = given_.given(inode.number, offset, copy, pinned);
+  // Too many, or such as came_back() tells of: the kernel shall not keep them.
+  if ((!all || keeps_writes_) && kernel_ != nullptr) drop(inode);
   const iovec whole{copy.data(), copy.size()};
   return send({&whole, 1});
 }
@@ -111,6 +115,10 @@ void KernelPages::written(const Inode& inode, FileOffset offset, std::span<const
 
 void KernelPages::zeroed(const Inode& inode, FileOffset offset, ByteCount length) {
   given_.zeroed(inode.number, offset, length);
+}
+
+void KernelPages::passed(const Inode& inode, FileOffset offset, ByteCount length) {
+  given_.forget(inode.number, covering(offset, length));
 }
 
 void KernelPages::forget(const Inode& inode) { given_.forget(inode.number); }

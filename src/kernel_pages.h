@@ -22,10 +22,15 @@ class KernelPages {
   // Hands bytes to the caller that asked for them; false if they could not be read where they lie.
   using Send = std::function<bool(std::span<const iovec>)>;
 
-  explicit KernelPages(KernelCache* kernel) : kernel_(kernel) {}
+  // `keeps_writes`: it keeps what is written through its pages for a while (cache=writeback), and
+  // takes neither sizes nor times of regular files from us.
+  KernelPages(KernelCache* kernel, bool keeps_writes)
+      : kernel_(kernel), keeps_writes_(keeps_writes) {}
+  bool keeps_writes() const { return keeps_writes_; }
 
   // --- stale ---
-  // Attributes (size, times, mode) have changed without the kernel's doing.
+  // Attributes (size, times, mode) have changed without the kernel's doing. With cache=writeback it
+  // learns of a size when pages are dropped next.
   void attributes_changed(InodeNumber inode);
   // All pages that were given until now, dropped in the background: no caller waits. The next open
   // drops them, too.
@@ -52,10 +57,23 @@ class KernelPages {
   // Whether anything of pinned blocks is remembered: else what comes back is to be written as it
   // is.
   bool remembers_any() const { return given_.any(); }
+  // Pages of a file that is pinned for writing have come back, and were answered. The kernel must
+  // not keep them: a program that writes there again would change some bytes of what was there
+  // before the holder's last store. (Only cache=writeback; else a write(2) comes at once.)
+  void came_back(Inode& inode) {
+    if (keeps_writes_ && inode.write_pins != 0) drop(inode);
+  }
   // Sends `pieces` for its page cache, and remembers those of `pinned` blocks. The inode's lock is
   // held, shared.
   bool send(Inode& inode, FileOffset offset, std::span<const iovec> pieces,
             std::span<const FileRange> pinned, const Send& send);
+  // The next write(2) is to hear of it: the kernel asks for attributes before it, and hands on an
+  // error (Attributes::for_write()). Only cache=writeback; else nobody has kept anything.
+  void did_not_fit(Inode& inode) {
+    if (!keeps_writes_) return;
+    inode.lost_for_space = true;
+    attributes_changed(inode.number);
+  }
   // What of pages that come back is to be written.
   std::vector<GivenPages::Piece> changes(const Inode& inode, FileOffset offset,
                                          std::span<const std::byte> data);
@@ -63,6 +81,8 @@ class KernelPages {
   void written(const Inode& inode, FileOffset offset, std::span<const std::byte> data);
   // The kernel clears this part of its pages, and lets go of whole ones.
   void zeroed(const Inode& inode, FileOffset offset, ByteCount length);
+  // This part has been written past its pages, which it has dropped.
+  void passed(const Inode& inode, FileOffset offset, ByteCount length);
   // The inode is no more.
   void forget(const Inode& inode);
 
@@ -72,6 +92,7 @@ class KernelPages {
   void finish_drop(OpenFile& file, KernelCache::Asker asker, std::function<void(bool)> done);
 
   KernelCache* const kernel_;
+  const bool keeps_writes_;
   GivenPages given_;
 };
 

@@ -20,6 +20,10 @@ constexpr std::array kHelp = {
                "EXPERIMENTAL: programs that can open the pool for writing may copy from and into "
                "files by themselves (daxfs_attach())"},
     OptionHelp{"nonempty", "the mount point need not be empty; what is there is covered"},
+    OptionHelp{"cache=MODE",
+               "what write(2) through the kernel's page cache does: through (default): durable at "
+               "return; writeback: small writes are fast, and durable at fsync; none: no page "
+               "cache"},
     OptionHelp{"ro, rw", "read-only, or read-write (default)"},
     OptionHelp{"relatime, strictatime, noatime",
                "when reading updates access times (default relatime)"},
@@ -31,6 +35,8 @@ constexpr std::array kHelp = {
                "if only root can write the pool, else no)"},
     OptionHelp{"[no]exec, sync, dirsync", "as for any mount, see mount(8)"},
 };
+
+constexpr std::array kCacheModes = {CacheMode::through, CacheMode::writeback, CacheMode::none};
 
 // Left to mount(8), fstab and systemd, or without meaning here.
 constexpr std::array<std::string_view, 17> kIgnored = {
@@ -62,6 +68,19 @@ std::vector<std::string> option_names() {
   return names;
 }
 
+Outcome<void> parse_cache(std::string_view value, MountOptions& out) {
+  for (const CacheMode mode : kCacheModes) {
+    if (value != to_string(mode)) continue;
+    out.cache = mode;
+    return {};
+  }
+  std::vector<std::string> words;
+  for (const CacheMode mode : kCacheModes) words.emplace_back(to_string(mode));
+  return problem(EINVAL,
+                 fmt::format("mount option 'cache={}': unknown{}; write through, writeback or none",
+                             value, did_you_mean(value, words)));
+}
+
 Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   const auto equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
@@ -90,6 +109,7 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     out.atime = AtimeMode::noatime;
     return {};
   }
+  if (name == "cache") return parse_cache(value, out);
   if (option == "remount") {
     out.remount = true;
     return {};
@@ -140,6 +160,18 @@ std::vector<std::string_view> without_those_of_fuse(std::vector<std::string_view
 
 }  // namespace
 
+std::string_view to_string(CacheMode mode) {
+  switch (mode) {
+    case CacheMode::through:
+      return "through";
+    case CacheMode::writeback:
+      return "writeback";
+    case CacheMode::none:
+      return "none";
+  }
+  return "";
+}
+
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
   const auto words = without_those_of_fuse(split(text));
@@ -148,6 +180,11 @@ Outcome<MountOptions> parse_mount_options(std::string_view text) {
   for (const std::string_view option : words) {
     if (auto parsed = parse_one(option, out); !parsed && !remount)
       return std::unexpected(parsed.error());
+  }
+  if (out.direct && out.cache == CacheMode::writeback) {
+    return problem(EINVAL,
+                   "mount options direct and cache=writeback exclude each other: the kernel would "
+                   "keep what programs that copy by themselves are to see; leave one out");
   }
   if (auto allowed = check_policy_settings(out.gate, out.unsafe_demo); !allowed) {
     return problem(allowed.error().code, "mount option " + allowed.error().text);

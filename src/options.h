@@ -13,8 +13,17 @@ namespace daxfs {
 
 enum class AtimeMode : std::uint8_t { relatime, strictatime, noatime };
 
+// What the kernel's page cache does with writes (docs/cache.md).
+enum class CacheMode : std::uint8_t {
+  through,    // it has them, and hands each on at once: durable when write(2) returns
+  writeback,  // it keeps them until fsync(2), close(2), or a while later: durable at fsync
+  none,       // handles go past it
+};
+std::string_view to_string(CacheMode mode);
+
 struct MountOptions : PolicySettings {
   AtimeMode atime = AtimeMode::relatime;
+  CacheMode cache = CacheMode::through;
   bool read_only = false;
   bool unsafe_demo = false;
   bool direct = false;    // programs may attach (direct_access.h)

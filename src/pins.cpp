@@ -52,6 +52,12 @@ struct Pins::Ask {
     inode().lock.assert_held_shared();
     return has(DAXFS_PIN_WRITE) && requester.uid != 0 && inode().has_privileges();
   }
+  // The first pin for writing, of blocks that reach behind the end. The inode's lock is held.
+  bool pins_behind_end() const {
+    inode().lock.assert_held_shared();
+    return has(DAXFS_PIN_WRITE) && inode().write_pins == 0 &&
+           offset_of(blocks().end()).value > inode().record.size;
+  }
   // Without its blocks.
   PinRequest request(bool read_only) const {
     return {.holder = file->holder,
@@ -107,6 +113,10 @@ Result<Verdict> Pins::prepare(const Ask& ask, const TicketRef& ticket) {
   const std::uint64_t size = grows ? ask.end() : 0;
   if (const Status ready = filling_.populate(inode, blocks, size); !ready)
     return std::unexpected(ready.error());
+  if (filling_.clears_behind_end() && ask.pins_behind_end()) {
+    filling_.clear_behind_end(inode, offset_of(blocks.end()).value);
+    mount_.volume.medium().fence();
+  }
   const bool dropped = ask.drops_privileges() && inodes_.drop_privileges(inode);
   if (!grows && !dropped) return Verdict::proceed;
   const bool to_commit = dropped || ask.end() > inode.record.size;
@@ -124,7 +134,8 @@ Result<std::optional<PinId>> Pins::pin_once(const Ask& ask, const TicketRef& tic
     const Missing missing = missing_in(*inode.extents, ask.blocks());
     if (missing.hole && !ask.may_allocate()) return fail(ENXIO);
     const bool changes_size = ask.may_allocate() && ask.end() > inode.record.size;
-    if (!missing.hole && !missing.unwritten && !changes_size && !ask.drops_privileges())
+    const bool clears = filling_.clears_behind_end() && ask.pins_behind_end();
+    if (!missing.hole && !missing.unwritten && !changes_size && !clears && !ask.drops_privileges())
       return take(ask, ticket);
   }
   if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());

@@ -60,13 +60,15 @@ void Reading::note_unreadable(const Inode& inode, FileOffset offset, ByteCount l
 
 Status Reading::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send,
                      bool pages) {
-  if (!file.readable) return fail(EBADF);
+  // A kernel that keeps writes reads the rest of a page through any descriptor.
+  if (!file.readable && !(pages && pages_.keeps_writes())) return fail(EBADF);
   // The guard below outlives the reply, and so must what it locks.
   const OpenFileRef kept = file.shared_from_this();
   Inode& inode = *file.inode;
   if (!inode.is_regular()) return fail(EINVAL);
   if (const Status loaded = inodes_.load_extents(inode); !loaded) return loaded;
-  pages = pages || !file.direct;
+  // Where the kernel keeps writes, O_DIRECT is a matter of the single request.
+  pages = pages || (!file.direct && !pages_.keeps_writes());
   if (pages) KernelPages::note_cached(inode);
 
   const ReaderLock guard(inode.lock);

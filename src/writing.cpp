@@ -63,18 +63,34 @@ Need look_at(const ExtentMap& map, FileRange range, std::size_t most_slots) {
 }  // namespace
 
 void Writing::write(OpenFile& file, const WriteRequest& request, Completion<std::size_t> done) {
-  // The kernel writes back its own pages, so nothing is to be dropped.
-  if (request.by_page_cache) return done(write_pages(file, request));
   Inode& inode = *file.inode;
+  // The kernel writes back its own pages, so nothing is to be dropped.
+  if (request.by_page_cache) {
+    const OpenFileRef kept = file.shared_from_this();
+    const auto written = write_pages(file, request);
+    done(written);
+    if (written == fail(ENOSPC)) pages_.did_not_fit(inode);
+    return pages_.came_back(inode);
+  }
   WriteRequest asked = request;
   if (request.at_end) {
     const ReaderLock guard(inode.lock);
     asked.at_end = inode.may_be_former_end(request.offset);
   }
   const bool moved = asked.at_end;
-  const auto written = write_bytes(file, asked);
+  auto written = write_bytes(file, asked);
+  // The kernel takes a short count of O_DIRECT for EIO where it has split the write itself.
+  if (written && *written < request.data.size() && file.keeps_writes && request.past_cache) {
+    const std::size_t rest = request.data.size() - *written;
+    const auto more = write_bytes(file, part_of(asked, *written, rest));
+    written = more ? Result<std::size_t>(*written + *more) : more;
+  }
   if (!written) return done(written);
-  if (!moved && !file.direct) pages_.written(inode, request.offset, request.data.first(*written));
+  if (file.keeps_writes && request.past_cache) {
+    pages_.passed(inode, request.offset, ByteCount(*written));
+  } else if (!moved && !file.direct) {
+    pages_.written(inode, request.offset, request.data.first(*written));
+  }
   pages_.after_write(file, [this, kept = file.shared_from_this(), count = *written, moved,
                             done = std::move(done)] {
     done(count);
@@ -84,16 +100,31 @@ void Writing::write(OpenFile& file, const WriteRequest& request, Completion<std:
 }
 
 Result<std::size_t> Writing::write_pages(OpenFile& file, const WriteRequest& request) {
-  KernelPages::note_cached(*file.inode);
-  if (!pages_.remembers_any()) return write_bytes(file, request);
-  for (const auto& piece : pages_.changes(*file.inode, request.offset, request.data)) {
-    const auto written = write_bytes(file, part_of(request, piece.from, piece.length));
-    if (!written) return written;
-    if (*written < piece.length) return piece.from + *written;
+  Inode& inode = *file.inode;
+  KernelPages::note_cached(inode);
+  if (!pages_.remembers_any()) {
+    const Status written = write_page_bytes(file, request);
+    if (!written) return std::unexpected(written.error());
+  } else {
+    for (const auto& piece : pages_.changes(inode, request.offset, request.data)) {
+      const Status written = write_page_bytes(file, part_of(request, piece.from, piece.length));
+      if (!written) return std::unexpected(written.error());
+    }
   }
+  // It has them without having read them, if programs have written whole ones.
+  if (pages_.keeps_writes()) pages_.written(inode, request.offset, request.data);
   // There may have been nothing to write.
   if (const Status ok = health_.durable(); !ok) return std::unexpected(ok.error());
   return request.data.size();
+}
+
+Status Writing::write_page_bytes(OpenFile& file, WriteRequest request) {
+  while (!request.data.empty()) {
+    const auto written = write_bytes(file, request);
+    if (!written) return std::unexpected(written.error());
+    request = part_of(request, *written, request.data.size() - *written);
+  }
+  return {};
 }
 
 Result<std::size_t> Writing::write_bytes(OpenFile& file, const WriteRequest& request) {
@@ -142,7 +173,11 @@ std::size_t Writing::write_in_place(Inode& inode, const WriteRequest& request) {
     at += piece.length;
   }
   if (at == start) return 0;
-  inodes_.touch(inode);
+  if (keeps_times(request)) {
+    medium.fence();
+  } else {
+    inodes_.touch(inode);
+  }
   return at - start;
 }
 
@@ -268,9 +303,9 @@ Status Writing::show(Part& part, const WriteRequest& request) {
   for (const Extent& extent : part.fresh) part.map().insert(part.tx, extent);
   inode.record.blocks = part.map().mapped().value;
   inode.record.size = std::max(inode.record.size, part.end());
-  if (request.at_end) inode.grown_to = inode.record.size;
+  if (request.at_end) inode.note_append();
   if (request.drop_privileges) inodes_.drop_privileges(inode);
-  inode.mtime = inode.ctime = file_time_now();
+  if (!keeps_times(request)) inode.mtime = inode.ctime = file_time_now();
   inodes_.stage(part.tx, inode);
   return health_.commit(part.tx);
 }

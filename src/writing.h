@@ -30,6 +30,8 @@ struct WriteRequest {
   // With O_APPEND: `offset` is where the kernel takes the end of the file to be. If a pin has made
   // the file longer meanwhile, and the kernel does not know, it goes to the real end.
   bool at_end = false;
+  // The kernel has no page of it: it has seen to that itself (cache=writeback).
+  bool past_cache = false;
 };
 
 // Thread-safe; takes the file's lock, and holds none when it completes.
@@ -54,6 +56,12 @@ class Writing {
  private:
   struct Part;
   Result<std::size_t> write_pages(OpenFile& file, const WriteRequest& request);
+  // All of it or an error: nobody looks at a short count of pages.
+  Status write_page_bytes(OpenFile& file, WriteRequest request);
+  // The kernel has the times of what was written through its pages, and will set them.
+  bool keeps_times(const WriteRequest& request) const {
+    return request.by_page_cache && pages_.keeps_writes();
+  }
   Result<std::size_t> write_bytes(OpenFile& file, const WriteRequest& request);
   // As much of the beginning as lies in written blocks (so that a short count is true if there is
   // no space for the rest); 0 if the write changes the size or the mode.

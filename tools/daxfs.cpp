@@ -94,11 +94,14 @@ Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions
         arguments.mountpoint);
   }
   return (*session)->serve(filesystem, [&] {
-    fmt::print("{} on {}: {}, granularity {}{}, pin_policy={}\n", pool.path(), arguments.mountpoint,
-               daxfs::format_size(daxfs::bytes(volume.data_blocks())),
+    fmt::print("{} on {}: {}, granularity {}{}, pin_policy={}{}\n", pool.path(),
+               arguments.mountpoint, daxfs::format_size(daxfs::bytes(volume.data_blocks())),
                daxfs::to_string(pool.granularity()),
                pool.is_dax() ? ", DAX" : " (no DAX: emulated)",
-               daxfs::to_string(options.gate.pin_policy));
+               daxfs::to_string(options.gate.pin_policy),
+               options.cache == daxfs::CacheMode::through
+                   ? ""
+                   : fmt::format(", cache={}", daxfs::to_string(options.cache)));
     std::fflush(stdout);
     ready();
   });

@@ -25,8 +25,10 @@ class KernelRelay : public KernelCache {
   void invalidate_attributes(InodeNumber inode) override {
     if (kernel_ != nullptr) kernel_.load()->invalidate_attributes(inode);
   }
-  void invalidate_data(InodeNumber inode, Dropped done, Asker asker) override {
-    if (kernel_ != nullptr) return kernel_.load()->invalidate_data(inode, std::move(done), asker);
+  void invalidate_data(InodeNumber inode, Dropped done, Asker asker, End end) override {
+    if (kernel_ != nullptr) {
+      return kernel_.load()->invalidate_data(inode, std::move(done), asker, std::move(end));
+    }
     if (done) done(true);
   }
   void truncate_waits(InodeNumber inode) override {

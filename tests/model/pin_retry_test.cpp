@@ -21,7 +21,7 @@ namespace {
 // Answers each time, after `delay` the first, that nothing could be written.
 struct DirtyKernel : KernelCache {
   void invalidate_attributes(InodeNumber) override {}
-  void invalidate_data(InodeNumber, Dropped done, Asker) override {
+  void invalidate_data(InodeNumber, Dropped done, Asker, End) override {
     if (asked++ == 0) std::this_thread::sleep_for(delay);
     if (done) done(clean);
   }

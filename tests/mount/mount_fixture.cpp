@@ -124,6 +124,9 @@ void Mount::mount(const std::string& options) {
   std::string all = options;
   if (all.find("exit_grace=") == std::string::npos)
     all += all.empty() ? "exit_grace=1s" : ",exit_grace=1s";
+  if (const char* const cache = std::getenv("DAXFS_TEST_CACHE")) {
+    if (all.find("cache=") == std::string::npos) all += std::string(",cache=") + cache;
+  }
   daemon_.emplace(std::vector<std::string>{tool("daxfs"), pool(), path(), "-f", "-o", all});
   const bool ready = daemon_->says(" on " + path() + ":");
   INFO(daemon_->out() << daemon_->err());

@@ -138,6 +138,10 @@ class ViewsRun {
   void truncate();
   void sync();
   bool detaches(ByteSpan blocks);
+  void opened_and_closed();
+  bool is_kept(View view) const {
+    return view == View::mapped || (setup_.keeps_writes && view == View::cached);
+  }
   void look_at_all();
 
   const ViewsSetup& setup_;
@@ -166,6 +170,12 @@ void ViewsRun::look_through(View view, ByteSpan part) {
   }
   if (view == View::direct || (view == View::fresh && twin_->pinned_for_writing()))
     model().flushed(part);
+  if (view == View::fresh) opened_and_closed();
+}
+
+// A close writes what the kernel has kept of the file.
+void ViewsRun::opened_and_closed() {
+  if (setup_.keeps_writes) model().flushed({0, kViewsMost});
 }
 
 void ViewsRun::look() {
@@ -186,7 +196,11 @@ void ViewsRun::write_through(View view, ByteSpan part, std::span<const char> dat
   came_to(twin_->subject.write(view, part.offset, data),
           twin_->oracle.write(other_view(view), part.offset, data), static_cast<long>(part.length));
   model().write(part.offset, data);
-  if (view == View::mapped) {
+  if (view != View::mapped && is_kept(view)) {
+    model().mark_dirty(part);
+  } else if (view == View::direct && setup_.keeps_writes) {
+    model().known(part);  // the kernel drops the pages of this part alone
+  } else if (view == View::mapped) {
     model().mark_dirty(part);
     // The kernel may have made all blocks of a large folio data (ext4, Linux 6.16).
     std::ranges::replace(model().oracle(), Tag::hole, Tag::loose);
@@ -195,6 +209,7 @@ void ViewsRun::write_through(View view, ByteSpan part, std::span<const char> dat
   } else {
     model().known(part);
   }
+  if (view == View::fresh) opened_and_closed();
 }
 
 void ViewsRun::write() {
@@ -207,6 +222,10 @@ void ViewsRun::write() {
     const std::uint64_t limit =
         below(4) == 0 ? kViewsMost : std::max<std::uint64_t>(model().size(), kSector);
     part = range(limit, view == View::direct ? kSector : 1);
+    // A byte that is written with the value that the kernel's page has is not told apart from one
+    // that is not written.
+    if (setup_.keeps_writes && view != View::direct)
+      part = ViewsModel::free_of(model().stale(), part);
   }
   if (part.length == 0) return;
   did(std::string("write, ") + name_of(view) + " " + shown(part));

@@ -8,7 +8,8 @@
 //   - bytes that a holder has stored since the kernel last dropped the file's pages, in views that
 //     were there before (client/daxfs.h says which do not see them); such bytes are not stored to
 //     through the mapping either;
-//   - bytes that the mapping has stored since it was last written back, in the holder's view;
+//   - bytes that the mapping (with cache=writeback, write(2), too) has stored since it was last
+//     written back, in the holder's view;
 //   - whether a block that has space and holds only zeroes is data or a hole.
 #pragma once
 
@@ -23,6 +24,7 @@ struct ViewsSetup {
   bool defers = false;     // the mount's policy: defer, else refuse
   std::uint64_t seed = 1;  // the same seed does the same
   std::uint64_t operations = 1000;
+  bool keeps_writes = false;   // the mount's: cache=writeback
   bool sees_unwritten = true;  // the oracle tells preallocated blocks from data, as ext4 does
 };
 

@@ -22,19 +22,18 @@ bool kernel_keeps_views_together() {
          (major > 6 || (major == 6 && minor >= 6));
 }
 
-}  // namespace
-
-TEST_CASE("every view of a file shows the same: page cache, O_DIRECT, mappings and pins") {
+void see_all_views(bool defers, const std::string& cache) {
   need_mounts();
   if (!kernel_keeps_views_together()) skip_here("needs Linux 6.6");
-  const bool defers = GENERATE(false, true);
-  Mount mount({.options = defers ? "pin_policy=defer" : "pin_policy=refuse"});
+  Mount mount(
+      {.options = (defers ? "pin_policy=defer,cache=" : "pin_policy=refuse,cache=") + cache});
   const TempDir beside;
   const ViewsSetup setup{.subject = mount.path(),
                          .oracle = beside.path("."),
                          .defers = defers,
                          .seed = GENERATE(1u, 2u),
                          .operations = 6000,
+                         .keeps_writes = cache == "writeback",
                          .sees_unwritten = false};
   std::string difference;
   try {
@@ -45,5 +44,17 @@ TEST_CASE("every view of a file shows the same: page cache, O_DIRECT, mappings a
   INFO(difference);
   CHECK(difference.empty());
 }
+
+}  // namespace
+
+TEST_CASE("every view of a file shows the same: page cache, O_DIRECT, mappings and pins") {
+  see_all_views(GENERATE(false, true), "through");
+}
+
+TEST_CASE("with cache=writeback every view of a file shows the same") {
+  see_all_views(GENERATE(false, true), "writeback");
+}
+
+TEST_CASE("with cache=none every view of a file shows the same") { see_all_views(false, "none"); }
 
 }  // namespace daxfs::test

@@ -182,7 +182,8 @@ def safe_options(dice):
     if dice.random() < 0.7:
         # Else few of the holders get anything.
         policy = policy.replace("longterm=forbid", "longterm=allow").replace("longterm=lease", "longterm=allow")
-    return policy
+    # What the writers acknowledge was synced, so each mode has to keep it.
+    return f"{policy},cache={dice.choice(['through', 'through', 'writeback', 'none'])}"
 
 
 def check_scrub(place):

@@ -1,6 +1,7 @@
 """Every view of a file shows the same: page cache, O_DIRECT, mappings, pins, SEEK_DATA; beside ext4."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 
@@ -35,9 +36,10 @@ def run(place):
     program = os.path.join(place.build, "tests", "views_soak")
     check(os.path.exists(program), f"{program}: not built; ninja views_soak")
     pieces = 2 if place.quick else place.rounds or PIECES
-    for policy in "refuse", "defer":
-        operations = PIECE * ((pieces + 1) // 2)
-        with place.report.step(f"views: {operations:,} operations beside ext4, pin_policy={policy}"):
-            with ext4(place) as other, place.mounting(POOL_MIB, f"pin_policy={policy}"):
+    for policy, cache in itertools.product(("refuse", "defer"), ("through", "writeback", "none")):
+        operations = PIECE * max(1, pieces // 6)
+        with place.report.step(f"views: {operations:,} operations beside ext4, pin_policy={policy}, cache={cache}"):
+            with ext4(place) as other, place.mounting(POOL_MIB, f"pin_policy={policy},cache={cache}"):
                 seed = int.from_bytes(os.urandom(3), "big")
-                place.run([program, place.mountpoint, other, str(operations), str(seed), policy], seconds=12 * 3600)
+                words = [place.mountpoint, other, str(operations), str(seed), policy, cache]
+                place.run([program, *words], seconds=12 * 3600)

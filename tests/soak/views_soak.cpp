@@ -1,4 +1,5 @@
-// views_soak SUBJECT ORACLE OPERATIONS [SEED [refuse|defer [no-unwritten]]]
+// views_soak SUBJECT ORACLE OPERATIONS [SEED [refuse|defer [through|writeback|none
+// [no-unwritten]]]]
 //
 // Compares a directory of a daxfs mount, seen in every way, with one of another filesystem
 // (tests/mount/views_run.h says what is compared). In pieces of 20,000 operations with files of
@@ -15,7 +16,7 @@ int main(int count, char** words) {
   if (count < 4) {
     std::fprintf(stderr,
                  "usage: views_soak SUBJECT ORACLE OPERATIONS [SEED [refuse|defer "
-                 "[no-unwritten]]]\n");
+                 "[through|writeback|none [no-unwritten]]]]\n");
     return 2;
   }
   constexpr std::uint64_t kPiece = 20000;
@@ -23,7 +24,8 @@ int main(int count, char** words) {
   std::uint64_t left = std::strtoull(words[3], nullptr, 10);
   if (count > 4) setup.seed = std::strtoull(words[4], nullptr, 10);
   if (count > 5) setup.defers = std::string(words[5]) == "defer";
-  if (count > 6) setup.sees_unwritten = false;
+  if (count > 6) setup.keeps_writes = std::string(words[6]) == "writeback";
+  if (count > 7) setup.sees_unwritten = false;
   std::uint64_t done = 0;
   try {
     for (; left > 0; ++setup.seed) {

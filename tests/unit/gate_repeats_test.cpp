@@ -298,6 +298,24 @@ TEST_CASE("gate: while its thread looks which processes have ended, others are s
   gate.end(behind);
 }
 
+TEST_CASE("gate: a request that may not wait for long is interrupted, and goes on when repeated") {
+  Clocked f({.pin_policy = PinPolicy::wait, .wait_timeout_ms = 25'000});
+  DetachRequest request = f.request();
+  request.longest = seconds(10);
+  for (int i = 0; i < 2; ++i) {
+    const TicketRef ticket = f.gate.begin([] {});
+    CHECK(f.gate.judge(ticket, request) == Verdict::parked);
+    f.elapsed_ms += 9'999;
+    CHECK(f.gate.judge(ticket, request) == Verdict::parked);
+    f.elapsed_ms += 1;
+    CHECK(f.gate.judge(ticket, request) == fail(EINTR));
+    f.gate.end(ticket);
+  }
+  // Its deadline has run on.
+  f.elapsed_ms += 5'000;
+  CHECK(f.ask(request) == fail(ETXTBSY));
+}
+
 TEST_CASE("what is remembered of interrupted requests has an end") {
   Repeats repeats({}, {});
   const SteadyTime now{};

@@ -86,6 +86,18 @@ TEST_CASE("policy settings: ignore only where it was asked for at the mount") {
   CHECK(parse_mount_options("pin_policy=ignore,unsafe_demo"));
 }
 
+TEST_CASE("mount options: the modes of the page cache") {
+  CHECK(parse_mount_options("")->cache == CacheMode::through);
+  CHECK(parse_mount_options("cache=through")->cache == CacheMode::through);
+  CHECK(parse_mount_options("cache=writeback")->cache == CacheMode::writeback);
+  CHECK(parse_mount_options("cache=none,ro")->cache == CacheMode::none);
+  const auto mistyped = parse_mount_options("cache=writeabck");
+  REQUIRE_FALSE(mistyped);
+  CHECK(mistyped.error().text.find("did you mean 'writeback'?") != std::string::npos);
+  CHECK_FALSE(parse_mount_options("cache"));
+  CHECK_FALSE(parse_mount_options("cache="));
+}
+
 TEST_CASE("policy settings: what is not mentioned stays") {
   GateOptions now;
   now.limbo_limit = ByteCount(777);

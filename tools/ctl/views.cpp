@@ -133,6 +133,7 @@ Outcome<void> show_status(const std::string& path, bool json) {
   overview.add("block size", size_of(*status, "block_size"));
   overview.add("dax", text_of(*status, "dax"));
   overview.add("granularity", text_of(*status, "granularity"));
+  overview.add("cache", text_of(*status, "cache"));
   overview.add("total", size_of(*status, "total"));
   overview.add("free", share_of(*status, "free"));
   overview.add("limbo", share_of(*status, "limbo"));
