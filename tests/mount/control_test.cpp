@@ -260,7 +260,7 @@ TEST_CASE_METHOD(Control, "top shows who holds and who waits, as text where ther
   REQUIRE(daxfs_unpin(fd.get(), id) == 0);
 }
 
-TEST_CASE_METHOD(Mount, "what daxfsctl shows of a name does nothing to a terminal") {
+TEST_CASE_METHOD(Control, "what daxfsctl shows of a name does nothing to a terminal") {
   const std::string name =
       "a\u009b2Jb\u202ec\x9b"
       "d\033[2Je\u00e4\u20ac";
