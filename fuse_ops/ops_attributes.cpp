@@ -1,4 +1,5 @@
 // Attributes, extended attributes, statfs.
+#include <algorithm>
 #include <optional>
 
 #include "base/clock.h"
