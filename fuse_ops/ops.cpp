@@ -1,5 +1,7 @@
 #include "fuse_ops/ops.h"
 
+#include <algorithm>
+
 namespace daxfs::ops {
 
 void reply(fuse_req_t req, const Status& status) {
@@ -16,21 +18,25 @@ fuse_entry_param to_param(const Entry& entry) {
   return param;
 }
 
-void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
+double believe(Filesystem& filesystem, InodeNumber inode) {
+  return filesystem.direct_access().is_attached(inode) ? 0 : kForever;
+}
+
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double longest) {
   if (!entry) {
     fuse_reply_err(req, entry.error().code);
     return;
   }
   fuse_entry_param param = to_param(*entry);
-  param.attr_timeout = believe;
-  // The kernel never learned of the entry: take the reference back.
   Filesystem& filesystem = fs(req);
+  param.attr_timeout = std::min(longest, believe(filesystem, entry->inode));
+  // The kernel never learned of the entry: take the reference back.
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.names().forget(entry->inode, 1);
 }
 
-void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double believe) {
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double longest) {
   if (attributes) {
-    fuse_reply_attr(req, &*attributes, believe);
+    fuse_reply_attr(req, &*attributes, longest);
   } else {
     fuse_reply_err(req, attributes.error().code);
   }
@@ -113,6 +119,7 @@ int open_made(Context& context, const Entry& entry, int flags,
 void release(Context& context, const fuse_file_info& info) {
   OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
   context.pollers.forget(opened->holder);
+  context.filesystem.direct_access().release(*opened);
   context.filesystem.files().release(std::move(opened));
 }
 

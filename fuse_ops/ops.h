@@ -79,10 +79,13 @@ inline OpenFileRef file(const fuse_file_info* info) {
 }
 
 void reply(fuse_req_t req, const Status& status);
-void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe = kForever);
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double longest = kForever);
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes,
-                      double believe = kForever);
+                      double longest = kForever);
 fuse_entry_param to_param(const Entry& entry);
+// How long the kernel may believe what it is told of the inode's attributes: not at all while
+// clients change it by themselves, which nobody tells the kernel.
+double believe(Filesystem& filesystem, InodeNumber inode);
 
 // Fills in fi for an open file and gives it to the kernel to keep.
 void hand_over(Context& context, OpenFileRef opened, fuse_file_info& info);

@@ -1,4 +1,5 @@
 // Attributes, extended attributes, statfs.
+#include <algorithm>
 #include <optional>
 
 #include "base/clock.h"
@@ -12,7 +13,9 @@ void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (is_control(inode)) return control::getattr(req, inode);
   // Not by stat(2), nor by fstat(2): these name no open file.
   if (info != nullptr) return reply_attributes(req, fs(req).attributes().for_write(*file(info)));
-  reply_attributes(req, fs(req).attributes().get({inode}));
+  // Asked first: who attaches meanwhile has the kernel forget the answer.
+  const double longest = believe(fs(req), {inode});
+  reply_attributes(req, fs(req).attributes().get({inode}), longest);
 }
 
 AttributeChange to_change(const struct stat& attributes, int to_set) {
@@ -60,10 +63,13 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_s
   const AttributeChange change = to_change(*attributes, to_set);
   if (is_control(inode)) return control::setattr(req, inode, change);
   const auto waiting = Waiting::of(req);
-  fs(req).attributes().set({inode}, change, through(change, info), caller(req),
-                           waiting->cancellation(), [waiting](const Result<struct stat>& changed) {
-                             reply_attributes(waiting->finish(), changed, believe_changed());
-                           });
+  fs(req).attributes().set(
+      {inode}, change, through(change, info), caller(req), waiting->cancellation(),
+      [waiting, inode](const Result<struct stat>& changed) {
+        fuse_req_t answered = waiting->finish();
+        reply_attributes(answered, changed,
+                         std::min(believe_changed(), believe(fs(answered), {inode})));
+      });
 }
 
 // getxattr and listxattr: size 0 asks for the length.

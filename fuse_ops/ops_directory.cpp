@@ -82,6 +82,7 @@ void readdirplus(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offse
     } else if (entry.cookie > 2) {
       if (const auto child = filesystem.names().entry_of(entry.inode, {inode}, entry.name)) {
         param = to_param(*child);
+        param.attr_timeout = believe(filesystem, entry.inode);
         looked_up.push_back(entry.inode);
       }
     }

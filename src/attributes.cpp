@@ -61,6 +61,7 @@ Result<struct stat> Attributes::get(InodeNumber number, std::int64_t* birth_ns) 
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   struct stat out {};
+  inodes_.note_written(**inode);
   const ReaderLock guard((*inode)->lock);
   (*inode)->fill_attributes(out);
   if (birth_ns != nullptr) *birth_ns = (*inode)->record.btime_ns;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "blockmap/pin_lock.h"
+#include "src/doorbells.h"
 
 namespace daxfs {
 
@@ -48,7 +49,9 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   file->writable = mode != O_RDONLY;
   const CacheMode cache = mount_.options.cache;
   // Where the kernel keeps writes, it brings O_DIRECT and its pages together by itself.
-  file->direct = inode.write_pins != 0 || cache == CacheMode::none ||
+  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  file->direct = inode.write_pins != 0 || (bells != nullptr && bells->any()) ||
+                 cache == CacheMode::none ||
                  ((flags & O_DIRECT) != 0 && cache == CacheMode::through);
   file->keeps_writes = cache == CacheMode::writeback && file->writable && !file->direct;
   if (file->keeps_writes) inode.cached_writers += 1;

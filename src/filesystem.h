@@ -21,7 +21,9 @@
 #include "lease/gate.h"
 #include "src/attributes.h"
 #include "src/callers.h"
+#include "src/copies.h"
 #include "src/detaching.h"
+#include "src/direct_access.h"
 #include "src/event_log.h"
 #include "src/extents.h"
 #include "src/files.h"
@@ -84,6 +86,9 @@ class Filesystem {
   Files& files() { return holds_.files; }
   Leases& leases() { return holds_.leases; }
   Extents& extents() { return holds_.extents; }
+  DirectAccess& direct_access() { return holds_.direct; }
+
+  Copies& copies() { return contents_.copies; }
 
   Reports& reports() { return reports_; }
 
@@ -93,6 +98,7 @@ class Filesystem {
     explicit Contents(Filesystem& fs);
     Xattrs xattrs;
     Filling filling;
+    Copies copies;
     Detaching detaching;
     Reading reading;
     Writing writing;
@@ -110,6 +116,7 @@ class Filesystem {
     Files files;
     Leases leases;
     Extents extents;
+    DirectAccess direct;
   };
   GateHooks gate_hooks();
 

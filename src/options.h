@@ -26,6 +26,7 @@ struct MountOptions : PolicySettings {
   CacheMode cache = CacheMode::through;
   bool read_only = false;
   bool unsafe_demo = false;
+  bool direct = false;    // programs may attach (direct_access.h)
   bool remount = false;   // by mount -o remount, which the daemon of the mount never hears of
   bool nonempty = false;  // the mount point may have entries, which the mount covers
   // Options that are the kernel's business, handed on to the mount (nosuid, noexec, ...).

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
 #include "base/block_ranges.h"
 #include "base/crc32c.h"
 #include "blockmap/layout.h"
+#include "blockmap/volume/former_doorbells.h"
 #include "blockmap/volume/rebuild.h"
 #include "blockmap/volume/recover_inodes.h"
 
@@ -69,6 +71,10 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const Pin
   if (!is_sealed(state)) {
     return problem(EUCLEAN, "pool state: checksum does not match; run fsck.daxfs");
   }
+  if (const auto unknown = state.incompatible & ~pmem::kKnownIncompatible) {
+    return problem(EINVAL,
+                   fmt::format("is in use by a newer daxfs (bits {:#x}); use that one", unknown));
+  }
   report_.was_clean = (state.flags & pmem::kStateClean) != 0;
 
   journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
@@ -89,10 +95,14 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const Pin
   }
   if (!read_only_) {
     // Not clean from here on, and that is durable before anything else changes.
-    if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true)) {
+    const bool doorbells =
+        std::ranges::any_of(survivors_, [](const SurvivingPin& s) { return s.pin.doorbell; });
+    if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true,
+                                  doorbells ? pmem::kPoolDoorbells : 0)) {
       return problem(EIO, "pool state: it cannot be written; nothing was changed");
     }
     pin_records_->settle();
+    close_former_doorbells(*this, survivors_, pins);
     if (auto recovered = recover_inodes(*this, *unfinished, pins); !recovered) return recovered;
     report_.orphans_freed = unfinished->orphans.size();
     report_.detaches_finished = unfinished->detaches.size();
@@ -133,7 +143,9 @@ void Volume::close_clean() {
   // What could not be made durable must not be called clean.
   if (read_only_ || medium_.failed()) return;
   // If it fails, it is not clean, and the next mount says so.
-  static_cast<void>(inodes_->set_state_flags(pmem::kStateClean, false));
+  const bool recorded = pin_records_->slots_used() != 0;
+  static_cast<void>(inodes_->set_state_flags(
+      pmem::kStateClean, false, recorded ? std::nullopt : std::optional<std::uint64_t>(0)));
 }
 
 }  // namespace daxfs

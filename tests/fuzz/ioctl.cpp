@@ -155,7 +155,7 @@ class Program {
   }
   void query() {
     daxfs_query_args args{};
-    args.what = static_cast<std::uint32_t>(in_.below(8) == 0 ? in_.u32() : 1 + in_.below(5));
+    args.what = static_cast<std::uint32_t>(in_.below(8) == 0 ? in_.u32() : 1 + in_.below(7));
     args.cursor = in_.below(3) == 0 ? in_.u64() : in_.below(20);
     const auto out = issue(DAXFS_IOC_QUERY, args);
     if (!out) return;
@@ -179,15 +179,16 @@ class Program {
   }
   // Any number, any sizes.
   void anything() {
-    const auto number = static_cast<std::uint32_t>(in_.below(14));
+    const auto number = static_cast<std::uint32_t>(in_.below(17));
     const auto size = static_cast<std::uint32_t>(in_.below(1 << _IOC_SIZEBITS));
     const auto direction = static_cast<std::uint32_t>(in_.below(4));
     std::uint32_t command = _IOC(direction, DAXFS_IOC_MAGIC, number, size);
     // Numbers that there are, with what is too little for them.
     static constexpr std::uint32_t kKnown[] = {
-        DAXFS_IOC_PIN,   DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
-        DAXFS_IOC_POOL,  DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
-        DAXFS_IOC_ADOPT, DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT};
+        DAXFS_IOC_PIN,    DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
+        DAXFS_IOC_POOL,   DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
+        DAXFS_IOC_ADOPT,  DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT,  DAXFS_IOC_ATTACH,
+        DAXFS_IOC_DETACH, DAXFS_IOC_DIRECT};
     if (in_.flag()) command = in_.one_of(kKnown);
     issue(command, in_.text(300), in_.below(16384));
   }
