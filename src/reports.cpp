@@ -58,8 +58,10 @@ class CommandNames {
     look_at(requester);
     return name_;
   }
-  // Whether it has ended. Its number may be another's by now.
+  // Whether it has ended. Its number may be another's by now. Nobody can tell of one in another pid
+  // namespace.
   bool is_gone(const Requester& requester) {
+    if (requester.process <= 0) return false;
     look_at(requester);
     return gone_;
   }
@@ -89,7 +91,8 @@ const Survivors::Survivor* find(const std::vector<Survivors::Survivor>& survivor
 // its descriptor, such as a forked child. Null: its process does, or only the grace.
 json kept_by(const PinInfo& pin, const Survivors::Survivor* survivor, bool is_gone,
              const PinLocked& locked) {
-  const bool without_process = survivor != nullptr ? !survivor->lives : is_gone || pin.left;
+  const bool survivor_gone = survivor != nullptr && !survivor->lives && survivor->process != 0;
+  const bool without_process = survivor != nullptr ? survivor_gone : is_gone || pin.left;
   if (!without_process) return nullptr;
   if (locked && locked(pin.id.value)) return "mapping";
   return survivor != nullptr || pin.left ? json(nullptr) : json("descriptor");

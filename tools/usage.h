@@ -35,6 +35,16 @@ inline std::string nearest_hint(const CLI::App* app) {
   return "";
 }
 
+// A number within, for CLI::Option::check(). Not CLI::Range, which takes "nan" for one.
+inline auto check_number(double least, double most) {
+  return [least, most](const std::string& text) {
+    double number = 0;
+    const bool within =
+        CLI::detail::lexical_cast(text, number) && number >= least && number <= most;
+    return within ? std::string() : fmt::format("'{}' is not between {} and {}", text, least, most);
+  };
+}
+
 // For CLI::App::failure_message(); the app has the command's name.
 inline std::string usage_message(const CLI::App* app, const CLI::Error& error) {
   return fmt::format("{0}: {1}{2}; see {0} --help\n", app->get_name(), error.what(),

@@ -143,6 +143,9 @@ TEST_CASE_METHOD(Bench, "wrong usage is told in one line") {
   check_refused({tool("daxfs-hold"), "f", "--length", "0"}, 2, "--length");
   check_refused({tool("daxfs-hold"), "f", "--offset=-5"}, 2, "--offset");
   check_refused({tool("daxfs-hold"), "f", "--length", "9000P"}, 2, "2^63");
+  check_refused({tool("daxfs-hold"), "f", "--seconds", "nan"}, 2, "'nan' is not between 0");
+  check_refused({tool("daxfsctl"), "release", mnt, "--pin", "-1"}, 2, "'-1' is not a pin's number");
+  check_refused({tool("daxfsctl"), "release", mnt, "--pin", "18446744073709551616"}, 2, "number");
 }
 
 TEST_CASE_METHOD(Bench, "daxfs refuses what is no mount point") {
@@ -323,6 +326,8 @@ TEST_CASE("daxfs-hold says why it cannot hold") {
   check_refused({tool("daxfs-hold"), mount.path("none"), "--length", "4K"}, 1, mount.path("none"));
   check_refused({tool("daxfs-hold"), mount.path("none"), "--length", "1T", "--allocate"}, 1,
                 "space");
+  check_refused({tool("daxfs-hold"), mount.path("none/f"), "--length", "4K", "--allocate"}, 1,
+                mount.path("none") + " does not exist");
   CHECK(access(mount.path("none").c_str(), F_OK) != 0);
   CHECK(status_of(mount.path("f")).st_blocks == 8);
 }

@@ -250,7 +250,7 @@ TEST_CASE("fsck.daxfs and pins of a process that outlives the daemon") {
   mount.kill_daemon();
   const Finished repaired = fsck({"-y"});
   CHECK(repaired.code <= 1);
-  CHECK(repaired.out.find("1 pins of living processes") != std::string::npos);
+  CHECK(repaired.out.find("1 pins of former mounts") != std::string::npos);
   CHECK(Json::parse(fsck({"-n", "--json"}).out)["pins"] == 1);
 
   // Its record is destroyed: nobody knows any more what it keeps, so that is no safe repair.

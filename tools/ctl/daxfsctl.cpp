@@ -102,13 +102,7 @@ void add_top(CLI::App& app, std::string& path, daxfs::ctl::TopOptions& options) 
            options.interval = std::chrono::milliseconds(std::lround(seconds * 1000));
          },
          "seconds between two looks (default 1)")
-      ->check([](const std::string& text) {
-        // Not CLI::Range, which takes "nan" for a number within.
-        double seconds = 0;
-        const bool within =
-            CLI::detail::lexical_cast(text, seconds) && seconds >= 0.1 && seconds <= 3600;
-        return within ? "" : "'" + text + "' is not between 0.1 and 3600 seconds";
-      })
+      ->check(daxfs::check_number(0.1, 3600))
       ->type_name("SECONDS");
   static const std::map<std::string, TopOrder> kOrders{{"pins", TopOrder::pins},
                                                        {"bytes", TopOrder::bytes},
@@ -163,7 +157,16 @@ void add_release(CLI::App& app, std::string& path, std::uint64_t& pin) {
       kRelease,
       "ends a pin of a former mount whose process cannot be seen: make sure that it has gone");
   release->add_option("PATH", path, kAnyPath)->required();
-  release->add_option("--pin", pin, "its number, as `pins` shows it")->required()->type_name("ID");
+  release->add_option("--pin", pin, "its number, as `pins` shows it")
+      ->required()
+      ->check([](const std::string& text) {
+        // CLI11 takes -1 for the largest number.
+        std::uint64_t number = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+        const bool is_number = error == std::errc() && end == text.data() + text.size();
+        return is_number ? "" : "'" + text + "' is not a pin's number";
+      })
+      ->type_name("ID");
 }
 
 int command(int argc, char** argv) {

@@ -71,7 +71,7 @@ void print_summary(const Report& report, const FsckOptions& options, const std::
     const std::string pins =
         report.pins == 0
             ? std::string()
-            : fmt::format(", {} pins of living processes keep {} that no file has", report.pins,
+            : fmt::format(", {} pins of former mounts keep {} that no file has", report.pins,
                           format_size(bytes(BlockCount(report.kept_blocks))));
     return fmt::format("{} files, {} directories, {} free{}", report.files, report.directories,
                        format_size(bytes(BlockCount(report.free_blocks))), pins);

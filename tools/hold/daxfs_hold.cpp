@@ -211,9 +211,11 @@ void add_how_often(CLI::App& app, Options& options, Words& words) {
                  "(default: hold "
                  "until SIGINT or SIGTERM)")
       ->type_name("N")
-      ->check(CLI::Range(0.0, 1e9).description(""));
+      ->check(check_number(0, 1e9));
   app.add_option("--count", options.pins,
-                 "number of pins side by side, each of --length bytes, the first at --offset")
+                 "number of pins side by side, each of --length bytes, the first at --offset; "
+                 "while they are "
+                 "taken, one more over all of them counts against user_limit= and pin_limit=")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 24).description(""))
       ->capture_default_str();

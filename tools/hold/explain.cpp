@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "client/daxfs.h"
@@ -148,8 +150,14 @@ Problem explain_release(int code) {
 
 Problem explain_open(int code, const std::string& path, bool for_writing) {
   switch (code) {
-    case ENOENT:
+    case ENOENT: {
+      const auto parent = std::filesystem::path(path).parent_path();
+      std::error_code unknown;
+      if (!parent.empty() && !std::filesystem::exists(parent, unknown)) {
+        return {fmt::format("{}: its directory {} does not exist", path, parent.string()), code};
+      }
       return {path + ": no such file: use --allocate --length to create it", code};
+    }
     case EACCES:
     case EROFS:
       return {
