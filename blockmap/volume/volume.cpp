@@ -39,6 +39,15 @@ void tell_unowned(std::vector<SurvivingPin>& survivors, const std::vector<PoolRa
 
 }  // namespace
 
+Outcome<void> check_features(const pmem::PoolState& state) {
+  const auto unknown = state.incompatible & ~pmem::kKnownIncompatible;
+  if (unknown == 0 || !is_sealed(state)) return {};
+  return problem(
+      EINVAL, fmt::format("pool state: incompatible feature bits {:#x}; use the newer daxfs that "
+                          "has used this pool",
+                          unknown));
+}
+
 Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
     : medium_(medium), super_(super), read_only_(read_only) {}
 
@@ -65,16 +74,16 @@ Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string&
 }
 
 Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const PinLocked& locked) {
+  const auto state_now = [this] { return medium_.load<pmem::PoolState>(offset_of(kStateBlock)); };
+  // Before anything is changed, and again: the journal may hold the state.
+  if (auto known = check_features(state_now()); !known) return known;
   if (auto replayed = replay_journal(); !replayed) return replayed;
 
-  const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
+  const auto state = state_now();
   if (!is_sealed(state)) {
     return problem(EUCLEAN, "pool state: checksum does not match; run fsck.daxfs");
   }
-  if (const auto unknown = state.incompatible & ~pmem::kKnownIncompatible) {
-    return problem(EINVAL,
-                   fmt::format("is in use by a newer daxfs (bits {:#x}); use that one", unknown));
-  }
+  if (auto known = check_features(state); !known) return known;
   report_.was_clean = (state.flags & pmem::kStateClean) != 0;
 
   journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
