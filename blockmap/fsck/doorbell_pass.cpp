@@ -10,6 +10,7 @@
 namespace daxfs::fsck {
 
 void check_doorbells(Context& context) {
+  if (context.options.private_copy) return;  // clients would not see it, and nothing is repaired
   PinRecordScan scan(context.medium, context.super);
   if (!scan.read_headers()) return;  // told elsewhere
   std::vector<RecordedPin> bells;
