@@ -12,6 +12,24 @@
 
 namespace daxfs {
 
+DirectAccess::DirectAccess(const Mount& mount, Health& health, Gate& gate, Inodes& inodes,
+                           Xattrs& xattrs, Extents& extents, Callers& callers)
+    : mount_(mount),
+      health_(health),
+      gate_(gate),
+      inodes_(inodes),
+      xattrs_(xattrs),
+      extents_(extents),
+      callers_(callers) {
+  if (mount.options.direct) sweeper_.emplace([this] { return sweep(); });
+}
+
+DirectAccess::KeptOpen::~KeptOpen() {
+  if (!inode_) return;
+  inode_->opens -= 1;
+  inodes_->dispose_if_dead(*inode_);
+}
+
 Doorbells& DirectAccess::doorbells_of(Inode& inode) {
   if (Doorbells* const known = inode.doorbells.load(std::memory_order_acquire)) return *known;
   const WriterLock guard(inode.lock);
@@ -61,11 +79,10 @@ Result<DirectAccess::Terms> DirectAccess::attach(OpenFile& file, std::uint64_t p
   Doorbells& doorbells = doorbells_of(inode);
 
   Bell fresh;
-  std::vector<Bell> gone;
   const MutexLock lock(mutex_);
   const auto known = bells_.find(&file);
-  sweep(known == bells_.end() ? nullptr : &known->second, gone);
-  Bell* bell = known == bells_.end() || known->second.attached.empty() ? &fresh : &known->second;
+  const bool none = known == bells_.end() || end_unmapped(known->second, false);
+  Bell* const bell = none ? &fresh : &known->second;
   const bool first = bell == &fresh;
   if (first) {
     const auto run = mount_.volume.allocator().allocate_run(BlockCount(1));
@@ -73,7 +90,7 @@ Result<DirectAccess::Terms> DirectAccess::attach(OpenFile& file, std::uint64_t p
     Medium& medium = mount_.volume.medium();
     medium.zero(offset_of(run->start), bytes(BlockCount(1)));
     medium.fence();
-    fresh.inode = std::move(*ref);
+    fresh.inode = KeptOpen(inodes_, std::move(*ref));
     fresh.block = run->start;
     fresh.page = &doorbell_at(medium, run->start);
     doorbells.add(*fresh.page);
@@ -151,26 +168,25 @@ bool DirectAccess::is_mapped(PinId pin) const {
   return mount_.pool != nullptr && is_pin_locked(mount_.pool->descriptor(), pin.value);
 }
 
-void DirectAccess::sweep(Bell* bell, std::vector<Bell>& gone) {
-  const auto end_if = [&](Bell& one, const auto& is_over) {
-    mutex_.assert_held();
-    std::vector<PinId> over;
-    for (const auto& [pin, attached] : one.attached) {
-      if (is_over(pin, attached)) over.push_back(pin);
-    }
-    for (const PinId pin : over) end(one, pin);
-  };
-  if (bell != nullptr) {
-    end_if(*bell, [&](PinId pin, const Attachment& attached) {
-      return has_ended(attached.process) && !is_mapped(pin);
-    });
+bool DirectAccess::end_unmapped(Bell& bell, bool also_of_the_living) {
+  std::vector<PinId> over;
+  for (const auto& [pin, attached] : bell.attached) {
+    if ((also_of_the_living || has_ended(attached.process)) && !is_mapped(pin)) over.push_back(pin);
   }
-  for (Bell& one : lingering_)
-    end_if(one, [&](PinId pin, const Attachment&) { return !is_mapped(pin); });
-  const auto first_gone = std::ranges::stable_partition(
-      lingering_, [](const Bell& one) { return !one.attached.empty(); });
+  for (const PinId pin : over) end(bell, pin);
+  return bell.attached.empty();
+}
+
+bool DirectAccess::sweep() {
+  std::vector<Bell> gone;  // destroyed without the lock
+  const MutexLock lock(mutex_);
+  const auto first_gone = std::ranges::stable_partition(lingering_, [this](Bell& one) {
+    mutex_.assert_held();
+    return !end_unmapped(one, true);
+  });
   std::ranges::move(first_gone, std::back_inserter(gone));
   lingering_.erase(first_gone.begin(), first_gone.end());
+  return lingering_.empty();
 }
 
 Status DirectAccess::detach(OpenFile& file, PinId pin) {
@@ -215,17 +231,21 @@ Result<DirectAccess::Where> DirectAccess::where(OpenFile& file, PinId pin, FileO
 
 void DirectAccess::release(OpenFile& file) {
   if (!file.ever_attached) return;
-  std::vector<Bell> gone;
-  const MutexLock lock(mutex_);
-  const auto bell = bells_.find(&file);
-  if (bell != bells_.end()) {
-    lingering_.push_back(std::move(bell->second));
-    bells_.erase(bell);
+  std::optional<Bell> closed;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = bells_.find(&file);
+    if (found == bells_.end()) return;
+    closed = std::move(found->second);
+    bells_.erase(found);
+    if (end_unmapped(*closed, true)) return;
+    lingering_.push_back(std::move(*closed));
   }
-  sweep(nullptr, gone);
+  sweeper_->begin();
 }
 
 void DirectAccess::end() {
+  if (sweeper_) sweeper_->stop();
   Bells gone;
   std::vector<Bell> lingering;
   const MutexLock lock(mutex_);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -26,6 +27,7 @@
 #include "src/inodes.h"
 #include "src/mount.h"
 #include "src/open_file.h"
+#include "src/sweeper.h"
 #include "src/xattrs.h"
 
 namespace daxfs {
@@ -34,14 +36,7 @@ namespace daxfs {
 class DirectAccess {
  public:
   DirectAccess(const Mount& mount, Health& health, Gate& gate, Inodes& inodes, Xattrs& xattrs,
-               Extents& extents, Callers& callers)
-      : mount_(mount),
-        health_(health),
-        gate_(gate),
-        inodes_(inodes),
-        xattrs_(xattrs),
-        extents_(extents),
-        callers_(callers) {}
+               Extents& extents, Callers& callers);
 
   struct Terms {
     PinId pin;  // names the attachment; its lock says that it is mapped (blockmap/pin_lock.h)
@@ -70,8 +65,9 @@ class DirectAccess {
   Result<Where> where(OpenFile& file, PinId pin, FileOffset offset, ByteCount length,
                       std::size_t limit, bool pages_dropped);
 
-  // The last close of the descriptor. Whoever maps the doorbell all the same keeps it until a later
-  // call of this class finds that it does not.
+  // The last close of the descriptor. Whoever maps the doorbell all the same keeps it until a look
+  // a little later finds that nobody does: the kernel may close a process's descriptors before it
+  // gives up the pool that this had mapped.
   void release(OpenFile& file);
   // At the unmount: from now on everybody goes through the kernel, and what is recorded stays.
   void end();
@@ -96,9 +92,31 @@ class DirectAccess {
     doorbell::Attachment number{};
     AttachedProcess process;
   };
+  // The file as somebody has it open: unlinked, it keeps its blocks. For who has closed the
+  // descriptor and maps the doorbell all the same copies into them still.
+  class KeptOpen {
+   public:
+    KeptOpen() = default;
+    KeptOpen(Inodes& inodes, InodeRef inode) : inodes_(&inodes), inode_(std::move(inode)) {
+      inode_->opens += 1;
+    }
+    KeptOpen(KeptOpen&&) noexcept = default;
+    KeptOpen& operator=(KeptOpen&& other) noexcept {
+      std::swap(inodes_, other.inodes_);
+      std::swap(inode_, other.inode_);
+      return *this;
+    }
+    ~KeptOpen();  // without any lock
+    Inode* operator->() const { return &*inode_; }
+    Inode& operator*() const { return *inode_; }
+
+   private:
+    Inodes* inodes_ = nullptr;
+    InodeRef inode_;
+  };
   // The doorbell of an open file description.
   struct Bell {
-    InodeRef inode;
+    KeptOpen inode;
     doorbell::Page* page = nullptr;
     PoolBlock block;
     std::map<PinId, Attachment> attached;
@@ -110,9 +128,11 @@ class DirectAccess {
   Result<PinId> take_pin(const OpenFile& file, const Bell& bell, const Attachment& attached,
                          bool first, const Requester& requester) REQUIRES(mutex_);
   void end(Bell& bell, PinId pin) REQUIRES(mutex_);
-  // Ends attachments of processes that have ended, and those of `lingering_` that nobody maps.
-  // Bells that have none any more go to `gone`: to be destroyed without the lock.
-  void sweep(Bell* bell, std::vector<Bell>& gone) REQUIRES(mutex_);
+  // Ends the attachments that nobody maps: all of these, or those of processes that have ended.
+  // Whether there are none left.
+  bool end_unmapped(Bell& bell, bool also_of_the_living) REQUIRES(mutex_);
+  // The same for all that are lingering.
+  bool sweep() EXCLUDES(mutex_);
   bool is_mapped(PinId pin) const;
 
   const Mount& mount_;
@@ -125,6 +145,7 @@ class DirectAccess {
   mutable Mutex mutex_;
   Bells bells_ GUARDED_BY(mutex_);
   std::vector<Bell> lingering_ GUARDED_BY(mutex_);  // of descriptors that are closed
+  std::optional<Sweeper> sweeper_;  // of these; none: the mount has no direct access
 };
 
 }  // namespace daxfs

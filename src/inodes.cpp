@@ -151,8 +151,14 @@ bool Inodes::drop_privileges(Inode& inode) {
 }
 
 bool Inodes::is_dead(const Inode& inode) const {
-  return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
-         health_.may_change();
+  if (inode.record.links != 0 || inode.opens != 0 || !inode.extents || inode.disposed ||
+      !health_.may_change()) {
+    return false;
+  }
+  // Only at the unmount can there be any: of somebody who is stopped in the middle of a copy. The
+  // next mount waits for it before it frees the file's blocks.
+  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  return bells == nullptr || bells->quiet();
 }
 
 Inodes::Remains Inodes::dispose(Transaction& tx, Inode& inode) {
