@@ -20,6 +20,12 @@ constexpr microseconds kPause{1000};
 constexpr microseconds kPauseForStopped{10'000};
 constexpr std::chrono::seconds kStopped{1};
 
+// A range can go on to the end of everything.
+ByteCount length_of(FileRange range) {
+  const auto most = static_cast<std::uint64_t>(INT64_MAX) - offset_of(range.start).value;
+  return ByteCount(range.count.value < most / kBlockSize ? bytes(range.count).value : most);
+}
+
 // Has the doorbells closed for as long as it lives.
 class Closed {
  public:
@@ -94,7 +100,7 @@ void Copies::pin(Watched& copies, FileRange range, std::span<const PoolRange> bl
   const PinId pin = gate_.pin_copies({.holder = copies.holder,
                                       .inode = copies.inode,
                                       .offset = offset_of(range.start),
-                                      .length = bytes(range.count),
+                                      .length = length_of(range),
                                       .blocks = more,
                                       .requester = {.process = process.mark.process,
                                                     .uid = process.owner.uid,
@@ -119,7 +125,7 @@ Status Copies::record(const Inode& inode, std::span<const PoolRange> blocks) {
            .inode = copies.inode,
            .generation = copies.generation,
            .offset = offset_of(pinned.range.start),
-           .length = bytes(pinned.range.count),
+           .length = length_of(pinned.range),
            .since_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count(),
            .pin_id = pinned.pin.value},
           pinned.blocks));

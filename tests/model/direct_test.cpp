@@ -53,6 +53,14 @@ struct World {
     REQUIRE(where);
     return where->epoch;
   }
+  // The epoch, as soon as the file is open: a detach is answered a little before it opens.
+  std::optional<std::uint64_t> opens() {
+    for (int i = 0; i < 20'000; ++i) {
+      if (const auto now = epoch()) return now;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return std::nullopt;
+  }
   Filesystem& fs() { return *mounted.fs; }
   std::uint64_t free() { return mounted.volume->allocator().free_blocks().value; }
   std::uint64_t limbo() { return fs().gate().totals().limbo.value; }
@@ -171,7 +179,7 @@ TEST_CASE("direct access: a truncate waits for a copy, and takes back what clien
   CHECK(world.fs().gate().totals().short_pins == 0);
   // What was known is void, and asking tells the new state.
   CHECK_FALSE(doorbell::take(*world.page, *world.slot, *epoch));
-  const auto now = world.epoch();
+  const auto now = world.opens();
   REQUIRE(now);
   CHECK(*now > *epoch);
   CHECK(world.page->size.load(std::memory_order_relaxed) == 0);
@@ -202,7 +210,7 @@ TEST_CASE("direct access: a copy that outlives short_timeout= is a long-term pin
   if (policy == PinPolicy::refuse) {
     CHECK(truncating.get() == fail(ETXTBSY));
     // Others go on, with a new epoch.
-    CHECK(world.epoch());
+    CHECK(world.opens());
     CHECK(world.free() == before);
     doorbell::give_back(*world.slot);
     CHECK(world.settles(before, 1));
@@ -263,7 +271,7 @@ TEST_CASE("direct access: who uses the page cache sends everybody into the kerne
   std::this_thread::sleep_for(std::chrono::milliseconds(150));
   CHECK_FALSE(world.epoch());
   cached.value()->inode->page_cached = false;
-  CHECK(world.epoch());
+  CHECK(world.opens());
   // Who opens it now bypasses the cache.
   const auto later = world.fs().files().open(world.inode, O_RDONLY);
   CHECK((*later)->direct);
@@ -309,4 +317,24 @@ TEST_CASE("direct access: the next mount closes doorbells for good, and keeps wh
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     CHECK(next.settles(free_before + kBlocks, 1));
   }
+}
+
+TEST_CASE("direct access: what a detach has left to a copy is kept by the next mount, too") {
+  Medium8 medium;
+  std::uint64_t free_before = 0;
+  {
+    World world(medium, direct_options(PinPolicy::defer, 30));
+    world.fill();
+    world.attach();
+    free_before = world.free();
+    REQUIRE(doorbell::take(*world.page, *world.slot, *world.epoch()));
+    auto truncating = world.truncate_later();
+    REQUIRE(is_over(truncating, kLong));
+    CHECK(truncating.get());
+    CHECK(world.settles(free_before, 1 + kBlocks));
+    // The daemon dies, and the client is still in the middle of it.
+  }
+  World next(medium, direct_options(PinPolicy::defer));
+  CHECK(next.limbo() == 1 + kBlocks);
+  CHECK(next.free() == free_before);
 }
