@@ -129,6 +129,8 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
   auto ref = inodes_.get(number);
   if (!ref) return done(std::unexpected(ref.error()));
   const auto inode = std::make_shared<InodeRef>(std::move(*ref));
+  // Before: a time that is set now is later than what clients have written until now.
+  inodes_.note_written(**inode);
   const auto answer = [inode](const Result<Verdict>& verdict) -> Result<struct stat> {
     if (!verdict) return std::unexpected(verdict.error());
     struct stat out {};

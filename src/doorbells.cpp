@@ -165,22 +165,28 @@ void Doorbells::publish(std::uint64_t size) {
 }
 
 void Doorbells::enter_kernel() {
+  std::chrono::steady_clock::time_point until;
   {
     const MutexLock lock(mutex_);
     if (bells_.empty()) return;
-    if (!in_kernel_) close_all();
-    in_kernel_ = std::chrono::steady_clock::now();
+    const auto now = std::chrono::steady_clock::now();
+    if (!in_kernel_) {
+      close_all();
+      in_kernel_ = InKernel{.since = now, .last = now};
+    }
+    in_kernel_->last = now;
+    until = in_kernel_->since + kPageCacheWaits;
   }
   // Copies take microseconds. One that is stopped in the middle has not returned yet, and asks the
-  // daemon before it does, when the pages are dropped again (client/direct.cpp).
-  const auto until = std::chrono::steady_clock::now() + kPageCacheWaits;
+  // daemon before it does, when the pages are dropped again (client/direct.cpp). So none is waited
+  // for twice.
   while (!quiet() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
 }
 
 bool Doorbells::leave_kernel(bool cached) {
   const MutexLock lock(mutex_);
   if (!in_kernel_) return true;
-  if (cached || std::chrono::steady_clock::now() - *in_kernel_ < kPageCacheStays) return false;
+  if (cached || std::chrono::steady_clock::now() - in_kernel_->last < kPageCacheStays) return false;
   in_kernel_.reset();
   open_all();
   return true;

@@ -154,8 +154,12 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
     std::uint64_t size = 0;
     std::uint64_t additions = 0;
   } published_ GUARDED_BY(mutex_);
-  // Since when the kernel's page cache has the file closed; nothing: it has not.
-  std::optional<std::chrono::steady_clock::time_point> in_kernel_ GUARDED_BY(mutex_);
+  // Since when the kernel's page cache has the file closed, and used it last; nothing: it has not.
+  struct InKernel {
+    std::chrono::steady_clock::time_point since;
+    std::chrono::steady_clock::time_point last;
+  };
+  std::optional<InKernel> in_kernel_ GUARDED_BY(mutex_);
 };
 
 }  // namespace daxfs

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 
 #include "base/background_thread.h"
 #include "base/block_ranges.h"
@@ -281,7 +282,27 @@ bool Survivors::is_rung(PoolBlock doorbell) const {
          !is_quiet(doorbell_at(medium_, doorbell));
 }
 
+std::vector<PinId> Survivors::unlocked_doorbells() {
+  // Each look asks the kernel, which searches all locks of the pool: not for all of thousands at
+  // once.
+  constexpr std::size_t kLooks = 256;
+  std::vector<PinId> all;
+  for (const ProcessRef& process : processes_) {
+    for (const auto& [number, pin] : process->pins) {
+      if (pin.doorbell.value != 0 && number > last_looked_at_) all.push_back(number);
+    }
+  }
+  const std::size_t some = std::min(all.size(), kLooks);
+  std::ranges::partial_sort(all, all.begin() + static_cast<std::ptrdiff_t>(some));
+  last_looked_at_ = some < all.size() ? all[some - 1] : PinId{};
+  all.resize(some);
+  // Whoever counts there has locked it before.
+  std::erase_if(all, [this](PinId number) { return !locked_ || locked_(number.value); });
+  return all;
+}
+
 void Survivors::look_at_doorbells() {
+  const std::vector<PinId> unlocked = unlocked_doorbells();
   const std::vector<ProcessRef> all = processes_;
   for (const ProcessRef& process : all) {
     std::vector<PinId> ended;
@@ -290,10 +311,8 @@ void Survivors::look_at_doorbells() {
     }
     end(*process, ended);
     ended.clear();
-    for (const auto& [number, pin] : process->pins) {
-      // Whoever counts there has locked it before.
-      if (pin.doorbell.value != 0 && locked_ && !locked_(number.value)) ended.push_back(number);
-    }
+    std::ranges::copy_if(unlocked, std::back_inserter(ended),
+                         [&](PinId number) { return process->pins.contains(number); });
     end(*process, ended);
     forget_if_empty(*process);
   }

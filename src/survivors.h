@@ -107,6 +107,7 @@ class Survivors {
   void end_some(Process& process, std::span<const PinId> pins, bool in_grace) REQUIRES(mutex_);
   // Doorbells that nobody maps any more, and copies that have ended.
   void look_at_doorbells() REQUIRES(mutex_);
+  std::vector<PinId> unlocked_doorbells() REQUIRES(mutex_);
   bool is_rung(PoolBlock doorbell) const REQUIRES(mutex_);
   void forget_if_empty(Process& process) REQUIRES(mutex_);
 
@@ -118,6 +119,7 @@ class Survivors {
   std::set<PinId> without_file_;  // does not change after the mount
   mutable Mutex mutex_;           // taken before inodes' locks, Grace's and the gate's
   std::vector<ProcessRef> processes_ GUARDED_BY(mutex_);
+  PinId last_looked_at_ GUARDED_BY(mutex_){};  // of doorbells
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
   std::thread thread_;
