@@ -25,6 +25,7 @@
 
 using daxfs::client::Attached;
 using daxfs::client::Extents;
+using daxfs::client::Guarded;
 using daxfs::doorbell::Attachment;
 using daxfs::doorbell::Slot;
 
@@ -47,7 +48,7 @@ std::int64_t now_ns(clockid_t clock) {
 
 unsigned thread_lane() {
   static std::atomic<unsigned> last{0};
-  static __thread unsigned mine = 0;
+  [[gnu::tls_model("initial-exec")]] static __thread unsigned mine = 0;
   if (mine == 0) mine = 1 + last.fetch_add(1, std::memory_order_relaxed);
   return (mine - 1) % kLanes;
 }
@@ -81,9 +82,10 @@ struct daxfs_direct {
   bool writable;  // at given places: not O_APPEND
   std::uint64_t generation;
   std::atomic<Extents*> extents;
-  std::atomic<std::uint64_t> epoch;  // of these; odd: there are none
-  std::atomic<std::int64_t> ask_at;  // not before, while it is closed
-  std::atomic<std::uint64_t> holes;  // reads that met one
+  std::atomic<std::uint64_t> epoch;    // of these; odd: there are none
+  std::atomic<std::uint64_t> refused;  // what the doorbell said before the daemon gave none
+  std::atomic<std::int64_t> ask_at;    // not before, while it says that
+  std::atomic<std::uint64_t> holes;    // reads that met one
   pthread_mutex_t refreshing;
   Extents* retired;
   Lane lanes[kLanes];
@@ -129,16 +131,33 @@ void free_retired(daxfs_direct& direct) {
   }
 }
 
+// Whether the extents that are there are those of the doorbell's epoch.
+bool is_fresh(const daxfs_direct& direct) {
+  const std::uint64_t epoch = direct.epoch.load(std::memory_order_relaxed);
+  return daxfs::doorbell::is_open(epoch) &&
+         epoch == direct.attached.page->epoch.load(std::memory_order_seq_cst);
+}
+
+enum class Refresh : unsigned char { always, if_stale };
+
 // Asks the daemon where the blocks are. Whether it has said so. Not while this thread copies.
-bool refresh(daxfs_direct& direct) {
+bool refresh(daxfs_direct& direct, Refresh when) {
   pthread_mutex_lock(&direct.refreshing);
+  // Another thread may have asked meanwhile.
+  if (when == Refresh::if_stale && is_fresh(direct)) {
+    pthread_mutex_unlock(&direct.refreshing);
+    return true;
+  }
+  const std::uint64_t said = direct.attached.page->epoch.load(std::memory_order_seq_cst);
   Extents* const fresh = daxfs::client::ask_for_extents(direct.fd, direct.attached.terms.pin_id,
                                                         direct.attached.pool->mapped.length);
   Extents* const old =
       fresh == nullptr ? nullptr : direct.extents.exchange(fresh, std::memory_order_seq_cst);
   direct.epoch.store(fresh != nullptr ? fresh->epoch : kNoEpoch, std::memory_order_release);
-  if (fresh == nullptr)
+  if (fresh == nullptr) {
+    direct.refused.store(said, std::memory_order_relaxed);
     direct.ask_at.store(now_ns(CLOCK_MONOTONIC_COARSE) + kAskAgainNs, std::memory_order_relaxed);
+  }
   if (old != nullptr) {
     old->next = direct.retired;
     direct.retired = old;
@@ -151,17 +170,35 @@ bool refresh(daxfs_direct& direct) {
 // Whether it is worth asking: `seen` is what the doorbell says now.
 bool may_ask(const daxfs_direct& direct, std::uint64_t seen) {
   if (seen == daxfs::doorbell::kClosedForGood) return false;
-  if (daxfs::doorbell::is_open(seen) && direct.epoch.load(std::memory_order_relaxed) != kNoEpoch)
+  // It has been opened since the daemon was asked.
+  if (daxfs::doorbell::is_open(seen) && (direct.epoch.load(std::memory_order_relaxed) != kNoEpoch ||
+                                         direct.refused.load(std::memory_order_relaxed) != seen))
     return true;
   return now_ns(CLOCK_MONOTONIC_COARSE) >= direct.ask_at.load(std::memory_order_relaxed);
 }
 
-enum class Done : unsigned char { all, closed, unknown, lost };
+enum class Done : unsigned char {
+  all,
+  closed,   // the extents are not valid any more
+  unknown,  // they do not say all
+  never,    // no slot is free, or storage is lost: the daemon knows what is left of it
+};
+
+void copy_piece(const daxfs_direct& direct, bool write, std::byte* at, const Extents::Piece& piece,
+                std::size_t length) {
+  std::byte* const pool = direct.attached.pool->mapped.start;
+  if (piece.zeroes) {
+    std::memset(at, 0, length);
+  } else if (write) {
+    daxfs::client::copy_in(pool + piece.pool_offset, at, length);
+  } else {
+    daxfs::client::copy_out(at, pool + piece.pool_offset, length);
+  }
+}
 
 // Copies the whole range, which is known: all of it is written, or (reading) reads as zeroes.
-bool copy_all(const daxfs_direct& direct, const Extents& extents, const Request& request,
+void copy_all(const daxfs_direct& direct, const Extents& extents, const Request& request,
               std::size_t length) {
-  std::byte* const pool = direct.attached.pool->mapped.start;
   std::size_t done = 0;
   for (int i = 0; i < request.count && done < length; ++i) {
     auto* at = static_cast<std::byte*>(request.iov[i].iov_base);
@@ -169,19 +206,12 @@ bool copy_all(const daxfs_direct& direct, const Extents& extents, const Request&
     while (left != 0) {
       const auto piece = extents.at(request.offset + done, left);
       const auto here = static_cast<std::size_t>(piece.length);
-      if (piece.zeroes) {
-        std::memset(at, 0, here);
-      } else if (request.write) {
-        if (!daxfs::client::copy_in(pool + piece.pool_offset, at, here)) return false;
-      } else if (!daxfs::client::copy_out(at, pool + piece.pool_offset, here)) {
-        return false;
-      }
+      copy_piece(direct, request.write, at, piece, here);
       at += here;
       done += here;
       left -= here;
     }
   }
-  return true;
 }
 
 // Whether copy_all() may be called.
@@ -196,11 +226,17 @@ Done is_known(const Extents& extents, const Request& request, std::size_t length
 }
 
 // One try; `transferred` with Done::all.
-Done copy_once(daxfs_direct& direct, Slot& slot, const Request& request, std::size_t* transferred) {
+Done copy_once(daxfs_direct& direct, Lane& lane, const Request& request, std::size_t* transferred) {
   daxfs::doorbell::Page& page = *direct.attached.page;
+  const std::atomic<bool>& lost = direct.attached.pool->lost;
   const std::uint64_t epoch = direct.epoch.load(std::memory_order_acquire);
+  // Nothing is stored there before the daemon has given an epoch: so it is our doorbell.
   if (!daxfs::doorbell::is_open(epoch)) return Done::closed;
-  const daxfs::doorbell::Copy copy(page, slot, epoch);
+  Slot* const slot = slot_of(direct, lane);
+  if (slot == nullptr) return Done::never;
+  const daxfs::doorbell::Copy copy(page, *slot, epoch);
+  // In this order: what is counted in memory that is nobody's counts for nobody.
+  if (lost.load(std::memory_order_acquire)) return Done::never;
   if (!copy) return Done::closed;
   const Extents* const extents = direct.extents.load(std::memory_order_seq_cst);
   if (extents == nullptr || extents->epoch != epoch) return Done::closed;
@@ -216,38 +252,48 @@ Done copy_once(daxfs_direct& direct, Slot& slot, const Request& request, std::si
                  ? 0
                  : static_cast<std::size_t>(std::min<std::uint64_t>(length, size - request.offset));
   }
-  const Done known = is_known(*extents, request, length, complete);
-  if (known != Done::all) return known;
-  if (!copy_all(direct, *extents, request, length)) return Done::lost;
+  if (request.count == 1 && request.offset + length <= extents->end) {
+    const auto piece = extents->at(request.offset, length);
+    if (piece.length == length && !piece.zeroes) {
+      copy_piece(direct, request.write, static_cast<std::byte*>(request.iov->iov_base), piece,
+                 length);
+      *transferred = length;
+    }
+  }
+  if (*transferred == 0) {
+    const Done known = is_known(*extents, request, length, complete);
+    if (known != Done::all) return known;
+    copy_all(direct, *extents, request, length);
+    *transferred = length;
+  }
+  if (lost.load(std::memory_order_acquire)) return Done::never;
   if (request.write) {
     const auto when = static_cast<std::uint64_t>(now_ns(CLOCK_REALTIME_COARSE));
     if (page.written.load(std::memory_order_relaxed) != when)
       page.written.store(when, std::memory_order_release);
   }
-  *transferred = length;
   return Done::all;
 }
 
 ssize_t transfer_directly(daxfs_direct& direct, Lane& lane, const Request& request) {
-  Slot* const slot = slot_of(direct, lane);
-  if (slot == nullptr) return kSlow;
+  if (direct.attached.pool->lost.load(std::memory_order_acquire)) return kSlow;
+  const Guarded guarded(direct.attached.guard);
   for (int tries = 0; tries < 2; ++tries) {
     std::size_t transferred = 0;
     const std::uint64_t before = direct.epoch.load(std::memory_order_relaxed);
-    const Done done = copy_once(direct, *slot, request, &transferred);
+    const Done done = copy_once(direct, lane, request, &transferred);
     const std::uint64_t seen = direct.attached.page->epoch.load(std::memory_order_seq_cst);
     switch (done) {
       case Done::all:
         // The kernel's page cache may have taken in what was there before: it is dropped when this
         // is asked.
         if (request.write && seen != before && seen != daxfs::doorbell::kClosedForGood)
-          refresh(direct);
+          refresh(direct, Refresh::always);
         return static_cast<ssize_t>(transferred);
-      case Done::lost:
-        errno = EIO;
-        return -1;
+      case Done::never:
+        return kSlow;
       case Done::closed:
-        if (!may_ask(direct, seen) || !refresh(direct)) return kSlow;
+        if (!may_ask(direct, seen) || !refresh(direct, Refresh::if_stale)) return kSlow;
         break;
       case Done::unknown:
         // An end that is written to grows by system call; asking would tell nothing.
@@ -255,7 +301,7 @@ ssize_t transfer_directly(daxfs_direct& direct, Lane& lane, const Request& reque
                                  direct.attached.page->size.load(std::memory_order_relaxed))
           return kSlow;
         if (direct.holes.fetch_add(1, std::memory_order_relaxed) % kAskAboutHoles != 0 ||
-            !refresh(direct))
+            !refresh(direct, Refresh::always))
           return kSlow;
         break;
     }
@@ -320,6 +366,7 @@ daxfs_direct* daxfs_attach(int fd) {
   direct->writable = mode != O_RDONLY && (flags & O_APPEND) == 0;
   direct->generation = generation;
   direct->epoch.store(kNoEpoch, std::memory_order_relaxed);
+  direct->refused.store(kNoEpoch, std::memory_order_relaxed);
   pthread_mutex_init(&direct->refreshing, nullptr);
   return direct;
 }
@@ -327,6 +374,7 @@ daxfs_direct* daxfs_attach(int fd) {
 int daxfs_detach(daxfs_direct* direct) {
   const bool mine = !daxfs::client::is_forked_since(direct->generation);
   if (mine) {
+    const Guarded guarded(direct->attached.guard);
     for (Lane& lane : direct->lanes) {
       Slot* const slot = lane.slot.load(std::memory_order_relaxed);
       if (slot != nullptr) daxfs::doorbell::release(*slot, attachment_of(*direct));

@@ -1,11 +1,12 @@
 #include "client/direct_copy.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 
@@ -15,14 +16,6 @@
 
 namespace daxfs::client {
 namespace {
-
-// Where a copy of this thread can fault for want of storage, and where to go then.
-struct Armed {
-  std::uintptr_t begin;
-  std::uintptr_t end;
-  jmp_buf back;
-};
-__thread Armed* volatile armed;
 
 struct sigaction before;
 
@@ -39,12 +32,28 @@ void hand_on(int signal, siginfo_t* info, void* context) {
   }
 }
 
+// Whether the address is in one of the mappings, and has memory now.
+bool put_memory_at(const Guard& guard, std::uintptr_t at) {
+  for (const Mapping& mapping : guard.mappings) {
+    const auto start = reinterpret_cast<std::uintptr_t>(mapping.start);
+    if (at < start || at - start >= mapping.length) continue;
+    const std::size_t from = (at - start) / guard.step * guard.step;
+    const std::size_t length = std::min(guard.step, mapping.length - from);
+    // Before anything can be read or stored there.
+    guard.lost->store(true, std::memory_order_seq_cst);
+    return mmap(mapping.start + from, length, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+  }
+  return false;
+}
+
 void on_sigbus(int signal, siginfo_t* info, void* context) {
-  Armed* const here = armed;
-  const auto at = reinterpret_cast<std::uintptr_t>(info->si_addr);
-  if (here == nullptr || at < here->begin || at >= here->end) return hand_on(signal, info, context);
-  armed = nullptr;
-  _longjmp(here->back, 1);
+  const int saved = errno;
+  const Guard* const guard = Guarded::armed();
+  const bool ours =
+      guard != nullptr && put_memory_at(*guard, reinterpret_cast<std::uintptr_t>(info->si_addr));
+  errno = saved;
+  if (!ours) hand_on(signal, info, context);
 }
 
 #if defined(__x86_64__)
@@ -82,26 +91,9 @@ void stream(std::byte* to, const std::byte* from, std::size_t length) {
 void stream(std::byte*, const std::byte*, std::size_t) {}  // see can_copy_durably()
 #endif
 
-template <class Copy>
-bool guarded(const std::byte* pool, std::size_t length, const Copy& copy) {
-  Armed here;
-  here.begin = reinterpret_cast<std::uintptr_t>(pool);
-  here.end = here.begin + length;
-  Armed* const outer = armed;  // in a signal handler that has interrupted another copy
-  if (_setjmp(here.back) != 0) {
-    armed = outer;
-    return false;
-  }
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  armed = &here;
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  copy();
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  armed = outer;
-  return true;
-}
-
 }  // namespace
+
+__thread const Guard* Guarded::armed_;
 
 bool can_copy_durably() {
 #if defined(__x86_64__)
@@ -116,22 +108,23 @@ bool catch_lost_storage() {
   static bool caught = false;
   pthread_mutex_lock(&once);
   if (!caught) {
+    caught = sigaction(SIGBUS, nullptr, &before) == 0;
     struct sigaction ours = {};
     ours.sa_sigaction = on_sigbus;
-    // It leaves by a jump, which does not unblock what a handler has blocked.
-    ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
-    caught = sigaction(SIGBUS, &ours, &before) == 0;
+    ours.sa_mask = before.sa_mask;  // for whom it is handed on to
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK | (before.sa_flags & SA_NODEFER);
+    caught = caught && sigaction(SIGBUS, &ours, nullptr) == 0;
   }
   pthread_mutex_unlock(&once);
   return caught;
 }
 
-bool copy_out(void* to, const std::byte* from, std::size_t length) {
-  return guarded(from, length, [&] { std::memcpy(to, from, length); });
+void copy_out(void* to, const std::byte* from, std::size_t length) {
+  std::memcpy(to, from, length);
 }
 
-bool copy_in(std::byte* to, const void* from, std::size_t length) {
-  return guarded(to, length, [&] { stream(to, static_cast<const std::byte*>(from), length); });
+void copy_in(std::byte* to, const void* from, std::size_t length) {
+  stream(to, static_cast<const std::byte*>(from), length);
 }
 
 }  // namespace daxfs::client

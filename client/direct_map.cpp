@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include <cstdlib>
+#include <new>
 
 #include "client/direct_copy.h"
 #include "client/pool_file.h"
@@ -15,8 +16,14 @@ namespace {
 pthread_mutex_t pools_lock = PTHREAD_MUTEX_INITIALIZER;
 SharedPool* pools = nullptr;
 
-// A page that a fork empties in the child.
-std::uint64_t* generation_page = nullptr;
+// A fork in the middle of another thread's attaching must not leave the child without the lock.
+void watch_forks() {
+  static bool watched = false;
+  if (watched) return;
+  watched = pthread_atfork([] { pthread_mutex_lock(&pools_lock); },
+                           [] { pthread_mutex_unlock(&pools_lock); },
+                           [] { pthread_mutex_unlock(&pools_lock); }) == 0;
+}
 
 // MAP_SYNC where the medium can. `offset` and `length` are multiples of the pool's step.
 bool map_pool(int fd, std::uint64_t offset, std::uint64_t length, Mapping* out) {
@@ -44,15 +51,17 @@ void unmap(const Mapping& mapping) {
 SharedPool* use_pool(int fd, const daxfs_pool_args& pool, std::uint64_t length) {
   pthread_mutex_lock(&pools_lock);
   SharedPool* found = pools;
-  while (found != nullptr && (found->device != pool.device || found->inode != pool.inode))
-    found = found->next;
+  const auto is_other = [&](const SharedPool& one) {
+    return one.device != pool.device || one.inode != pool.inode ||
+           one.lost.load(std::memory_order_relaxed);
+  };
+  while (found != nullptr && is_other(*found)) found = found->next;
   if (found != nullptr) {
     ++found->users;
   } else if (void* const room = std::malloc(sizeof(SharedPool))) {
     Mapping mapped;
     if (map_pool(fd, 0, length, &mapped)) {
-      found = static_cast<SharedPool*>(room);
-      *found = {pool.device, pool.inode, mapped, 1, pools};
+      found = new (room) SharedPool{pool.device, pool.inode, mapped, 1, pools, false};
       pools = found;
     } else {
       const KeepErrno keep;
@@ -108,6 +117,8 @@ bool attach_through(int pool_fd, int fd, std::uint64_t step, Attached* out) {
 
 }  // namespace
 
+std::uint64_t* fork_page = nullptr;
+
 bool attach_and_map(int fd, Attached* out) {
   daxfs_pool_args pool = {};
   const std::uint64_t step = mapping_step(fd, &pool);
@@ -134,6 +145,7 @@ bool attach_and_map(int fd, Attached* out) {
   const int other = inside ? find_pool(pool, true, &status) : -1;
   if (!inside) errno = EIO;
   out->pool = other >= 0 ? use_pool(other, pool, whole) : nullptr;
+  if (out->pool != nullptr) out->guard = {{out->around, out->pool->mapped}, step, &out->pool->lost};
   const KeepErrno keep;
   if (other >= 0) close(other);
   if (out->pool == nullptr) unmap_and_detach(fd, out);
@@ -150,27 +162,26 @@ void unmap_and_detach(int fd, Attached* attached) {
 
 std::uint64_t fork_generation() {
   pthread_mutex_lock(&pools_lock);
-  if (generation_page == nullptr) {
+  watch_forks();
+  if (fork_page == nullptr) {
     void* const at = mmap(nullptr, static_cast<std::size_t>(page_size()), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at != MAP_FAILED &&
         madvise(at, static_cast<std::size_t>(page_size()), MADV_WIPEONFORK) == 0)
-      generation_page = static_cast<std::uint64_t*>(at);
+      fork_page = static_cast<std::uint64_t*>(at);
   }
   std::uint64_t generation = 0;
-  if (generation_page != nullptr) {
-    if (*generation_page == 0) {
+  if (fork_page != nullptr) {
+    if (*fork_page == 0) {
       // The parent's pools are not mapped here.
       pools = nullptr;
-      if (getrandom(generation_page, sizeof *generation_page, 0) < 0) *generation_page = 0;
-      *generation_page |= 1;
+      if (getrandom(fork_page, sizeof *fork_page, 0) < 0) *fork_page = 0;
+      *fork_page |= 1;
     }
-    generation = *generation_page;
+    generation = *fork_page;
   }
   pthread_mutex_unlock(&pools_lock);
   return generation;
 }
-
-bool is_forked_since(std::uint64_t generation) { return *generation_page != generation; }
 
 }  // namespace daxfs::client
