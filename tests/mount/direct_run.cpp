@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -63,8 +65,31 @@ struct Shared {
   std::atomic<std::uint64_t> foreign;
   std::atomic<bool> over;
   std::atomic<bool> told;
+  bool daemon_dies;
   char first[256];
 };
+
+// Others have taken all space; or there is no daemon just now, or its mount is another one.
+bool is_bearable(const Shared& shared, int error) {
+  constexpr std::array kWithoutDaemon{ENOTCONN, ECONNABORTED, ENOENT, ENODEV, ENOTTY,
+                                      ESTALE,   EIO,          EINTR,  EBADF};
+  return error == 0 || error == ENOSPC ||
+         (shared.daemon_dies &&
+          std::find(kWithoutDaemon.begin(), kWithoutDaemon.end(), error) != kWithoutDaemon.end());
+}
+
+// Fails where nothing is mounted: what lies below is nobody's business.
+UniqueFd open_inside(const std::string& path, int flags) {
+  UniqueFd fd(open(path.c_str(), flags, 0644));
+  constexpr auto kFuse = 0x65735546;
+  struct statfs status {};
+  if (fd && (fstatfs(fd.get(), &status) != 0 || status.f_type != kFuse)) {
+    if ((flags & O_CREAT) != 0) unlink(path.c_str());
+    fd = UniqueFd();
+    errno = ENODEV;
+  }
+  return fd;
+}
 
 void note_foreign(Shared& shared, const char* where, std::uint64_t owner, std::uint64_t number,
                   const Line& seen) {
@@ -118,26 +143,37 @@ int read_some(Shared& shared, daxfs_direct* direct, std::uint64_t file, std::mt1
   return 0;
 }
 
-// Reads or writes until it is over. Attaches anew when the file has been replaced.
+// Notes what has been done since the last call.
+void note_counts(Shared& shared, const daxfs_direct* direct, daxfs_counts& known) {
+  daxfs_counts now;
+  daxfs_direct_counts(direct, &now);
+  shared.direct += now.direct - known.direct;
+  shared.by_kernel += now.by_kernel - known.by_kernel;
+  known = now;
+}
+
+// Reads or writes until it is over. Attaches anew when the file has been replaced. Where others
+// have taken all space, neither a doorbell nor a hole finds any: it tries again.
 int client(const std::string& mount, Shared& shared, bool writes, unsigned seed) {
   std::mt19937 random(seed);
   std::uint64_t count = 0;
   while (!shared.over) {
     const std::uint64_t file = random() % kFiles;
-    const int fd = open(path_of(mount, file).c_str(), O_RDWR);
-    if (fd < 0) continue;
-    daxfs_direct* const direct = daxfs_attach(fd);
-    if (direct == nullptr) return errno;
-    close(fd);
+    UniqueFd fd = open_inside(path_of(mount, file), O_RDWR);
+    if (!fd) continue;
+    daxfs_direct* const direct = daxfs_attach(fd.get());
+    const int refused = errno;
+    fd = UniqueFd();
+    if (direct == nullptr && is_bearable(shared, refused)) continue;
+    if (direct == nullptr) return refused;
+    daxfs_counts known{};
     for (int i = 0; i < 200 && !shared.over; ++i) {
       const int error = writes ? write_some(direct, file, random, ++count)
                                : read_some(shared, direct, file, random);
-      if (error != 0) return error;
+      note_counts(shared, direct, known);
+      if (!is_bearable(shared, error)) return error;
+      if (error == ENOTCONN) break;
     }
-    daxfs_counts counts;
-    daxfs_direct_counts(direct, &counts);
-    shared.direct += counts.direct;
-    shared.by_kernel += counts.by_kernel;
     daxfs_detach(direct);
   }
   return 0;
@@ -150,7 +186,7 @@ class Thief {
 
   void take() {
     ++owner_;
-    fd_ = UniqueFd(open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_DIRECT, 0644));
+    fd_ = open_inside(path_, O_RDWR | O_CREAT | O_TRUNC | O_DIRECT);
     blocks_ = 0;
     for (bool more = true; more;) {
       for (std::uint64_t i = 0; i < chunk_.size(); ++i)
@@ -162,6 +198,7 @@ class Thief {
     }
   }
   void give_back() {
+    if (shared_.daemon_dies) fd_ = open_inside(path_, O_RDONLY | O_DIRECT);
     for (std::uint64_t first = 0; first < blocks_; first += chunk_.size()) {
       const ssize_t got = pread(fd_.get(), chunk_.data(), chunk_.size() * kBlock,
                                 static_cast<off_t>(first * kBlock));
@@ -182,13 +219,16 @@ class Thief {
   std::vector<Block> chunk_ = std::vector<Block>(64);
 };
 
-void make(const std::string& path, std::uint64_t owner) {
-  const UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_DIRECT, 0644));
+// Whether there is such a file now, with nobody else's content.
+bool make(const std::string& path, std::uint64_t owner) {
+  const UniqueFd fd = open_inside(path, O_RDWR | O_CREAT | O_TRUNC | O_DIRECT);
+  if (!fd) return false;
   std::vector<Block> all(kBlocksOfFile);
   for (std::uint64_t number = 0; number < kBlocksOfFile; ++number)
     all[number] = block_of(owner, number, 0);
   // Short where there is no space: others have it.
   static_cast<void>(!pwrite(fd.get(), all.data(), kBlocksOfFile * kBlock, 0));
+  return true;
 }
 
 // One detach; its errno.
@@ -198,7 +238,7 @@ int detach(const std::string& mount, std::mt19937& random) {
   switch (random() % 4) {
     case 0: {
       const std::uint64_t first = random() % kBlocksOfFile;
-      const UniqueFd fd(open(path.c_str(), O_RDWR));
+      const UniqueFd fd = open_inside(path, O_RDWR);
       const auto length = static_cast<off_t>((1 + random() % 64) * kBlock);
       return fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                        static_cast<off_t>(first * kBlock), length) == 0
@@ -211,13 +251,13 @@ int detach(const std::string& mount, std::mt19937& random) {
                  : errno;
     case 2: {
       const std::string fresh = mount + "/fresh";
-      make(fresh, file + 1);
+      if (!make(fresh, file + 1)) return errno;
       return rename(fresh.c_str(), path.c_str()) == 0 ? 0 : errno;
     }
     default: {
-      const UniqueFd fd(open(path.c_str(), O_RDWR | O_TRUNC));
+      const UniqueFd fd = open_inside(path, O_RDWR | O_TRUNC);
       const int error = fd.get() >= 0 ? 0 : errno;
-      if (error == 0) make(path_of(mount, file), file + 1);
+      if (error == 0) make(path, file + 1);
       return error;
     }
   }
@@ -243,6 +283,7 @@ DirectFound run_direct(const std::string& mount, const DirectRun& run) {
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("no memory to share");
   auto& shared = *new (memory) Shared{};
+  shared.daemon_dies = run.daemon_dies;
   std::mt19937 random(static_cast<unsigned>(run.seconds * 1000) + 7);
   for (std::uint64_t file = 0; file < kFiles; ++file) make(path_of(mount, file), file + 1);
 
@@ -260,7 +301,7 @@ DirectFound run_direct(const std::string& mount, const DirectRun& run) {
   const auto until = Clock::now() + std::chrono::duration<double>(run.seconds);
   const auto note = [&](int error) {
     ++(error == 0 ? found.detaches : found.refused);
-    if (error != 0 && error != ETXTBSY && error != EINTR) ends.push_back(error);
+    if (error != ETXTBSY && error != EINTR && !is_bearable(shared, error)) ends.push_back(error);
   };
   for (int round = 0; Clock::now() < until; ++round) {
     pid_t& one = clients[random() % all];

@@ -14,6 +14,7 @@ struct DirectRun {
   int writers = 1;
   bool stop_clients = false;  // SIGSTOP and SIGCONT, now and then
   bool kill_clients = false;  // kill -9, and others in their place
+  bool daemon_dies = false;   // somebody kills it and mounts again, all the time
 };
 
 struct DirectFound {

@@ -14,9 +14,7 @@
 #include <thread>
 
 #include "client/daxfs.h"
-#include "client/direct_extents.h"
-#include "client/direct_map.h"
-#include "client/doorbell.h"
+#include "tests/mount/direct_client.h"
 #include "tests/mount/direct_run.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/gate_helpers.h"
@@ -26,114 +24,8 @@ using namespace daxfs::test;
 
 namespace {
 
-constexpr std::size_t kBlocks = 8;
-
-struct DirectMount : Mount {
-  explicit DirectMount(const std::string& options = "short_timeout=60s")
-      : Mount({.options = "direct," + options}) {
-    write_file(file, pattern(kBlocks * kBlock, 1));
-  }
-  bool attached(std::size_t count) const {
-    return eventually([&] { return live_list(*this, DAXFS_QUERY_ATTACHED).size() == count; });
-  }
-  const std::string file = path("f");
-};
-
 struct Impatient : DirectMount {
   Impatient() : DirectMount("short_timeout=100ms") {}
-};
-
-// An attached file, through libdaxfs.
-struct Direct {
-  explicit Direct(const std::string& path, int flags = O_RDWR) {
-    const daxfs::UniqueFd fd = open_file(path, flags);
-    direct = daxfs_attach(fd.get());
-    INFO(std::strerror(errno));
-    REQUIRE(direct != nullptr);
-  }
-  ~Direct() { daxfs_detach(direct); }
-  Direct(const Direct&) = delete;
-  Direct& operator=(const Direct&) = delete;
-  std::string read(std::uint64_t offset, std::size_t length) {
-    std::string out(length, '?');
-    const ssize_t got = daxfs_pread(direct, out.data(), length, offset);
-    REQUIRE(got >= 0);
-    out.resize(static_cast<std::size_t>(got));
-    return out;
-  }
-  void write(std::uint64_t offset, const std::string& data) {
-    REQUIRE(daxfs_pwrite(direct, data.data(), data.size(), offset) ==
-            static_cast<ssize_t>(data.size()));
-  }
-  daxfs_counts counts() {
-    daxfs_counts out;
-    daxfs_direct_counts(direct, &out);
-    return out;
-  }
-  daxfs_direct* direct;
-};
-
-// Copies the first block's first bytes by hand, and stays in the middle of it: a child of the test.
-class HalfCopy {
- public:
-  explicit HalfCopy(const std::string& path) {
-    int ready[2];
-    REQUIRE(pipe(ready) == 0);
-    REQUIRE(pipe(go_) == 0);
-    child_ = fork();
-    if (child_ == 0) _exit(body(path, ready[1]));
-    ::close(ready[1]);
-    char byte = 0;
-    const bool said = read(ready[0], &byte, 1) == 1;
-    ::close(ready[0]);
-    REQUIRE(said);
-  }
-  ~HalfCopy() {
-    if (child_ > 0) {
-      kill(child_, SIGKILL);
-      waitpid(child_, nullptr, 0);
-    }
-    ::close(go_[0]);
-    ::close(go_[1]);
-  }
-  HalfCopy(const HalfCopy&) = delete;
-  HalfCopy& operator=(const HalfCopy&) = delete;
-  void die() {
-    kill(child_, SIGKILL);
-    waitpid(child_, nullptr, 0);
-    child_ = 0;
-  }
-  // Does the other half, and ends.
-  void finish() {
-    const bool said = ::write(go_[1], "x", 1) == 1;
-    int status = 0;
-    waitpid(child_, &status, 0);
-    child_ = 0;
-    CHECK(said);
-    CHECK(status == 0);
-  }
-
- private:
-  int body(const std::string& path, int ready) const {
-    const int fd = ::open(path.c_str(), O_RDWR | O_DIRECT);
-    daxfs::client::Attached attached;
-    if (!daxfs::client::attach_and_map(fd, &attached)) return errno;
-    daxfs::client::Extents* const extents =
-        daxfs::client::ask_for_extents(fd, attached.terms.pin_id, attached.pool->mapped.length);
-    const auto number = daxfs::doorbell::Attachment{attached.terms.attachment};
-    daxfs::doorbell::Slot* const slot = daxfs::doorbell::claim(*attached.page, number);
-    if (extents == nullptr || slot == nullptr ||
-        !daxfs::doorbell::take(*attached.page, *slot, extents->epoch))
-      return EAGAIN;
-    char byte = 'x';
-    if (::write(ready, &byte, 1) != 1 || read(go_[0], &byte, 1) != 1) return EPIPE;
-    std::memset(attached.pool->mapped.start + extents->at(0, kBlock).pool_offset, '#', kBlock);
-    daxfs::doorbell::give_back(*slot);
-    return 0;
-  }
-
-  int go_[2] = {-1, -1};
-  pid_t child_ = -1;
 };
 
 }  // namespace
@@ -308,7 +200,11 @@ TEST_CASE_METHOD(DirectMount,
 
 TEST_CASE("direct: clients beside detaches of every kind see nothing foreign, and damage nobody") {
   const std::string policy = GENERATE("refuse", "defer", "wait", "break");
-  Mount mount({.size = "8M+", .options = "direct,short_timeout=50ms,pin_policy=" + policy});
+  // Who waits for a client that is stopped does so in the process that would let it go on.
+  Mount mount(
+      {.size = "8M+",
+       .options =
+           "direct,short_timeout=50ms,wait_timeout=50ms,break_timeout=50ms,pin_policy=" + policy});
   const std::uint64_t before = mount.free();
   const DirectFound found = run_direct(
       mount.path(),

@@ -1,4 +1,4 @@
-// direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill]
+// direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill] [deaths]
 //
 // Clients of direct access beside detaches of every kind (tests/mount/direct_run.h). Prints what
 // was done. Exit status: 0 nothing foreign was seen, 1 something was, 2 usage, 3 a call failed.
@@ -11,7 +11,8 @@
 
 int main(int count, char** words) {
   if (count < 5) {
-    std::fprintf(stderr, "usage: direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill]\n");
+    std::fprintf(stderr,
+                 "usage: direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill] [deaths]\n");
     return 2;
   }
   daxfs::test::DirectRun run{.seconds = std::atof(words[2]),
@@ -19,6 +20,7 @@ int main(int count, char** words) {
                              .writers = std::atoi(words[4])};
   for (int i = 5; i < count; ++i) {
     run.stop_clients = run.stop_clients || std::strcmp(words[i], "stop") == 0;
+    run.daemon_dies = run.daemon_dies || std::strcmp(words[i], "deaths") == 0;
     run.kill_clients = run.kill_clients || std::strcmp(words[i], "kill") == 0;
   }
   try {
