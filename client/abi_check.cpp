@@ -89,6 +89,10 @@ static_assert(offsetof(daxfs_direct_args, count) == 48);
 static_assert(offsetof(daxfs_direct_args, more) == 52);
 static_assert(offsetof(daxfs_direct_args, extents) == 56);
 
+static_assert(sizeof(daxfs_remount_args) == 8);
+static_assert(offsetof(daxfs_remount_args, read_only) == 0);
+static_assert(offsetof(daxfs_remount_args, reserved) == 4);
+
 // The kernel's limit for a FUSE server's ioctls, each way: the size field of the number has 14
 // bits.
 static_assert(sizeof(daxfs_direct_args) < 16384);
@@ -108,5 +112,6 @@ static_assert(DAXFS_IOC_POLICY == 0xCFA8DA0Bu);
 static_assert(DAXFS_IOC_ATTACH == 0xC028DA0Cu);
 static_assert(DAXFS_IOC_DETACH == 0x4008DA0Du);
 static_assert(DAXFS_IOC_DIRECT == 0xFEB8DA0Eu);
+static_assert(DAXFS_IOC_REMOUNT == 0x4008DA0Fu);
 
 }  // namespace

@@ -341,6 +341,13 @@ struct daxfs_direct_args {
   struct daxfs_extent extents[DAXFS_EXTENTS_PER_CALL]; /* out; `pins` says nothing */
 };
 
+/* What mount -o remount asks of the daemon, beside the kernel: 1, nothing is changed from now on;
+ * 0, as before. EPERM; EBUSY: there are write pins; EROFS: the pool is not open for writing. */
+struct daxfs_remount_args {
+  uint32_t read_only;
+  uint32_t reserved; /* 0 */
+};
+
 #define DAXFS_IOC_MAGIC 0xDA
 #define DAXFS_IOC_PIN _IOWR(DAXFS_IOC_MAGIC, 1, struct daxfs_pin_args)
 #define DAXFS_IOC_UNPIN _IOW(DAXFS_IOC_MAGIC, 2, struct daxfs_unpin_args)
@@ -356,6 +363,7 @@ struct daxfs_direct_args {
 #define DAXFS_IOC_ATTACH _IOWR(DAXFS_IOC_MAGIC, 12, struct daxfs_attach_args)
 #define DAXFS_IOC_DETACH _IOW(DAXFS_IOC_MAGIC, 13, struct daxfs_unpin_args)
 #define DAXFS_IOC_DIRECT _IOWR(DAXFS_IOC_MAGIC, 14, struct daxfs_direct_args)
+#define DAXFS_IOC_REMOUNT _IOW(DAXFS_IOC_MAGIC, 15, struct daxfs_remount_args)
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC visibility pop

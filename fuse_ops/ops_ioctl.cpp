@@ -131,6 +131,14 @@ void set_policy(fuse_req_t req, daxfs_policy_args args) {
   fuse_reply_ioctl(req, -set.error().code, &args, sizeof args);
 }
 
+void remount(fuse_req_t req, const daxfs_remount_args& args) {
+  if (args.read_only > 1 || args.reserved != 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  reply_ioctl(req, fs(req).remount().set_read_only(args.read_only == 1, caller(req)));
+}
+
 void answer_extents(fuse_req_t req, daxfs_extents_args args, const Result<PinnedExtents>& found,
                     bool cursor_is_index) {
   if (!found) {
@@ -281,6 +289,8 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
       return query_settled(req, argument<daxfs_query_args>(in), opened);
     case DAXFS_IOC_POLICY:
       return set_policy(req, argument<daxfs_policy_args>(in));
+    case DAXFS_IOC_REMOUNT:
+      return remount(req, argument<daxfs_remount_args>(in));
     default:
       break;
   }

@@ -53,11 +53,15 @@ GateHooks Filesystem::gate_hooks() {
       .last_pin = last_surviving_pin(volume)};
 }
 
+Filesystem::Switches::Switches(Filesystem& fs)
+    : policies(fs.mount_, fs.gate_, fs.callers_),
+      remount(fs.mount_, fs.health_, fs.gate_, fs.callers_) {}
+
 Filesystem::Contents::Contents(Filesystem& fs)
-    : xattrs(fs.mount_, fs.health_, fs.inodes_, fs.policies_),
+    : xattrs(fs.mount_, fs.health_, fs.inodes_, fs.switches_.policies),
       filling(fs.mount_, fs.health_, fs.gate_, fs.inodes_),
       copies(fs.mount_, fs.health_, fs.gate_),
-      detaching(fs.mount_, fs.health_, fs.gate_, fs.policies_, copies),
+      detaching(fs.mount_, fs.health_, fs.gate_, fs.switches_.policies, copies),
       reading(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_),
       writing(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_, xattrs, filling),
       space(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, xattrs, filling,
@@ -88,8 +92,8 @@ Filesystem::Filesystem(Mount mount)
         return event_line(event, inodes_.path_of(event.what.inode), lost);
       }),
       gate_(resolve(mount_.options, bytes(mount_.volume.data_area().count)), gate_hooks()),
-      policies_(mount_, gate_, callers_),
-      inodes_(mount_, health_, gate_, kernel_pages_, policies_),
+      switches_(*this),
+      inodes_(mount_, health_, gate_, kernel_pages_, switches_.policies),
       contents_(*this),
       tree_(*this),
       holds_(*this),

@@ -10,7 +10,7 @@
 //        │
 //     reading, writing, space, attributes, xattrs what is in an inode
 //        │
-//     inodes, policies                            the inodes in use
+//     inodes, policies, remount                   the inodes in use; what an administrator switches
 //        │
 //     health, kernel pages, callers, gate         whether, who, and what the kernel believes
 //
@@ -37,6 +37,7 @@
 #include "src/pins.h"
 #include "src/policies.h"
 #include "src/reading.h"
+#include "src/remount.h"
 #include "src/renames.h"
 #include "src/reports.h"
 #include "src/space.h"
@@ -70,7 +71,7 @@ class Filesystem {
   Callers& callers() { return callers_; }
   EventLog& events() { return events_; }
   Gate& gate() { return gate_; }
-  Policies& policies() { return policies_; }
+  Policies& policies() { return switches_.policies; }
   Inodes& inodes() { return inodes_; }
 
   Xattrs& xattrs() { return contents_.xattrs; }
@@ -91,8 +92,15 @@ class Filesystem {
   Copies& copies() { return contents_.copies; }
 
   Reports& reports() { return reports_; }
+  Remount& remount() { return switches_.remount; }
 
  private:
+  // What an administrator switches.
+  struct Switches {
+    explicit Switches(Filesystem& fs);
+    Policies policies;
+    Remount remount;
+  };
   // The rooms in layers: each knows those of the layers before, and those above it in its own.
   struct Contents {
     explicit Contents(Filesystem& fs);
@@ -126,7 +134,7 @@ class Filesystem {
   Callers callers_;
   EventLog events_;
   Gate gate_;
-  Policies policies_;
+  Switches switches_;
   Inodes inodes_;
   Contents contents_;
   Tree tree_;

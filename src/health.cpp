@@ -7,7 +7,7 @@
 namespace daxfs {
 
 Status Health::writable() const {
-  if (mount_.options.read_only) return fail(EROFS);
+  if (read_only()) return fail(EROFS);
   if (stopped_.load(std::memory_order_relaxed)) return fail(EIO);
   if (MemoryReserve::used()) [[unlikely]] {
     std::call_once(memory_logged_, [this] {

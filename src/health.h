@@ -24,6 +24,11 @@ class Health {
  public:
   explicit Health(const Mount& mount) : mount_(mount) {}
 
+  // From the beginning, or by a remount.
+  bool read_only() const {
+    return mount_.options.read_only || read_only_.load(std::memory_order_relaxed);
+  }
+  void set_read_only(bool read_only) { read_only_ = read_only; }
   // Before a change: EROFS on a read-only mount; EIO once changes are stopped, the daemon has run
   // out of memory, or the storage has failed.
   Status writable() const;
@@ -40,7 +45,8 @@ class Health {
   [[nodiscard]] Status commit(const Transaction& tx) const;
   // Why nothing is changed any more, as the end of a sentence that names the pool; "" otherwise.
   std::string why_stopped() const;
-  // Neither mounted read-only nor stopped: for what the filesystem changes by itself.
+  // Neither mounted read-only nor stopped: for what the filesystem changes by itself. It goes on
+  // after a remount.
   bool may_change() const { return !mount_.options.read_only && !stopped_; }
 
   // Nothing is changed from now on (EIO), reading goes on: for a filesystem that was found to be at
@@ -57,6 +63,7 @@ class Health {
   const Mount& mount_;
   mutable std::once_flag failure_logged_;
   mutable std::once_flag memory_logged_;
+  std::atomic<bool> read_only_ = false;  // by a remount
   std::atomic<bool> stopped_ = false;
   mutable Mutex mutex_;
   std::string stopped_because_ GUARDED_BY(mutex_);

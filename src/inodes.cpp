@@ -111,7 +111,7 @@ void Inodes::touch(Inode& inode) {
 
 void Inodes::note_written(Inode& inode) {
   Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
-  if (bells == nullptr || mount_.options.read_only) return;
+  if (bells == nullptr || health_.read_only()) return;
   const std::int64_t said = bells->take_written();
   if (said == 0) return;
   const std::int64_t when = std::min(said, file_time_now());
@@ -127,7 +127,7 @@ void Inodes::note_written(Inode& inode) {
 }
 
 void Inodes::update_atime(Inode& inode) {
-  if (mount_.options.atime == AtimeMode::noatime || mount_.options.read_only) return;
+  if (mount_.options.atime == AtimeMode::noatime || health_.read_only()) return;
   const std::int64_t now = file_time_now();
   const std::int64_t old = inode.atime.load(std::memory_order_relaxed);
   if (mount_.options.atime == AtimeMode::relatime) {

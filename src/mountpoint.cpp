@@ -1,7 +1,9 @@
 #include "src/mountpoint.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <mntent.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -11,6 +13,9 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+
+#include "base/unique_fd.h"
+#include "client/daxfs.h"
 
 namespace daxfs {
 namespace {
@@ -53,6 +58,14 @@ std::string canonical(const std::string& path) {
 bool is_dead(const std::string& path) {
   struct statvfs answer {};
   return statvfs(path.c_str(), &answer) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+// Whether its pool is another file than the one that has its name now. A dead daemon does not say.
+bool serves_another(const char* mountpoint, const struct stat& named) {
+  const UniqueFd fd(open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  daxfs_pool_args served{};
+  return fd && ioctl(fd.get(), DAXFS_IOC_POOL, &served) == 0 &&
+         (served.device != named.st_dev || served.inode != named.st_ino);
 }
 
 }  // namespace
@@ -108,7 +121,7 @@ std::optional<std::string> mounted_at(const std::string& pool) {
     const bool same = S_ISCHR(wanted.st_mode)
                           ? S_ISCHR(source.st_mode) && source.st_rdev == wanted.st_rdev
                           : source.st_dev == wanted.st_dev && source.st_ino == wanted.st_ino;
-    if (same) where = entry.mnt_dir;
+    if (same && !serves_another(entry.mnt_dir, source)) where = entry.mnt_dir;
   });
   return where;
 }

@@ -48,6 +48,10 @@ constexpr std::array<std::string_view, 10> kKernel = {
     "suid",   "nosuid", "dev",     "nodev",       "exec",
     "noexec", "sync",   "dirsync", "allow_other", "default_permissions"};
 
+// For a remount mount(8) adds these, as the kernel shows them.
+constexpr std::array<std::string_view, 8> kShown = {"user_id",  "group_id", "rootmode", "fd",
+                                                    "max_read", "blksize",  "fsname",   "subtype"};
+
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -72,6 +76,7 @@ Outcome<void> parse_cache(std::string_view value, MountOptions& out) {
   for (const CacheMode mode : kCacheModes) {
     if (value != to_string(mode)) continue;
     out.cache = mode;
+    out.says_cache = true;
     return {};
   }
   std::vector<std::string> words;
@@ -94,6 +99,7 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
   }
   if (option == "ro" || option == "rw") {
     out.read_only = option == "ro";
+    out.says_access = true;
     return {};
   }
   if (option == "relatime" || option == "norelatime" || option == "atime" ||
@@ -175,11 +181,10 @@ std::string_view to_string(CacheMode mode) {
 Outcome<MountOptions> parse_mount_options(std::string_view text) {
   MountOptions out;
   const auto words = without_those_of_fuse(split(text));
-  // mount(8) adds what the kernel shows of the mount (user_id=0, ...); a remount is refused anyway.
   const bool remount = std::ranges::find(words, "remount") != words.end();
   for (const std::string_view option : words) {
-    if (auto parsed = parse_one(option, out); !parsed && !remount)
-      return std::unexpected(parsed.error());
+    if (remount && contains(kShown, option.substr(0, option.find('=')))) continue;
+    if (auto parsed = parse_one(option, out); !parsed) return std::unexpected(parsed.error());
   }
   if (out.direct && out.cache == CacheMode::writeback) {
     return problem(EINVAL,

@@ -25,9 +25,11 @@ struct MountOptions : PolicySettings {
   AtimeMode atime = AtimeMode::relatime;
   CacheMode cache = CacheMode::through;
   bool read_only = false;
+  bool says_access = false;  // ro or rw
+  bool says_cache = false;
   bool unsafe_demo = false;
   bool direct = false;    // programs may attach (direct_access.h)
-  bool remount = false;   // by mount -o remount, which the daemon of the mount never hears of
+  bool remount = false;   // a mount that there is, is changed
   bool nonempty = false;  // the mount point may have entries, which the mount covers
   // Options that are the kernel's business, handed on to the mount (nosuid, noexec, ...).
   std::vector<std::string> kernel;

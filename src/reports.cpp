@@ -165,7 +165,7 @@ json Reports::status() const {
       {"policy", policy_json(gate_.options())},
       {"granularity", mount_.pool != nullptr ? to_string(mount_.pool->granularity()) : "byte"},
       {"dax", dax},
-      {"read_only", mount_.options.read_only},
+      {"read_only", health_.read_only()},
       {"cache", to_string(mount_.options.cache)},
       // Seconds after which the kernel ends the mount if a request is not answered, or null.
       {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},

@@ -1,7 +1,6 @@
 // daxfs POOL MOUNTPOINT [-f] [-o OPTIONS]: mounts a pool.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
@@ -28,6 +27,8 @@
 #include "fuse_ops/session.h"
 #include "src/mountpoint.h"
 #include "src/options.h"
+#include "tools/mount/remount.h"
+#include "tools/mount/second_mount.h"
 #include "tools/standard_streams.h"
 #include "tools/usage.h"
 
@@ -61,18 +62,6 @@ std::string option_help() {
       "  Options of mount(8) and fstab such as auto, nofail, _netdev, user and x-* are accepted "
       "and ignored.\n";
   return text;
-}
-
-// The kernel keeps a remount from a FUSE daemon.
-daxfs::Problem no_remount(const std::string& mountpoint, const daxfs::MountOptions& options) {
-  const std::string settings = options.policy_words.empty()
-                                   ? "SETTING..."
-                                   : fmt::format("{}", fmt::join(options.policy_words, " "));
-  return {
-      fmt::format("{0}: a daxfs is not changed by -o remount; set its policy with: daxfsctl policy "
-                  "{0} set {1} (all "
-                  "other options: umount it, and mount it again)",
-                  mountpoint, settings)};
 }
 
 Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions& options,
@@ -217,13 +206,23 @@ int main(int argc, char** argv) {
 
   const auto options = daxfs::parse_mount_options(arguments.options);
   if (!options) return complain(options.error(), kExitUsage);
-  if (options->remount) return complain(no_remount(arguments.mountpoint, *options));
+  if (options->remount) {
+    const auto done = daxfs::remount(arguments.pool, arguments.mountpoint, *options);
+    return done ? 0 : complain(done.error());
+  }
   const auto mountpoint = daxfs::check_mountpoint(arguments.mountpoint, options->nonempty);
   if (!mountpoint) return complain(mountpoint.error());
   arguments.mountpoint = *mountpoint;
   if (const auto where = daxfs::mounted_at(arguments.pool)) {
-    return complain(
-        {fmt::format("{}: already mounted on {}; umount that first", arguments.pool, *where)});
+    if (arguments.foreground || arguments.debug) {
+      return complain(
+          {fmt::format("{}: already mounted on {}; umount that first", arguments.pool, *where)});
+    }
+    const auto done = daxfs::mount_again(arguments.pool, *where, *mountpoint, *options);
+    if (!done) return complain(done.error());
+    fmt::print("{0} on {1}: the mount on {2}, seen here as well\n", arguments.pool, *mountpoint,
+               *where);
+    return 0;
   }
   std::error_code ignored;
   arguments.pool = std::filesystem::absolute(arguments.pool, ignored).string();

@@ -212,7 +212,7 @@ class Program {
         DAXFS_IOC_PIN,    DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
         DAXFS_IOC_POOL,   DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
         DAXFS_IOC_ADOPT,  DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT,  DAXFS_IOC_ATTACH,
-        DAXFS_IOC_DETACH, DAXFS_IOC_DIRECT};
+        DAXFS_IOC_DETACH, DAXFS_IOC_DIRECT, DAXFS_IOC_REMOUNT};
     if (in_.flag()) command = in_.one_of(kKnown);
     issue(command, in_.text(300), in_.below(16384));
   }

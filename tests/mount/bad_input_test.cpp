@@ -116,18 +116,6 @@ TEST_CASE_METHOD(Bench, "a mistyped word is answered with the nearest one") {
   check_refused({tool("daxfs-hold"), "--ofset", "0", pool}, 2, "did you mean '--offset'?");
 }
 
-TEST_CASE_METHOD(Bench, "mount -o remount says what to use instead") {
-  const auto remount = [&](const std::string& options, const std::string& about) {
-    check_refused({tool("daxfs"), pool, mnt, "-o", options}, 1, about);
-  };
-  remount("rw,remount,pin_policy=wait,wait_timeout=5s",
-          "daxfsctl policy " + mnt + " set pin_policy=wait wait_timeout=5s");
-  remount("remount,ro", "umount it, and mount it again");
-  // mount(8) adds what the kernel shows of the mount.
-  remount("rw,nosuid,nodev,remount,noatime,user_id=0,group_id=0,default_permissions,allow_other",
-          "umount it, and mount it again");
-}
-
 TEST_CASE_METHOD(Bench, "wrong usage is told in one line") {
   check_refused({tool("daxfs")}, 2, "daxfs: ");
   check_refused({tool("daxfs"), pool}, 2, "MOUNTPOINT");
@@ -278,14 +266,14 @@ TEST_CASE("a pool that is mounted is nobody else's") {
   REQUIRE(mkdir(second.c_str(), 0755) == 0);
   // At once: this pool is not just being let go.
   const auto begin = std::chrono::steady_clock::now();
-  check_refused({tool("daxfs"), mount.pool(), second}, 1, mount.path());
+  check_refused({tool("daxfs"), "-f", mount.pool(), second}, 1, mount.path());
   check_refused({tool("daxfs"), mount.pool(), second, "-o", "ro"}, 1, "already mounted");
   check_refused({tool("daxfs"), mount.pool(), mount.path()}, 1, mount.path());
   CHECK(std::chrono::steady_clock::now() - begin < Seconds(20));
   check_refused({tool("mkfs.daxfs"), mount.pool()}, 1, mount.pool());
   check_refused({tool("mkfs.daxfs"), "--force", mount.pool()}, 1, mount.pool());
   REQUIRE(symlink(mount.pool().c_str(), mount.beside("alias").c_str()) == 0);
-  check_refused({tool("daxfs"), mount.beside("alias"), second}, 1, "already mounted");
+  check_refused({tool("daxfs"), "-f", mount.beside("alias"), second}, 1, "already mounted");
   CHECK(read_file(mount.path("f")) == "precious");
   mount.remount();
   CHECK(read_file(mount.path("f")) == "precious");

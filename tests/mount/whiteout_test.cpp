@@ -113,6 +113,8 @@ TEST_CASE_METHOD(Whiteouts, "a rename with whiteout asks the gate as any other")
   CHECK(read_file(path("new")) == "new");
   held.check();
   held.end();
+  // The kernel tells of a close a little later.
+  CHECK(eventually([&] { return ctl("pins").empty(); }));
   CHECK(move("new", "old") == 0);
   CHECK(is_whiteout("new"));
 }

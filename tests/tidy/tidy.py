@@ -454,8 +454,15 @@ def bare_locks(tree):
                 yield path, number, f"{match[0]}, whose use nobody checks: take that of base/mutex.h"
 
 
+def chance_includes(tree):
+    """What one version of a library declares where a later one does not (fmt 10 and unstable's, here)."""
+    for path, text in tree.named(".cpp", ".h"):
+        if "fmt::join" in text and "#include <fmt/ranges.h>" not in text:
+            yield path, 1, "fmt::join is declared by <fmt/ranges.h>: include it"
+
+
 CHECKS = (tables_of_files, folder_table, includes, lengths, classes, libraries, links, paths_in_prose, index_of_docs, prose, version,
-          promises, metrics, bare_locks)
+          promises, metrics, bare_locks, chance_includes)
 
 
 def findings(tree, checks=CHECKS):

@@ -42,6 +42,8 @@ PLANTED = {
         tidy.classes, "src/space.h", lambda t: t + "class Attic {\n  friend class Space;\n};\n", "src/space.h"),
     "a lock that the compiler does not look at": (
         tidy.bare_locks, "lease/limbo.h", lambda t: t + "std::mutex unseen;\n", "lease/limbo.h"),
+    "a function of fmt without its header": (
+        tidy.chance_includes, "lease/limbo.cpp", lambda t: t + "// fmt::join\n", "lease/limbo.cpp"),
     "a metric that nobody counts": (
         tidy.metrics, "tools/watch/alerts.yml", lambda t: t + "# daxfs_unheard_of\n", "tools/watch/alerts.yml"),
     "a metric that no page has": (

@@ -151,6 +151,23 @@ class Top(Mounted):
         self.assertIn(b"the mount has ended", screen.process.stderr.read())
         self.assertEqual(termios.tcgetattr(screen.slave), screen.before)
 
+    def test_a_daemon_that_is_stopped_holds_nobody_up(self):
+        screen = self.top("--interval", "0.1")
+        screen.until(lambda lines: len(lines) > 1)
+        daemon = self.daemon()
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            screen.until(lambda lines: "NO ANSWER" in lines[-1])
+            os.kill(daemon, signal.SIGCONT)
+            screen.until(lambda lines: "NO ANSWER" not in lines[-1])
+            os.kill(daemon, signal.SIGSTOP)
+            screen.until(lambda lines: "NO ANSWER" in lines[-1])
+            screen.press("q")
+            self.assertEqual(screen.finish(), 0)
+            self.assertEqual(termios.tcgetattr(screen.slave), screen.before)
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+
     def daemon(self):
         for number in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError), open(f"/proc/{number}/cmdline", "rb") as line:

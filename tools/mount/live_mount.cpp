@@ -1,0 +1,133 @@
+#include "tools/mount/live_mount.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "client/daxfs.h"
+
+namespace daxfs {
+
+Outcome<LiveMount> LiveMount::of(const std::string& pool, const std::string& mountpoint) {
+  UniqueFd fd(open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) {
+    const int code = errno;
+    if (code != ENOTCONN && code != ECONNABORTED)
+      return problem(code, fmt::format("mount point {}: {}", mountpoint, std::strerror(code)));
+    return problem(ENOTCONN, fmt::format("mount point {}: a mount whose daemon has died; umount it "
+                                         "and mount it again",
+                                         mountpoint));
+  }
+  struct statfs filesystem {};
+  daxfs_pool_args served{};
+  if (fstatfs(fd.get(), &filesystem) != 0 || filesystem.f_type != FUSE_SUPER_MAGIC ||
+      ioctl(fd.get(), DAXFS_IOC_POOL, &served) != 0) {
+    return problem(ENOTTY, fmt::format("mount point {}: no daxfs is mounted there; mount it "
+                                       "without remount",
+                                       mountpoint));
+  }
+  struct stat wanted {};
+  if (stat(pool.c_str(), &wanted) != 0 || wanted.st_dev != served.device ||
+      wanted.st_ino != served.inode) {
+    return problem(ENOTTY,
+                   fmt::format("mount point {}: the pool there is {}, not {}; name that one",
+                               mountpoint, served.path, pool));
+  }
+  return LiveMount(mountpoint, std::move(fd));
+}
+
+Result<unsigned long> LiveMount::flags() const {
+  struct statvfs now {};
+  if (fstatvfs(fd_.get(), &now) != 0) return fail(errno);
+  constexpr std::pair<unsigned long, unsigned long> kAlike[] = {
+      {ST_RDONLY, MS_RDONLY},         {ST_NOSUID, MS_NOSUID},           {ST_NODEV, MS_NODEV},
+      {ST_NOEXEC, MS_NOEXEC},         {ST_SYNCHRONOUS, MS_SYNCHRONOUS}, {ST_NOATIME, MS_NOATIME},
+      {ST_NODIRATIME, MS_NODIRATIME}, {ST_RELATIME, MS_RELATIME}};
+  unsigned long flags = 0;
+  for (const auto& [seen, given] : kAlike) flags |= (now.f_flag & seen) != 0 ? given : 0;
+  return flags;
+}
+
+Outcome<nlohmann::json> LiveMount::status() const {
+  daxfs_query_args args{};
+  args.what = DAXFS_QUERY_STATUS;
+  if (ioctl(fd_.get(), DAXFS_IOC_QUERY, &args) == 0 && args.length <= sizeof args.text) {
+    auto status = nlohmann::json::parse(args.text, args.text + args.length, nullptr, false);
+    if (status.is_object()) return status;
+  }
+  return problem(EPROTO, path_ + ": its daemon's answer makes no sense: is it of another version?");
+}
+
+Outcome<std::string> LiveMount::policy() const {
+  const UniqueFd file(openat(fd_.get(), ".daxfs/policy", O_RDONLY | O_CLOEXEC));
+  std::string text(4096, '\0');
+  const ssize_t got = file ? read(file.get(), text.data(), text.size()) : -1;
+  if (got <= 0) return problem(errno, fmt::format("{}: its policy: {}", path_, strerror(errno)));
+  text.resize(static_cast<std::size_t>(got));
+  return text;
+}
+
+Outcome<void> LiveMount::set_policy(const std::string& settings) const {
+  daxfs_policy_args args{};
+  if (settings.size() > sizeof args.text)
+    return problem(EINVAL, path_ + ": too many settings at once");
+  std::memcpy(args.text, settings.data(), settings.size());
+  args.length = static_cast<std::uint32_t>(settings.size());
+  if (ioctl(fd_.get(), DAXFS_IOC_POLICY, &args) == 0) return {};
+  const int code = errno;
+  const bool has_text = args.length > 0 && args.length <= sizeof args.text &&
+                        std::string_view(args.text, args.length) != settings;
+  return problem(code, fmt::format("{}: {}", path_,
+                                   has_text ? std::string(args.text, args.length)
+                                            : std::string(std::strerror(code))));
+}
+
+Outcome<void> LiveMount::set_read_only(bool read_only) const {
+  daxfs_remount_args args{};
+  args.read_only = read_only ? 1 : 0;
+  if (ioctl(fd_.get(), DAXFS_IOC_REMOUNT, &args) == 0) return {};
+  const int code = errno;
+  switch (code) {
+    case EBUSY:
+      return problem(code, fmt::format("{0}: write pins are held, and what they pin can change at "
+                                       "any time; end their holders (daxfsctl pins {0})",
+                                       path_));
+    case EROFS:
+      return problem(code, fmt::format("{}: was mounted read-only, so its daemon cannot write the "
+                                       "pool; umount it, and mount it with -o rw",
+                                       path_));
+    case EPERM:
+      return problem(code, path_ + ": only root and the user who mounted may remount it");
+    case ENOTTY:
+      return problem(code, path_ +
+                               ": its daemon is too old for this; umount it, and mount it "
+                               "again");
+    default:
+      return problem(code, fmt::format("{}: {}", path_, std::strerror(code)));
+  }
+}
+
+unsigned long with_words(unsigned long flags, const MountOptions& options) {
+  for (const std::string& word : options.kernel) {
+    if (word == "nosuid") flags |= MS_NOSUID;
+    if (word == "nodev") flags |= MS_NODEV;
+    if (word == "noexec") flags |= MS_NOEXEC;
+    if (word == "exec") flags &= ~static_cast<unsigned long>(MS_NOEXEC);
+    if (word == "sync") flags |= MS_SYNCHRONOUS;
+    if (word == "dirsync") flags |= MS_DIRSYNC;
+  }
+  return flags;
+}
+
+}  // namespace daxfs

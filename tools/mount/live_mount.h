@@ -1,0 +1,40 @@
+// A mount of ours that is there, as the daxfs command asks its daemon and the kernel about it.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "src/options.h"
+
+namespace daxfs {
+
+class LiveMount {
+ public:
+  // ENOTTY: no daxfs is mounted there, or one of another pool; ENOTCONN: its daemon has died.
+  static Outcome<LiveMount> of(const std::string& pool, const std::string& mountpoint);
+
+  const std::string& path() const { return path_; }
+  // MS_* of mount(2), as the mount has them now.
+  Result<unsigned long> flags() const;
+  Outcome<nlohmann::json> status() const;
+  // Each knob of the policy, a line each.
+  Outcome<std::string> policy() const;
+  Outcome<void> set_policy(const std::string& settings) const;
+  // The daemon's side of remount,ro and rw.
+  Outcome<void> set_read_only(bool read_only) const;
+
+ private:
+  LiveMount(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+
+  std::string path_;
+  UniqueFd fd_;
+};
+
+// Adds what the words of -o change: nosuid, nodev and noexec come, of these only noexec goes, since
+// mount.fuse3 names suid and dev unasked.
+unsigned long with_words(unsigned long flags, const MountOptions& options);
+
+}  // namespace daxfs
