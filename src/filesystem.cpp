@@ -62,7 +62,8 @@ Filesystem::Contents::Contents(Filesystem& fs)
       flags(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_),
       xattrs(fs.mount_, fs.health_, fs.inodes_, fs.switches_.policies),
       filling(fs.mount_, fs.health_, fs.gate_, fs.inodes_),
-      detaching(fs.mount_, fs.health_, fs.gate_, fs.switches_.policies),
+      copies(fs.mount_, fs.health_, fs.gate_),
+      detaching(fs.mount_, fs.health_, fs.gate_, fs.switches_.policies, copies),
       reading(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_),
       writing(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_, xattrs, filling),
       space(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, xattrs, filling,
@@ -80,7 +81,9 @@ Filesystem::Holds::Holds(Filesystem& fs)
            fs.contents_.filling, fs.callers_),
       files(fs.mount_, fs.health_, fs.gate_, fs.inodes_, pins, fs.callers_),
       leases(fs.gate_, fs.callers_),
-      extents(fs.gate_, fs.inodes_) {}
+      extents(fs.gate_, fs.inodes_),
+      direct(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.xattrs, extents,
+             fs.callers_) {}
 
 Filesystem::Filesystem(Mount mount)
     : mount_(std::move(mount)),
@@ -96,7 +99,8 @@ Filesystem::Filesystem(Mount mount)
       contents_(*this),
       tree_(*this),
       holds_(*this),
-      reports_(mount_, health_, gate_, events_, callers_, inodes_, holds_.files, holds_.extents) {
+      reports_(mount_, health_, gate_, events_, callers_, inodes_, holds_.files, holds_.extents,
+               holds_.direct, contents_.copies) {
   if (!mount_.request_limit) return;
   const auto longest =
       std::chrono::duration_cast<std::chrono::milliseconds>(*mount_.request_limit) / 2;
@@ -112,11 +116,13 @@ Filesystem::~Filesystem() {
 void Filesystem::stop_waiting() {
   holds_.files.stop_watching();
   gate_.stop();
+  contents_.copies.stop();
   events_.stop();
 }
 
 void Filesystem::unmount() {
   stop_waiting();
+  holds_.direct.end();
   holds_.files.end();
   inodes_.end_all();
   // One that is at odds with itself is not clean: the next mount looks at all of it.

@@ -22,7 +22,9 @@
 #include "src/acls.h"
 #include "src/attributes.h"
 #include "src/callers.h"
+#include "src/copies.h"
 #include "src/detaching.h"
+#include "src/direct_access.h"
 #include "src/event_log.h"
 #include "src/extents.h"
 #include "src/files.h"
@@ -88,6 +90,9 @@ class Filesystem {
   Files& files() { return holds_.files; }
   Leases& leases() { return holds_.leases; }
   Extents& extents() { return holds_.extents; }
+  DirectAccess& direct_access() { return holds_.direct; }
+
+  Copies& copies() { return contents_.copies; }
 
   Reports& reports() { return reports_; }
   Remount& remount() { return switches_.remount; }
@@ -106,6 +111,7 @@ class Filesystem {
     InodeFlags flags;
     Xattrs xattrs;
     Filling filling;
+    Copies copies;
     Detaching detaching;
     Reading reading;
     Writing writing;
@@ -123,6 +129,7 @@ class Filesystem {
     Files files;
     Leases leases;
     Extents extents;
+    DirectAccess direct;
   };
   GateHooks gate_hooks();
 

@@ -161,6 +161,7 @@ json Reports::status() const {
         {"bytes", counts.pinned_bytes.value}}},
       {"leases", counts.leases},
       {"waiting", counts.waiting},
+      {"attached", direct_.list().size()},
       {"policy", policy_json(gate_.options())},
       {"granularity", mount_.pool != nullptr ? to_string(mount_.pool->granularity()) : "byte"},
       {"dax", dax},
@@ -183,6 +184,7 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
   CommandNames commands;
   const PinLocked locked =
       mount_.pool != nullptr ? pin_locks_of(mount_.pool->descriptor()) : PinLocked();
+  const auto doorbells = direct_.holders();
   const auto grace_left = [&](HolderId holder) -> json {
     const auto left = files_.grace_left(holder);
     return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
@@ -193,6 +195,7 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
       [&](const PinInfo& pin) -> json {
         if (!is_shown(pin.requester, caller)) return nullptr;
         const Survivors::Survivor* const survivor = find(survivors, pin.holder);
+        const bool copying = pin.left && copies_.is_copies(pin.holder);
         return {{"id", pin.id.value},
                 {"inode", pin.inode.value},
                 {"path", files_.has_no_file(pin.id) ? "" : inodes_.path_of(pin.inode)},
@@ -207,7 +210,35 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
                 {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
                 {"survivor", survivor != nullptr},
                 {"kept_by", kept_by(pin, survivor, commands.is_gone(pin.requester), locked)},
-                {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
+                {"grace", pin.left && !copying ? grace_left(pin.holder) : json(nullptr)},
+                // Of direct access: "doorbell" keeps the page in which copies are counted; "copies"
+                // are in flight.
+                {"direct", copying                          ? json("copies")
+                           : doorbells.contains(pin.holder) ? json("doorbell")
+                                                            : json(nullptr)}};
+      });
+}
+
+Status Reports::list_attached(Pages& pages, const Caller& caller) {
+  CommandNames commands;
+  return pages.list<DirectAccess::Attached>(
+      [&](std::size_t limit) {
+        auto all = direct_.list();
+        std::erase_if(all, [&](const auto& one) { return one.pin.value <= pages.cursor(); });
+        if (all.size() > limit) all.resize(limit);
+        return all;
+      },
+      [](const DirectAccess::Attached& one) { return one.pin.value; },
+      [&](const DirectAccess::Attached& one) -> json {
+        if (!is_shown(one.requester, caller)) return nullptr;
+        return {{"id", one.pin.value},
+                {"inode", one.inode.value},
+                {"path", inodes_.path_of(one.inode)},
+                {"pid", one.requester.process},
+                {"command", commands.of(one.requester)},
+                {"uid", one.requester.uid},
+                {"closed", one.closed},
+                {"revoked", one.revocations}};
       });
 }
 
@@ -328,6 +359,8 @@ Status Reports::report(std::uint32_t what, std::uint64_t& cursor, std::size_t ro
       return list_leases(pages, caller);
     case DAXFS_QUERY_WAITING:
       return list_waiting(pages, caller);
+    case DAXFS_QUERY_ATTACHED:
+      return list_attached(pages, caller);
     case DAXFS_QUERY_LIMBO:
       return list_limbo(pages);
     case DAXFS_QUERY_EXTENTS:

@@ -70,7 +70,8 @@ TEST_CASE_METHOD(Control, "the control directory is found by name and in no list
   CHECK(found.out.empty());
   const Finished inside = run({"/bin/ls", "-A", path(".daxfs")});
   CHECK(inside.out ==
-        "events\nleases\nlimbo\nmap\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\nwaiting\n");
+        "attached\nevents\nleases\nlimbo\nmap\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\nwaiti"
+        "ng\n");
   const Finished long_list = run({"/bin/ls", "-la", path(".daxfs")});
   CHECK(long_list.code == 0);
   CHECK(long_list.err.empty());

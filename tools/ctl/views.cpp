@@ -252,6 +252,26 @@ Outcome<void> show_leases(const std::string& path, bool json) {
                    });
 }
 
+Outcome<void> show_attached(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_ATTACHED, json,
+                   {{"ID", true},
+                    {"PID", true},
+                    {"COMMAND"},
+                    {"UID", true},
+                    {"REVOKED", true},
+                    {"CLOSED"},
+                    {"INODE", true},
+                    {"PATH"}},
+                   "nobody is attached\n", [](const Json& one) -> std::vector<std::string> {
+                     return {text_of(one, "id"),      text_of(one, "pid"),
+                             text_of(one, "command"), text_of(one, "uid"),
+                             text_of(one, "revoked"), text_of(one, "closed"),
+                             text_of(one, "inode"),   text_of(one, "path")};
+                   });
+}
+
 Outcome<void> show_limbo(const std::string& path, bool json) {
   const auto mount = Mount::at(path);
   if (!mount) return std::unexpected(mount.error());
