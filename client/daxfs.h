@@ -264,9 +264,9 @@ struct daxfs_policy_args {
   char text[4000];
 };
 
-/* What mount -o remount asks of the daemon, beside the kernel: 1, no file is changed from now on
- * (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins; EROFS: the pool
- * is not open for writing. Numbers 12 to 14 are taken. */
+/* What mount -o remount asks of the daemon once the kernel lets nobody write: 1, no file is changed
+ * from now on (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins;
+ * EROFS: the pool is not open for writing. Numbers 12 to 14 are taken. */
 struct daxfs_remount_args {
   uint32_t read_only;
   uint32_t reserved; /* 0 */

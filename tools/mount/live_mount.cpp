@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "blockmap/format.h"
 #include "client/daxfs.h"
 
 namespace daxfs {
@@ -49,7 +50,11 @@ Outcome<LiveMount> LiveMount::of(const std::string& pool, const std::string& mou
   return LiveMount(mountpoint, std::move(fd));
 }
 
-bool LiveMount::is_whole() const { return faccessat(fd_.get(), ".daxfs", F_OK, 0) == 0; }
+// What is in the directory may be its owner's invention, but in the root.
+bool LiveMount::is_whole() const {
+  struct stat directory {};
+  return fstat(fd_.get(), &directory) == 0 && directory.st_ino == kRootInode.value;
+}
 
 Result<unsigned long> LiveMount::flags() const {
   struct statvfs now {};
@@ -74,6 +79,8 @@ Outcome<nlohmann::json> LiveMount::status() const {
 }
 
 Outcome<std::string> LiveMount::policy() const {
+  if (!is_whole())
+    return problem(ENOTTY, path_ + ": only a directory of the pool; its policy is told elsewhere");
   const UniqueFd file(openat(fd_.get(), ".daxfs/policy", O_RDONLY | O_CLOEXEC));
   std::string text(4096, '\0');
   const ssize_t got = file ? read(file.get(), text.data(), text.size()) : -1;

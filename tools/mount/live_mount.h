@@ -22,7 +22,7 @@ class LiveMount {
   // MS_* of mount(2), as the mount has them now.
   Result<unsigned long> flags() const;
   Outcome<nlohmann::json> status() const;
-  // Each knob of the policy, a line each.
+  // Each knob of the policy, a line each. Precondition: is_whole().
   Outcome<std::string> policy() const;
   Outcome<void> set_policy(const std::string& settings) const;
   // The daemon's side of remount,ro and rw.
