@@ -18,9 +18,10 @@ namespace {
 Problem explain(int code, const std::string& path) {
   switch (code) {
     case EBUSY:
-      return {
-          fmt::format("{0}: files are open for writing; close them first (fuser -vm {0})", path),
-          code};
+      return {fmt::format("{0}: files are open for writing, or open and unlinked; close them first "
+                          "(fuser -vm {0})",
+                          path),
+              code};
     case EPERM:
       return {path + ": only root may remount; umount it, and mount it again", code};
     default:
