@@ -12,7 +12,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "blockmap/format.h"
@@ -47,7 +46,9 @@ Outcome<LiveMount> LiveMount::of(const std::string& pool, const std::string& mou
                    fmt::format("mount point {}: the pool there is {}, not {}; name that one",
                                mountpoint, served.path, pool));
   }
-  return LiveMount(mountpoint, std::move(fd));
+  auto mount = ctl::Mount::at(mountpoint);
+  if (!mount) return std::unexpected(mount.error());
+  return LiveMount(mountpoint, std::move(fd), std::move(*mount));
 }
 
 // What is in the directory may be its owner's invention, but in the root.
@@ -68,40 +69,16 @@ Result<unsigned long> LiveMount::flags() const {
   return flags;
 }
 
-Outcome<nlohmann::json> LiveMount::status() const {
-  daxfs_query_args args{};
-  args.what = DAXFS_QUERY_STATUS;
-  if (ioctl(fd_.get(), DAXFS_IOC_QUERY, &args) == 0 && args.length <= sizeof args.text) {
-    auto status = nlohmann::json::parse(args.text, args.text + args.length, nullptr, false);
-    if (status.is_object()) return status;
-  }
-  return problem(EPROTO, path_ + ": its daemon's answer makes no sense: is it of another version?");
-}
+Outcome<ctl::Json> LiveMount::status() const { return mount_.query_one(DAXFS_QUERY_STATUS); }
 
 Outcome<std::string> LiveMount::policy() const {
   if (!is_whole())
     return problem(ENOTTY, path_ + ": only a directory of the pool; its policy is told elsewhere");
-  const UniqueFd file(openat(fd_.get(), ".daxfs/policy", O_RDONLY | O_CLOEXEC));
-  std::string text(4096, '\0');
-  const ssize_t got = file ? read(file.get(), text.data(), text.size()) : -1;
-  if (got <= 0) return problem(errno, fmt::format("{}: its policy: {}", path_, strerror(errno)));
-  text.resize(static_cast<std::size_t>(got));
-  return text;
+  return mount_.read_control("policy");
 }
 
 Outcome<void> LiveMount::set_policy(const std::string& settings) const {
-  daxfs_policy_args args{};
-  if (settings.size() > sizeof args.text)
-    return problem(EINVAL, path_ + ": too many settings at once");
-  std::memcpy(args.text, settings.data(), settings.size());
-  args.length = static_cast<std::uint32_t>(settings.size());
-  if (ioctl(fd_.get(), DAXFS_IOC_POLICY, &args) == 0) return {};
-  const int code = errno;
-  const bool has_text = args.length > 0 && args.length <= sizeof args.text &&
-                        std::string_view(args.text, args.length) != settings;
-  return problem(code, fmt::format("{}: {}", path_,
-                                   has_text ? std::string(args.text, args.length)
-                                            : std::string(std::strerror(code))));
+  return mount_.set_policy(settings);
 }
 
 Outcome<void> LiveMount::set_read_only(bool read_only) const {

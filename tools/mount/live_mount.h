@@ -1,13 +1,12 @@
 // A mount of ours that is there, as the daxfs command asks its daemon and the kernel about it.
 #pragma once
 
-#include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "src/options.h"
+#include "tools/ctl/query.h"
 
 namespace daxfs {
 
@@ -21,7 +20,7 @@ class LiveMount {
   bool is_whole() const;
   // MS_* of mount(2), as the mount has them now.
   Result<unsigned long> flags() const;
-  Outcome<nlohmann::json> status() const;
+  Outcome<ctl::Json> status() const;
   // Each knob of the policy, a line each. Precondition: is_whole().
   Outcome<std::string> policy() const;
   Outcome<void> set_policy(const std::string& settings) const;
@@ -29,10 +28,12 @@ class LiveMount {
   Outcome<void> set_read_only(bool read_only) const;
 
  private:
-  LiveMount(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  LiveMount(std::string path, UniqueFd fd, ctl::Mount mount)
+      : path_(std::move(path)), fd_(std::move(fd)), mount_(std::move(mount)) {}
 
   std::string path_;
   UniqueFd fd_;
+  ctl::Mount mount_;  // what daxfsctl asks
 };
 
 // What the words of -o make of them: nosuid, nodev and noexec come, of these only noexec goes,

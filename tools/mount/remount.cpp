@@ -31,7 +31,7 @@ Problem explain(int code, const std::string& path) {
 
 // What stays as it was mounted.
 Outcome<void> check_fixed(const MountOptions& options, const std::string& mountpoint,
-                          unsigned long flags, const nlohmann::json& status) {
+                          unsigned long flags, const ctl::Json& status) {
   const auto fixed = [&](std::string_view now, std::string_view wanted) {
     return problem(EINVAL, fmt::format("{}: {} cannot be changed to {} while it is mounted; umount "
                                        "it, and mount it again",
