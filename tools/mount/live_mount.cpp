@@ -106,6 +106,18 @@ Outcome<void> LiveMount::set_read_only(bool read_only) const {
   }
 }
 
+std::optional<Difference> difference(const ctl::Json& status, const MountOptions& options) {
+  if (const std::string cache = status.value("cache", "through");
+      options.says_cache && cache != to_string(options.cache))
+    return Difference{"cache=" + cache, fmt::format("cache={}", to_string(options.cache))};
+  if (std::string atime = status.value("atime", "relatime");
+      options.says_atime && atime != to_string(options.atime))
+    return Difference{std::move(atime), std::string(to_string(options.atime))};
+  if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
+    return Difference{acl ? "acl" : "noacl", options.acl ? "acl" : "noacl"};
+  return std::nullopt;
+}
+
 unsigned long with_words(unsigned long flags, const MountOptions& options) {
   constexpr unsigned long kLifted = MS_NOEXEC | MS_SYNCHRONOUS | MS_DIRSYNC;
   if (options.shows_mount) flags &= ~kLifted;

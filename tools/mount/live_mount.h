@@ -1,6 +1,7 @@
 // A mount of ours that is there, as the daxfs command asks its daemon and the kernel about it.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -35,6 +36,14 @@ class LiveMount {
   UniqueFd fd_;
   ctl::Mount mount_;  // what daxfsctl asks
 };
+
+// What -o asks for and is otherwise there, of what stays as it was mounted (cache=, access times,
+// acl); nothing if all is so.
+struct Difference {
+  std::string now;
+  std::string wanted;
+};
+std::optional<Difference> difference(const ctl::Json& status, const MountOptions& options);
 
 // What the words of -o make of them: nosuid, nodev and noexec come, of these only noexec goes,
 // since mount.fuse3 names suid and dev unasked.

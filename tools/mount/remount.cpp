@@ -37,16 +37,10 @@ Outcome<void> check_fixed(const MountOptions& options, const std::string& mountp
                                        "it, and mount it again",
                                        mountpoint, now, wanted));
   };
-  if (const std::string cache = status.value("cache", "through");
-      options.says_cache && cache != to_string(options.cache))
-    return fixed("cache=" + cache, fmt::format("cache={}", to_string(options.cache)));
   // The kernel shows relatime, whatever the daemon does.
-  if (const std::string atime = status.value("atime", "relatime");
-      options.says_atime && options.atime != AtimeMode::relatime &&
-      atime != to_string(options.atime))
-    return fixed(atime, to_string(options.atime));
-  if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
-    return fixed(acl ? "acl" : "noacl", options.acl ? "acl" : "noacl");
+  MountOptions said = options;
+  if (said.atime == AtimeMode::relatime) said.says_atime = false;
+  if (const auto other = difference(status, said)) return fixed(other->now, other->wanted);
   const auto lacks = [&](std::string_view word) {
     return options.shows_mount && std::ranges::find(options.kernel, word) == options.kernel.end();
   };
