@@ -341,9 +341,9 @@ struct daxfs_direct_args {
   struct daxfs_extent extents[DAXFS_EXTENTS_PER_CALL]; /* out; `pins` says nothing */
 };
 
-/* What mount -o remount asks of the daemon, beside the kernel: 1, no file is changed from now on
- * (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins; EROFS: the pool
- * is not open for writing. */
+/* What mount -o remount asks of the daemon once the kernel lets nobody write: 1, no file is changed
+ * from now on (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins,
+ * or somebody copies whose descriptor is closed; EROFS: the pool is not open for writing. */
 struct daxfs_remount_args {
   uint32_t read_only;
   uint32_t reserved; /* 0 */

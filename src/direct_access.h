@@ -83,6 +83,8 @@ class DirectAccess {
     std::uint64_t revocations = 0;
   };
   std::vector<Attached> list() const;
+  // Whether anybody maps a doorbell beyond the close of its descriptor, and can copy still.
+  bool lingers() { return !sweep(); }
   // Those who stand for attachments as holders of pins.
   std::set<HolderId> holders() const;
 

@@ -4,13 +4,15 @@
 //
 //     reports                                     looks at all, changes nothing
 //        │
-//     files, pins, leases, extents                what an open file can hold
+//     remount                                     refused for what is held
+//        │
+//     files, pins, leases, extents, direct access what an open file can hold
 //        │
 //     names, renames                              the tree of names
 //        │
 //     reading, writing, space, attributes, xattrs what is in an inode
 //        │
-//     inodes, policies, remount                   the inodes in use; what an administrator switches
+//     inodes, policies                            the inodes in use; what an administrator switches
 //        │
 //     health, kernel pages, callers, gate         whether, who, and what the kernel believes
 //
@@ -73,7 +75,7 @@ class Filesystem {
   Callers& callers() { return callers_; }
   EventLog& events() { return events_; }
   Gate& gate() { return gate_; }
-  Policies& policies() { return switches_.policies; }
+  Policies& policies() { return policies_; }
   Inodes& inodes() { return inodes_; }
 
   InodeFlags& inode_flags() { return contents_.flags; }
@@ -95,15 +97,9 @@ class Filesystem {
   Copies& copies() { return contents_.copies; }
 
   Reports& reports() { return reports_; }
-  Remount& remount() { return switches_.remount; }
+  Remount& remount() { return holds_.remount; }
 
  private:
-  // What an administrator switches.
-  struct Switches {
-    explicit Switches(Filesystem& fs);
-    Policies policies;
-    Remount remount;
-  };
   // The rooms in layers: each knows those of the layers before, and those above it in its own.
   struct Contents {
     explicit Contents(Filesystem& fs);
@@ -130,6 +126,7 @@ class Filesystem {
     Leases leases;
     Extents extents;
     DirectAccess direct;
+    Remount remount;  // refused for what is held
   };
   GateHooks gate_hooks();
 
@@ -139,7 +136,7 @@ class Filesystem {
   Callers callers_;
   EventLog events_;
   Gate gate_;
-  Switches switches_;
+  Policies policies_;
   Inodes inodes_;
   Contents contents_;
   Tree tree_;

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "base/unique_fd.h"
+#include "blockmap/format.h"
 #include "client/daxfs.h"
 
 namespace daxfs {
@@ -58,6 +59,12 @@ std::string canonical(const std::string& path) {
 bool is_dead(const std::string& path) {
   struct statvfs answer {};
   return statvfs(path.c_str(), &answer) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+// A bind mount can show a directory of it alone.
+bool is_root(const std::string& mountpoint) {
+  struct stat status {};
+  return stat(mountpoint.c_str(), &status) == 0 && status.st_ino == kRootInode.value;
 }
 
 // Whether its pool is another file than the one that has its name now. A dead daemon does not say.
@@ -121,7 +128,8 @@ std::optional<std::string> mounted_at(const std::string& pool) {
     const bool same = S_ISCHR(wanted.st_mode)
                           ? S_ISCHR(source.st_mode) && source.st_rdev == wanted.st_rdev
                           : source.st_dev == wanted.st_dev && source.st_ino == wanted.st_ino;
-    if (same && !serves_another(entry.mnt_dir, source)) where = entry.mnt_dir;
+    if (!same || (where && is_root(*where)) || serves_another(entry.mnt_dir, source)) return;
+    where = entry.mnt_dir;
   });
   return where;
 }

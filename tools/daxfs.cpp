@@ -1,6 +1,7 @@
 // daxfs POOL MOUNTPOINT [-f] [-o OPTIONS]: mounts a pool.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
@@ -136,6 +137,18 @@ void interrupt_both(int number) {
   raise(number);
 }
 
+// Threads take their stacks' size from `ulimit -s`, which says nothing about the daemon's needs.
+void enlarge_stacks() {
+  constexpr std::size_t kLeast = 1 << 20;
+  pthread_attr_t attributes;
+  std::size_t size = 0;
+  if (pthread_getattr_default_np(&attributes) != 0) return;
+  if (pthread_attr_getstacksize(&attributes, &size) == 0 && size < kLeast &&
+      pthread_attr_setstacksize(&attributes, kLeast) == 0)
+    pthread_setattr_default_np(&attributes);
+  pthread_attr_destroy(&attributes);
+}
+
 int run_in_background(const Arguments& arguments, const daxfs::MountOptions& options) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return complain({fmt::format("pipe: {}", strerror(errno))});
@@ -225,6 +238,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   std::error_code ignored;
+  enlarge_stacks();
   arguments.pool = std::filesystem::absolute(arguments.pool, ignored).string();
 
   if (arguments.foreground || arguments.debug) {

@@ -224,6 +224,48 @@ TEST_CASE_METHOD(Changed, "a second mount of a pool shows the first one") {
   CHECK(read_file(path("g")) == "by the second");
 }
 
+TEST_CASE_METHOD(Changed, "a directory of the pool that is mounted elsewhere is not the pool") {
+  const std::string part = beside("part");
+  const std::string second = beside("second");
+  REQUIRE(mkdir(part.c_str(), 0755) == 0);
+  REQUIRE(mkdir(second.c_str(), 0755) == 0);
+  // What root's command must not read: it is whoever's directory.
+  REQUIRE(mkdir(path("d").c_str(), 0755) == 0);
+  REQUIRE(mkdir(path("d/.daxfs").c_str(), 0755) == 0);
+  REQUIRE(mkfifo(path("d/.daxfs/policy").c_str(), 0600) == 0);
+  REQUIRE(::mount(path("d").c_str(), part.c_str(), nullptr, MS_BIND, nullptr) == 0);
+  // While the whole is mounted, too, that is shown.
+  REQUIRE(run({tool("daxfs"), pool(), second}).code == 0);
+  CHECK(read_file(second + "/f").size() == 8192);
+  CHECK(umount2(second.c_str(), 0) == 0);
+
+  REQUIRE(umount2(path().c_str(), 0) == 0);
+  const Finished refused = run({tool("daxfs"), pool(), second});
+  CHECK(refused.code == 1);
+  CHECK(refused.err.find("on " + part + " with a part of it; umount that first") !=
+        std::string::npos);
+  const Finished remounted = run({tool("daxfs"), pool(), part, "-o", "remount,ro"});
+  INFO(remounted.err);
+  CHECK(remounted.code == 0);
+  CHECK(umount2(part.c_str(), 0) == 0);
+  end_of_daemon();
+  mount();
+}
+
+TEST_CASE("a daemon that was started with a small stack has what it needs") {
+  need_mounts();
+  const TempDir dir;
+  const std::string pool = make_pool(dir.path("pool"));
+  const std::string mnt = dir.path("mnt");
+  REQUIRE(mkdir(mnt.c_str(), 0755) == 0);
+  Process daemon(
+      {"/bin/sh", "-c", R"(ulimit -s 64; exec "$0" "$@")", tool("daxfs"), pool, mnt, "-f"});
+  REQUIRE(daemon.says(" on " + mnt + ":"));
+  CHECK(run({tool("daxfsctl"), "status", mnt}).code == 0);
+  CHECK(umount2(mnt.c_str(), MNT_DETACH) == 0);
+  CHECK(daemon.finish(kPatience).code == 0);
+}
+
 TEST_CASE("a pool whose name is another pool's now is mounted as itself") {
   Mount mount;
   write_file(mount.path("f"), "of the first");

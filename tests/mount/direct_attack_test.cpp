@@ -85,6 +85,11 @@ TEST_CASE_METHOD(DirectMount, "direct: a doorbell that is mapped beyond its clos
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   CHECK(list().size() == 1);
   CHECK(limbo() == kBlock);
+  // The kernel knows of nobody who can write.
+  daxfs_remount_args read_only{.read_only = 1, .reserved = 0};
+  const daxfs::UniqueFd root = open_file(path(), O_RDONLY | O_DIRECTORY);
+  CHECK(ioctl(root.get(), DAXFS_IOC_REMOUNT, &read_only) == -1);
+  CHECK(errno == EBUSY);
   // A detach knows of it, and the file keeps the rest as if it were open.
   CHECK(shrink(file, kBlock) == 0);
   const std::uint64_t shorter = before + (kBlocks - 2) * kBlock;  // without the doorbell

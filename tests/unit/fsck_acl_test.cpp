@@ -101,8 +101,8 @@ TEST_CASE_METHOD(AclFixture, "fsck: both lists impossible, one of them for the s
 
 TEST_CASE_METHOD(AclFixture, "a mount meets impossible access control lists: EUCLEAN, no guess") {
   // Every order and size that parse() refuses is refused here, too (acl_test.cpp).
-  const std::string bad = GENERATE("", "?", kList.substr(0, 43), kList + kList.substr(36),
-                                   kList.substr(0, 4) + kList.substr(12));
+  const std::string bad = GENERATE(as<std::string>(), "", "?", kList.substr(0, 43),
+                                   kList + kList.substr(36), kList.substr(0, 4) + kList.substr(12));
   give(file, {{kAccess, bad}, {"user.x", "x"}});
   give(sub, {{kDefault, bad}});
   volume.reset();

@@ -12,9 +12,9 @@
 
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "blockmap/format.h"
 #include "client/daxfs.h"
 
 namespace daxfs {
@@ -46,10 +46,16 @@ Outcome<LiveMount> LiveMount::of(const std::string& pool, const std::string& mou
                    fmt::format("mount point {}: the pool there is {}, not {}; name that one",
                                mountpoint, served.path, pool));
   }
-  return LiveMount(mountpoint, std::move(fd));
+  auto mount = ctl::Mount::at(mountpoint);
+  if (!mount) return std::unexpected(mount.error());
+  return LiveMount(mountpoint, std::move(fd), std::move(*mount));
 }
 
-bool LiveMount::is_whole() const { return faccessat(fd_.get(), ".daxfs", F_OK, 0) == 0; }
+// What is in the directory may be its owner's invention, but in the root.
+bool LiveMount::is_whole() const {
+  struct stat directory {};
+  return fstat(fd_.get(), &directory) == 0 && directory.st_ino == kRootInode.value;
+}
 
 Result<unsigned long> LiveMount::flags() const {
   struct statvfs now {};
@@ -63,38 +69,16 @@ Result<unsigned long> LiveMount::flags() const {
   return flags;
 }
 
-Outcome<nlohmann::json> LiveMount::status() const {
-  daxfs_query_args args{};
-  args.what = DAXFS_QUERY_STATUS;
-  if (ioctl(fd_.get(), DAXFS_IOC_QUERY, &args) == 0 && args.length <= sizeof args.text) {
-    auto status = nlohmann::json::parse(args.text, args.text + args.length, nullptr, false);
-    if (status.is_object()) return status;
-  }
-  return problem(EPROTO, path_ + ": its daemon's answer makes no sense: is it of another version?");
-}
+Outcome<ctl::Json> LiveMount::status() const { return mount_.query_one(DAXFS_QUERY_STATUS); }
 
 Outcome<std::string> LiveMount::policy() const {
-  const UniqueFd file(openat(fd_.get(), ".daxfs/policy", O_RDONLY | O_CLOEXEC));
-  std::string text(4096, '\0');
-  const ssize_t got = file ? read(file.get(), text.data(), text.size()) : -1;
-  if (got <= 0) return problem(errno, fmt::format("{}: its policy: {}", path_, strerror(errno)));
-  text.resize(static_cast<std::size_t>(got));
-  return text;
+  if (!is_whole())
+    return problem(ENOTTY, path_ + ": only a directory of the pool; its policy is told elsewhere");
+  return mount_.read_control("policy");
 }
 
 Outcome<void> LiveMount::set_policy(const std::string& settings) const {
-  daxfs_policy_args args{};
-  if (settings.size() > sizeof args.text)
-    return problem(EINVAL, path_ + ": too many settings at once");
-  std::memcpy(args.text, settings.data(), settings.size());
-  args.length = static_cast<std::uint32_t>(settings.size());
-  if (ioctl(fd_.get(), DAXFS_IOC_POLICY, &args) == 0) return {};
-  const int code = errno;
-  const bool has_text = args.length > 0 && args.length <= sizeof args.text &&
-                        std::string_view(args.text, args.length) != settings;
-  return problem(code, fmt::format("{}: {}", path_,
-                                   has_text ? std::string(args.text, args.length)
-                                            : std::string(std::strerror(code))));
+  return mount_.set_policy(settings);
 }
 
 Outcome<void> LiveMount::set_read_only(bool read_only) const {
@@ -104,8 +88,9 @@ Outcome<void> LiveMount::set_read_only(bool read_only) const {
   const int code = errno;
   switch (code) {
     case EBUSY:
-      return problem(code, fmt::format("{0}: write pins are held, and what they pin can change at "
-                                       "any time; end their holders (daxfsctl pins {0})",
+      return problem(code, fmt::format("{0}: write pins are held, or files are attached, and what "
+                                       "they cover can change at any time; end their holders "
+                                       "(daxfsctl pins {0}, daxfsctl attached {0})",
                                        path_));
     case EROFS:
       return problem(code, fmt::format("{}: was mounted read-only, so its daemon cannot write the "
@@ -120,6 +105,18 @@ Outcome<void> LiveMount::set_read_only(bool read_only) const {
     default:
       return problem(code, fmt::format("{}: {}", path_, std::strerror(code)));
   }
+}
+
+std::optional<Difference> difference(const ctl::Json& status, const MountOptions& options) {
+  if (const std::string cache = status.value("cache", "through");
+      options.says_cache && cache != to_string(options.cache))
+    return Difference{"cache=" + cache, fmt::format("cache={}", to_string(options.cache))};
+  if (std::string atime = status.value("atime", "relatime");
+      options.says_atime && atime != to_string(options.atime))
+    return Difference{std::move(atime), std::string(to_string(options.atime))};
+  if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
+    return Difference{acl ? "acl" : "noacl", options.acl ? "acl" : "noacl"};
+  return std::nullopt;
 }
 
 unsigned long with_words(unsigned long flags, const MountOptions& options) {

@@ -18,9 +18,10 @@ namespace {
 Problem explain(int code, const std::string& path) {
   switch (code) {
     case EBUSY:
-      return {
-          fmt::format("{0}: files are open for writing; close them first (fuser -vm {0})", path),
-          code};
+      return {fmt::format("{0}: files are open for writing, or open and unlinked; close them first "
+                          "(fuser -vm {0})",
+                          path),
+              code};
     case EPERM:
       return {path + ": only root may remount; umount it, and mount it again", code};
     default:
@@ -30,22 +31,16 @@ Problem explain(int code, const std::string& path) {
 
 // What stays as it was mounted.
 Outcome<void> check_fixed(const MountOptions& options, const std::string& mountpoint,
-                          unsigned long flags, const nlohmann::json& status) {
+                          unsigned long flags, const ctl::Json& status) {
   const auto fixed = [&](std::string_view now, std::string_view wanted) {
     return problem(EINVAL, fmt::format("{}: {} cannot be changed to {} while it is mounted; umount "
                                        "it, and mount it again",
                                        mountpoint, now, wanted));
   };
-  if (const std::string cache = status.value("cache", "through");
-      options.says_cache && cache != to_string(options.cache))
-    return fixed("cache=" + cache, fmt::format("cache={}", to_string(options.cache)));
   // The kernel shows relatime, whatever the daemon does.
-  if (const std::string atime = status.value("atime", "relatime");
-      options.says_atime && options.atime != AtimeMode::relatime &&
-      atime != to_string(options.atime))
-    return fixed(atime, to_string(options.atime));
-  if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
-    return fixed(acl ? "acl" : "noacl", options.acl ? "acl" : "noacl");
+  MountOptions said = options;
+  if (said.atime == AtimeMode::relatime) said.says_atime = false;
+  if (const auto other = difference(status, said)) return fixed(other->now, other->wanted);
   const auto lacks = [&](std::string_view word) {
     return options.shows_mount && std::ranges::find(options.kernel, word) == options.kernel.end();
   };

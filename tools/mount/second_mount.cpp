@@ -16,22 +16,15 @@ namespace daxfs {
 namespace {
 
 // What is asked for and is otherwise there; "" if nothing is.
-Outcome<std::string> conflict(const LiveMount& live, const MountOptions& options) {
+Outcome<std::string> conflict(const LiveMount& live, unsigned long flags,
+                              const MountOptions& options) {
   const auto status = live.status();
   if (!status) return std::unexpected(status.error());
   if (const bool read_only = status->value("read_only", false); read_only != options.read_only)
     return std::string(read_only ? "read-only" : "read-write");
-  if (const std::string cache = status->value("cache", "through");
-      options.says_cache && cache != to_string(options.cache))
-    return "cache=" + cache;
-  if (const std::string atime = status->value("atime", "relatime");
-      options.says_atime && atime != to_string(options.atime))
-    return atime;
-  const auto flags = live.flags();
+  if (auto other = difference(*status, options)) return std::move(other->now);
   const bool sync = std::ranges::find(options.kernel, "sync") != options.kernel.end();
-  if (sync && flags && (*flags & MS_SYNCHRONOUS) == 0) return std::string("async");
-  if (const bool acl = status->value("acl", true); options.says_acl && acl != options.acl)
-    return std::string(acl ? "acl" : "noacl");
+  if (sync && (flags & MS_SYNCHRONOUS) == 0) return std::string("async");
   const auto text = live.policy();
   if (!text) return std::unexpected(text.error());
   const ByteCount size(status->value("total", std::uint64_t{0}));
@@ -59,13 +52,13 @@ Outcome<void> mount_again(const std::string& pool, const std::string& first,
                                               : "; umount that first");
   }
   if (!live->is_whole()) return busy(" with a part of it; umount that first");
-  const auto otherwise = conflict(*live, options);
+  const auto flags = live->flags();
+  if (!flags) return busy("; umount that first");
+  const auto otherwise = conflict(*live, *flags, options);
   if (!otherwise) return std::unexpected(otherwise.error());
   if (!otherwise->empty())
     return busy(
         fmt::format(", {}; umount that first, or mount it here as it is there", *otherwise));
-  const auto flags = live->flags();
-  if (!flags) return busy("; umount that first");
   if (::mount(first.c_str(), mountpoint.c_str(), nullptr, MS_BIND, nullptr) != 0)
     return problem(errno, fmt::format("mount point {}: {}", mountpoint, std::strerror(errno)));
   const unsigned long wanted = with_words(*flags, options);
