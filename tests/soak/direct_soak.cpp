@@ -1,4 +1,4 @@
-// direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill] [deaths]
+// direct_soak DIRECTORY SECONDS READERS WRITERS [stop] [kill] [deaths]
 //
 // Clients of direct access beside detaches of every kind (tests/mount/direct_run.h). Prints what
 // was done. Exit status: 0 nothing foreign was seen, 1 something was, 2 usage, 3 a call failed.
@@ -12,7 +12,7 @@
 int main(int count, char** words) {
   if (count < 5) {
     std::fprintf(stderr,
-                 "usage: direct_soak MOUNT SECONDS READERS WRITERS [stop] [kill] [deaths]\n");
+                 "usage: direct_soak DIRECTORY SECONDS READERS WRITERS [stop] [kill] [deaths]\n");
     return 2;
   }
   daxfs::test::DirectRun run{.seconds = std::atof(words[2]),

@@ -44,8 +44,14 @@ def deaths(place, policy, seconds, dice):
     """The daemon is killed and mounted again, while clients copy, are stopped in the middle, and go on."""
     options = f"direct,pin_policy={policy},short_timeout=50ms,wait_timeout=200ms,break_timeout=200ms,exit_grace=1s"
     place.mount(options)
+    # Between two mounts it is not there: else clients would make files below the mount point.
+    files = place.inside("files")
+    os.mkdir(files)
+    with open(os.path.join(files, "first"), "w", encoding="ascii"):
+        pass  # directories keep the blocks that they once had
+    os.unlink(os.path.join(files, "first"))
     empty = place.free()
-    words = [program_of(place), place.mountpoint, str(seconds), "2", "2", "stop", "kill", "deaths"]
+    words = [program_of(place), files, str(seconds), "2", "2", "stop", "kill", "deaths"]
     child = place.processes.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     killed = 0
     while child.poll() is None:
@@ -57,8 +63,8 @@ def deaths(place, policy, seconds, dice):
         killed += 1
     said, wrong = child.communicate()
     check(child.returncode == 0, f"direct_soak ended with {child.returncode}: {wrong.strip()[-300:]}")
-    for name in os.listdir(place.mountpoint):
-        os.unlink(place.inside(name))
+    for name in os.listdir(files):
+        os.unlink(os.path.join(files, name))
     settles(place, empty)
     place.unmount()
     return f"{said.strip()}; {killed} daemons killed"
