@@ -57,6 +57,13 @@ OpenFileRef OpenFiles::take(OpenFile* file) {
   return std::move(files_.extract(file).mapped());
 }
 
+std::vector<OpenFileRef> OpenFiles::all() {
+  const MutexLock guard(mutex_);
+  std::vector<OpenFileRef> out;
+  for (const auto& [address, file] : files_) out.push_back(file);
+  return out;
+}
+
 OpenFileRef OpenFiles::take_any() {
   const MutexLock guard(mutex_);
   if (files_.empty()) return nullptr;

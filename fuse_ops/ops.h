@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/mutex.h"
 #include "src/control_directory.h"
@@ -25,6 +26,7 @@ class OpenFiles {
  public:
   OpenFile* keep(OpenFileRef file);
   OpenFileRef take(OpenFile* file);
+  std::vector<OpenFileRef> all();
   // One that is still there, or null.
   OpenFileRef take_any();
 
