@@ -11,6 +11,7 @@
 #include "blockmap/layout.h"
 #include "blockmap/pin_lock.h"
 #include "client/daxfs.h"
+#include "src/degraded.h"
 #include "src/pool_map.h"
 
 namespace daxfs {
@@ -143,10 +144,30 @@ class Reports::Pages {
   std::string& out_;
 };
 
+MountState Reports::state() const {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  const auto first = gate_.waiting_after(0, 1);
+  return {.pool = mount_.pool != nullptr ? mount_.pool->path() : "",
+          .mountpoint = mount_.mountpoint,
+          .stopped = health_.why_stopped(),
+          .unreadable = health_.unreadable(),
+          .policy = gate_.options(),
+          .total = bytes(mount_.volume.data_blocks()),
+          .free = bytes(mount_.volume.allocator().free_blocks()),
+          .limbo = bytes(gate_.totals().limbo),
+          .longest_wait = std::chrono::duration_cast<std::chrono::seconds>(
+              first.empty() ? SteadyTime::duration() : now - first.front().since),
+          .needs_msync = mount_.pool != nullptr && mount_.pool->granularity() == Granularity::page,
+          .request_limit = mount_.request_limit};
+}
+
 json Reports::status() const {
   const GateCounts counts = gate_.totals();
   const bool dax = mount_.pool != nullptr && mount_.pool->is_dax();
   const std::string stopped = health_.why_stopped();
+  json degraded = json::array();
+  for (const Degraded& one : what_is_degraded(state()))
+    degraded.push_back({{"what", one.what}, {"text", one.text}, {"way_out", one.way_out}});
   return {
       {"pool", mount_.pool != nullptr ? mount_.pool->path() : ""},
       {"uuid", mount_.volume.uuid()},
@@ -171,6 +192,7 @@ json Reports::status() const {
       {"acl", mount_.options.acl},
       // Seconds after which the kernel ends the mount if a request is not answered, or null.
       {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},
+      {"degraded", std::move(degraded)},
       // Why nothing is changed any more, or null.
       {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }

@@ -25,6 +25,8 @@
 
 namespace daxfs {
 
+struct MountState;
+
 // An event as people and scripts read it: a JSON object, and the end of its line. `path`: of its
 // inode.
 std::string event_line(const EventLog::Event& event, const std::string& path, std::uint64_t lost);
@@ -64,6 +66,7 @@ class Reports {
  private:
   class Pages;
   nlohmann::json status() const;
+  MountState state() const;
   Status list_pins(Pages& pages, const Caller& caller);
   Status list_leases(Pages& pages, const Caller& caller);
   Status list_waiting(Pages& pages, const Caller& caller);

@@ -65,6 +65,7 @@ void check_stopped(const Mount& mount, const daxfs::UniqueFd& early, const std::
   std::uint64_t pin = 0;
   CHECK(error_of(daxfs_pin(early.get(), 0, kBlock, 0, &pin)) == EIO);
   CHECK(contains(mount.status()["stopped"].get<std::string>(), why));
+  CHECK(mount.status()["degraded"][0]["what"] == "stopped");
   const std::string shown = run({tool("daxfsctl"), "status", mount.path()}).out;
   CHECK(contains(shown, "stopped"));
   CHECK(contains(shown, why));
