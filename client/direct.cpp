@@ -19,6 +19,7 @@
 #include "client/daxfs.h"
 #include "client/direct_copy.h"
 #include "client/direct_extents.h"
+#include "client/direct_inside.h"
 #include "client/direct_map.h"
 #include "client/doorbell.h"
 #include "client/pool_file.h"
@@ -26,6 +27,10 @@
 using daxfs::client::Attached;
 using daxfs::client::Extents;
 using daxfs::client::Guarded;
+using daxfs::client::kClosed;
+using daxfs::client::kForked;
+using daxfs::client::kUnable;
+using daxfs::client::kUnknown;
 using daxfs::doorbell::Attachment;
 using daxfs::doorbell::Slot;
 
@@ -38,7 +43,8 @@ constexpr std::int64_t kAskAgainNs = 100'000'000;
 // Of reads that find a hole where there may be none any more, one in so many asks.
 constexpr std::uint64_t kAskAboutHoles = 16;
 
-constexpr ssize_t kSlow = -2;  // not done: by system call
+// What transfer() says otherwise was not done, and why: by system call.
+bool is_done(ssize_t result) { return result >= 0; }
 
 std::int64_t now_ns(clockid_t clock) {
   timespec now = {};
@@ -276,7 +282,7 @@ Done copy_once(daxfs_direct& direct, Lane& lane, const Request& request, std::si
 }
 
 ssize_t transfer_directly(daxfs_direct& direct, Lane& lane, const Request& request) {
-  if (direct.attached.pool->lost.load(std::memory_order_acquire)) return kSlow;
+  if (direct.attached.pool->lost.load(std::memory_order_acquire)) return kUnable;
   const Guarded guarded(direct.attached.guard);
   for (int tries = 0; tries < 2; ++tries) {
     std::size_t transferred = 0;
@@ -291,32 +297,32 @@ ssize_t transfer_directly(daxfs_direct& direct, Lane& lane, const Request& reque
           refresh(direct, Refresh::always);
         return static_cast<ssize_t>(transferred);
       case Done::never:
-        return kSlow;
+        return kUnable;
       case Done::closed:
-        if (!may_ask(direct, seen) || !refresh(direct, Refresh::if_stale)) return kSlow;
+        if (!may_ask(direct, seen) || !refresh(direct, Refresh::if_stale)) return kClosed;
         break;
       case Done::unknown:
         // An end that is written to grows by system call; asking would tell nothing.
         if (request.write && request.offset + request.length >
                                  direct.attached.page->size.load(std::memory_order_relaxed))
-          return kSlow;
+          return kUnknown;
         if (direct.holes.fetch_add(1, std::memory_order_relaxed) % kAskAboutHoles != 0 ||
             !refresh(direct, Refresh::always))
-          return kSlow;
+          return kUnknown;
         break;
     }
   }
-  return kSlow;
+  return kClosed;
 }
 
-// kSlow, or what the call returns.
+// What the call returns; or why not.
 ssize_t transfer(daxfs_direct& direct, const Request& request) {
   const bool able = request.write ? direct.writable : direct.readable;
-  if (!able || request.length == 0 || daxfs::client::is_forked_since(direct.generation))
-    return kSlow;
+  if (daxfs::client::is_forked_since(direct.generation)) return kForked;
+  if (!able || request.length == 0) return kUnable;
   Lane& lane = direct.lanes[thread_lane()];
   const ssize_t done = transfer_directly(direct, lane, request);
-  count(done == kSlow ? lane.by_kernel : lane.direct);
+  count(is_done(done) ? lane.direct : lane.by_kernel);
   return done;
 }
 
@@ -332,19 +338,18 @@ bool add_up(const iovec* iov, int count, std::uint64_t offset, std::size_t* leng
   return *length <= kMostAtOnce && *length <= INT64_MAX - offset;
 }
 
-// The same file as another open file, which goes past the page cache.
-int reopen(int fd, int flags) {
+}  // namespace
+
+namespace daxfs::client {
+
+int open_past_cache(int fd, int flags) {
   char path[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
   static_cast<void>(std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd));
   constexpr int kKept = O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_NOATIME;
   return open(path, (flags & kKept) | O_DIRECT | O_CLOEXEC);
 }
 
-}  // namespace
-
-daxfs_direct* daxfs_attach(int fd) {
-  const int flags = fcntl(fd, F_GETFL);
-  if (flags < 0) return nullptr;
+daxfs_direct* attach_opened(int own, int flags) {
   const std::uint64_t generation = daxfs::client::fork_generation();
   if (generation == 0) return nullptr;
   void* room = nullptr;
@@ -354,10 +359,9 @@ daxfs_direct* daxfs_attach(int fd) {
   }
   std::memset(room, 0, sizeof(daxfs_direct));
   auto* const direct = static_cast<daxfs_direct*>(room);
-  direct->fd = reopen(fd, flags);
-  if (direct->fd < 0 || !daxfs::client::attach_and_map(direct->fd, &direct->attached)) {
-    const daxfs::client::KeepErrno keep;
-    if (direct->fd >= 0) close(direct->fd);
+  direct->fd = own;
+  if (!attach_and_map(own, &direct->attached)) {
+    const KeepErrno keep;
     std::free(direct);
     return nullptr;
   }
@@ -368,6 +372,35 @@ daxfs_direct* daxfs_attach(int fd) {
   direct->epoch.store(kNoEpoch, std::memory_order_relaxed);
   direct->refused.store(kNoEpoch, std::memory_order_relaxed);
   pthread_mutex_init(&direct->refreshing, nullptr);
+  return direct;
+}
+
+int own_descriptor(const daxfs_direct& direct) { return direct.fd; }
+
+ssize_t try_transfer(daxfs_direct& direct, bool write, const iovec* iov, int count,
+                     std::uint64_t offset) {
+  Request request = {write, iov, count, offset, 0};
+  return add_up(iov, count, offset, &request.length) ? transfer(direct, request) : kUnable;
+}
+
+bool is_open_for_copies(const daxfs_direct& direct) {
+  if (is_forked_since(direct.generation)) return false;
+  const Guarded guarded(direct.attached.guard);
+  return is_fresh(direct) && !direct.attached.pool->lost.load(std::memory_order_acquire);
+}
+
+}  // namespace daxfs::client
+
+daxfs_direct* daxfs_attach(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0) return nullptr;
+  const int own = daxfs::client::open_past_cache(fd, flags);
+  if (own < 0) return nullptr;
+  daxfs_direct* const direct = daxfs::client::attach_opened(own, flags);
+  if (direct == nullptr) {
+    const daxfs::client::KeepErrno keep;
+    close(own);
+  }
   return direct;
 }
 
@@ -390,20 +423,14 @@ int daxfs_detach(daxfs_direct* direct) {
 }
 
 ssize_t daxfs_preadv(daxfs_direct* direct, const iovec* iov, int count, std::uint64_t offset) {
-  Request request = {false, iov, count, offset, 0};
-  if (add_up(iov, count, offset, &request.length)) {
-    const ssize_t done = transfer(*direct, request);
-    if (done != kSlow) return done;
-  }
+  const ssize_t done = daxfs::client::try_transfer(*direct, false, iov, count, offset);
+  if (is_done(done)) return done;
   return preadv(direct->fd, iov, count, static_cast<off_t>(offset));
 }
 
 ssize_t daxfs_pwritev(daxfs_direct* direct, const iovec* iov, int count, std::uint64_t offset) {
-  Request request = {true, iov, count, offset, 0};
-  if (add_up(iov, count, offset, &request.length)) {
-    const ssize_t done = transfer(*direct, request);
-    if (done != kSlow) return done;
-  }
+  const ssize_t done = daxfs::client::try_transfer(*direct, true, iov, count, offset);
+  if (is_done(done)) return done;
   return pwritev(direct->fd, iov, count, static_cast<off_t>(offset));
 }
 
