@@ -37,7 +37,8 @@ def one_line(text):
 
 
 def man_page_of(command):
-    return os.path.join("man1" if command == "daxfs-hold" else "man8", command + (".1" if command == "daxfs-hold" else ".8"))
+    section = "1" if command in ("daxfs-hold", "daxfs-run") else "8"
+    return os.path.join("man" + section, command + "." + section)
 
 
 def options_are_on_the_page():

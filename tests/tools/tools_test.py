@@ -81,6 +81,7 @@ class Tree(unittest.TestCase):
             (f"{programs}fsck.daxfs --jsno /pool", "--json"),
             (f"{programs}daxfsctl statsu /mnt", "status"),
             (f"{programs}daxfs-hold /file --lenght 1M", "--length"),
+            (f"{programs}daxfs-run --stast true", "--stats"),
         ):
             with self.subTest(command):
                 done = self.run_here(*command.split())
@@ -95,7 +96,7 @@ class Tree(unittest.TestCase):
         for name in ("check", "demo", "bench", "lint", "package"):
             done = self.run_here(f"tools/{name}", "--version")
             self.assertEqual((done.returncode, done.stdout), (0, f"daxfs {version}\n"), done.stderr)
-        for name in ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold"):
+        for name in ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold", "daxfs-run"):
             done = self.run_here(os.path.join(self.build, name), "--version")
             self.assertEqual((done.returncode, done.stdout), (0, f"{name} {version}\n"), done.stderr)
         self.expect_no_build()

@@ -18,9 +18,9 @@ import sys
 from dataclasses import dataclass, field
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COMMANDS = ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold")
+COMMANDS = ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold", "daxfs-run")
 # What the --help of an option says in prose only. The test looks that the words are there.
-CHOICES = {"--engine": ("mmap", "io_uring", "rdma")}
+CHOICES = {"--engine": ("mmap", "io_uring", "rdma"), "--mmap": ("never",), "--append": ("sync",)}
 
 
 @dataclass

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -66,10 +67,11 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
   CLI::App app(kAbout, "daxfs-run");
   app.footer(kFooter);
   app.failure_message(usage_message);
-  app.set_version_flag("--version", std::string("daxfs ") + DAXFS_VERSION);
-  app.add_flag("--stats{-}", options.stats,
-               "Print at the end how many reads and writes went which way; --stats=FILE: into FILE")
-      ->option_text("[=FILE]");
+  app.set_version_flag("--version", std::string("daxfs-run ") + DAXFS_VERSION);
+  app.add_option("--stats", options.stats,
+                 "Print at the end how many reads and writes went which way; --stats=FILE: into "
+                 "FILE")
+      ->option_text("[FILE]");
   app.add_option("--mmap", options.mmap,
                  "What mmap(2) of a file does: never (as without daxfs-run)")
       ->check(CLI::IsMember({"never"}))
@@ -83,9 +85,13 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
       ->capture_default_str();
   app.add_option("PROGRAM", options.program, "The program, as a shell would find it")->required();
   app.add_option("ARGUMENTS", options.arguments, "Its arguments");
-  const int own = own_words(argc, argv);
+  // Its value is given with `=` or not at all: what follows is the program.
+  std::vector<std::string> words(argv, argv + own_words(argc, argv));
+  std::ranges::replace(words, std::string("--stats"), std::string("--stats=-"));
+  std::ranges::reverse(words);
+  words.pop_back();
   try {
-    app.parse(own, argv);
+    app.parse(words);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
