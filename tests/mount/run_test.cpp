@@ -67,6 +67,7 @@ TEST_CASE_METHOD(RunMount, "daxfs-run: descriptors and positions are as a progra
 TEST_CASE_METHOD(RunMount, "daxfs-run: who closes all descriptors leaves the library's alone") {
   CHECK(run_case("closefrom") == "");
   CHECK(run_case("again") == "");
+  CHECK(run_case("unshare") == "");
   CHECK(run_case("few") == "");
 }
 
@@ -74,7 +75,7 @@ TEST_CASE_METHOD(RunMount, "daxfs-run: appends, locks and errors are the kernel'
   CHECK(run_case("locks") == "");
   CHECK(run_case("errors") == "");
   CHECK(run_case("append") == "");
-  CHECK(status_of(file).st_size == kSize + 14);
+  CHECK(status_of(file).st_size == kSize + 15);
 }
 
 TEST_CASE_METHOD(RunMount, "daxfs-run: signal handlers and threads") {

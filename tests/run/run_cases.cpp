@@ -6,6 +6,7 @@
 // DIRECTORY has a file `f` of 64 KiB of 'f'. Exit status 1: what is wrong is on standard error.
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -115,6 +116,13 @@ void closefrom_spares_others(const std::string& path) {
   expect(close_range(static_cast<unsigned>(fd) + 1, ~0u, 0), 0);
   expect(pwrite(fd, "still", 5, 0), 5);
   expect_bytes(read_at(fd, 0, 5), "still");
+  // Where the library has one of its own, the program may want that number.
+  for (int i = fd + 1; i < 5000; ++i) {
+    if (fcntl(i, F_GETFD) < 0) continue;
+    expect(dup2(fd, i), i);
+    expect(pwrite(i, "still", 5, 10), 5);
+    expect_bytes(read_at(fd, 10, 5), "still");
+  }
   closefrom(3);
   const int again = opened(path, O_RDWR);
   expect(again, 3);
@@ -171,11 +179,21 @@ void append(const std::string& path) {
   expect_bytes(read_at(fd, 65536, 10), "endEND");
   expect(fcntl(by_copy, F_SETFL, 0), 0);
   expect(pwrite(fd, "z", 1, 0), 1);
+  // Through a copy that is not attached.
+  expect(fcntl(fd, F_SETFL, O_APPEND), 0);
+  const int late = dup(fd);
+  expect_bytes(read_at(late, 0, 1), "z");
+  expect(fcntl(late, F_SETFL, 0), 0);
+  expect(pwrite(fd, "Z", 1, 0), 1);
+  expect(fcntl(late, F_SETFL, O_APPEND), 0);
+  expect(pwrite(fd, "", 0, 0), 0);
+  expect(pwrite(fd, "E", 1, 0), 1);
+  expect_bytes(read_at(fd, 65536, 10), "endENDE");
   const int always = opened(path, O_WRONLY | O_APPEND);
   expect(write(always, "more", 4), 4);
   const iovec piece{const_cast<char*>("flag"), 4};
   expect(pwritev2(fd, &piece, 1, 0, RWF_APPEND), 4);
-  expect_bytes(read_at(fd, 65536, 20), "endENDmoreflag");
+  expect_bytes(read_at(fd, 65536, 20), "endENDEmoreflag");
 }
 
 // The library's own descriptor of the file is closed as seldom as the program's: a close ends them.
@@ -216,6 +234,19 @@ void same_errors(const std::string& path) {
   expect(setrlimit(RLIMIT_FSIZE, &limit), 0);
   std::signal(SIGXFSZ, SIG_IGN);
   expect_error(pwrite(writer, &byte, 1, 65536), EFBIG);
+}
+
+// Threads with descriptors of their own: the same number is another file in each.
+void unshared_descriptors(const std::string& path) {
+  const int fd = opened(path, O_RDWR);
+  expect_bytes(read_at(fd, 0, 2), "ff");
+  std::thread([&] {
+    expect(unshare(CLONE_FILES), 0);
+    close(fd);
+    expect(opened(path + "2", O_RDWR | O_CREAT), fd);
+    expect(pwrite(fd, "other", 5, 0), 5);
+  }).join();
+  expect_bytes(read_at(fd, 0, 2), "ff");
 }
 
 void few_descriptors(const std::string& path) {
@@ -388,6 +419,7 @@ const std::map<std::string, void (*)(const std::string&)> kCases = {
     {"append", append},
     {"locks", posix_locks_stay},
     {"errors", same_errors},
+    {"unshare", unshared_descriptors},
     {"few", few_descriptors},
     {"signals", signal_handlers_write},
     {"threads", threads},

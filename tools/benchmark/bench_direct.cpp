@@ -1,10 +1,13 @@
 // What direct access costs beside the bare copy, the same by system call, and tmpfs: in turns, so
-// that what else the machine does meets all of them.
+// that what else the machine does meets all of them. Under daxfs-run the ways `run` and `here` are
+// measured, too: pread() and read() of an ordinary program.
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <random>
 #include <vector>
@@ -63,6 +66,7 @@ void run_direct(const DirectOptions& options) {
   require(mapped != MAP_FAILED, "mmap");
   auto* const bare = static_cast<std::byte*>(mapped);
   daxfs_direct* const direct = daxfs_attach(file.fd());
+  const File program(options.file, O_RDWR);
   require(direct != nullptr, "daxfs_attach " + options.file);
   void* room = nullptr;
   require(posix_memalign(&room, kBlock, options.bytes) == 0, "memory");
@@ -78,14 +82,28 @@ void run_direct(const DirectOptions& options) {
     ways = {
         {"copy", [&](std::uint64_t at) { client::copy_in(bare + at, room, length); }},
         {"direct", [&](auto at) { done(daxfs_pwrite(direct, room, length, at), "direct"); }},
-        {"fuse", [&](auto at) { done(pwrite(file.fd(), room, length, place(at)), "fuse"); }},
+        {"fuse",
+         [&](auto at) { done(syscall(SYS_pwrite64, file.fd(), room, length, at), "fuse"); }},
         {"tmpfs", [&](auto at) { done(pwrite(memory.fd(), room, length, place(at)), "tmpfs"); }}};
   } else {
     ways = {
         {"copy", [&](std::uint64_t at) { client::copy_out(room, bare + at, length); }},
         {"direct", [&](auto at) { done(daxfs_pread(direct, room, length, at), "direct"); }},
-        {"fuse", [&](auto at) { done(pread(file.fd(), room, length, place(at)), "fuse"); }},
+        {"fuse", [&](auto at) { done(syscall(SYS_pread64, file.fd(), room, length, at), "fuse"); }},
         {"tmpfs", [&](auto at) { done(pread(memory.fd(), room, length, place(at)), "tmpfs"); }}};
+  }
+  if (std::getenv("DAXFS_RUN_AFTER") != nullptr) {
+    const int fd = program.fd();
+    ways.push_back({"run", [&, fd](auto at) {
+                      done(options.write ? pwrite(fd, room, length, place(at))
+                                         : pread(fd, room, length, place(at)),
+                           "run");
+                    }});
+    ways.push_back({"here", [&, fd](auto at) {
+                      require(lseek(fd, place(at), SEEK_SET) >= 0, "lseek");
+                      done(options.write ? write(fd, room, length) : read(fd, room, length),
+                           "here");
+                    }});
   }
   std::mt19937_64 random(7);
   for (const Way& way : ways) {  // everything is mapped, and warm

@@ -45,10 +45,22 @@ void look_at_flags() {
   }
 }
 
+// Whether the number is free: the file that the library has there is not attached any more.
+bool give_up(int own) {
+  if (!may_close_own() || is_in_parents_memory()) return false;
+  const int last = highest.load(std::memory_order_relaxed);
+  for (int fd = 0; fd <= last; ++fd) {
+    const std::atomic<Word>& word = *word_of(fd);
+    const Word here = word.load(std::memory_order_acquire);
+    if (is_opened(here) && opened_of(here)->own == own) end(forget(fd));
+  }
+  return !is_own(own);
+}
+
 // What dup2() and dup3() close. False: it cannot be had.
 bool make_room(int fd, int copy) {
   if (fd == copy || raw::fcntl(fd, F_GETFD) < 0) return true;  // nothing will be closed
-  if (is_own(copy)) {
+  if (is_own(copy) && !give_up(copy)) {
     errno = EBUSY;
     return false;
   }
@@ -180,7 +192,7 @@ int fcntl(int fd, int command, ...) {
   if (result < 0) return result;
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return copied(fd, result);
   const std::atomic<Word>* const word = word_of(fd);
-  if (command == F_SETFL && word != nullptr && word->load() >= kCounting) look_at_flags();
+  if (command == F_SETFL && word != nullptr && word->load() != kUnknown) look_at_flags();
   return result;
 }
 int fcntl64(int, int, ...) __attribute__((alias("fcntl")));
@@ -190,6 +202,14 @@ int lockf(int fd, int command, off_t length) {
   return real().lockf(fd, command, length);
 }
 int lockf64(int, int, off64_t) __attribute__((alias("lockf")));
+
+int unshare(int flags) noexcept {
+  if ((flags & CLONE_FILES) != 0 && !is_in_parents_memory()) {
+    attach_no_more();
+    forget_all(0, kMostDescriptors - 1);
+  }
+  return real().unshare(flags);
+}
 
 // From then on stdio reads and writes, by calls of its own, and closes the descriptor.
 FILE* fdopen(int fd, const char* mode) noexcept {

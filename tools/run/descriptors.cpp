@@ -48,6 +48,8 @@ Opened* try_to_attach(int fd, std::atomic<Word>& at, Word seen) {
   const Word word = opened != nullptr ? reinterpret_cast<Word>(opened) : otherwise;
   Word expected = again ? seen : kAttaching;
   if (!at.compare_exchange_strong(expected, word, std::memory_order_acq_rel)) return opened;
+  // Set meanwhile, by a thread that did not find this here.
+  if (opened != nullptr && (raw::fcntl(fd, F_GETFL) & O_APPEND) != 0) opened->appends = true;
   return again ? opened_of(seen) : nullptr;
 }
 

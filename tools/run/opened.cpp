@@ -31,7 +31,8 @@ std::size_t attached_now;
 std::array<dev_t, 16> no_access;  // mounts whose files cannot be attached at all
 std::size_t no_access_count;
 std::atomic<bool> posix_locks;
-std::atomic<pid_t> owner;  // of this memory
+std::atomic<bool> no_more;  // is attached
+std::atomic<pid_t> owner;   // of this memory
 
 bool has_no_access(dev_t device) {
   const auto end = no_access.begin() + static_cast<std::ptrdiff_t>(no_access_count);
@@ -69,8 +70,8 @@ enum class Verdict : unsigned char { foreign, refused, later, may_attach };
 Verdict judge(int fd, int flags) {
   struct stat status = {};
   struct statfs system = {};
-  if (flags < 0 || (flags & O_PATH) != 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
-      fstatfs(fd, &system) != 0 || system.f_type != FUSE_SUPER_MAGIC)
+  if (no_more || flags < 0 || (flags & O_PATH) != 0 || fstat(fd, &status) != 0 ||
+      !S_ISREG(status.st_mode) || fstatfs(fd, &system) != 0 || system.f_type != FUSE_SUPER_MAGIC)
     return Verdict::foreign;
   if (has_no_access(status.st_dev)) return Verdict::refused;
   daxfs_pool_args pool = {};
@@ -119,25 +120,24 @@ void set_own(int fd, Word word) {
   if (word == kOwn) note_highest(fd);
 }
 
-bool fork_locked;  // by the thread that forks, until the fork is over
-
+// The registry is locked over a fork, so that the child finds it whole; but not where a signal
+// handler forks that has interrupted a thread inside of this library: that thread may have the
+// lock.
 void before_fork() {
-  if (this_thread.depth != 0) return;
-  pthread_mutex_lock(&registry);
-  fork_locked = true;
+  if (this_thread.depth == 0) pthread_mutex_lock(&registry);
+  this_thread.depth += 1;
 }
 
 void after_fork() {
-  if (this_thread.depth != 0 || !fork_locked) return;
-  fork_locked = false;
-  pthread_mutex_unlock(&registry);
+  this_thread.depth -= 1;
+  if (this_thread.depth == 0) pthread_mutex_unlock(&registry);
 }
 
 void in_child() {
   owner = getpid();
   posix_locks = false;  // they are the parent's
   // The parent's threads are not here.
-  for (Opened* one = all; one != nullptr && this_thread.depth == 0; one = one->next) {
+  for (Opened* one = all; one != nullptr && this_thread.depth == 1; one = one->next) {
     for (Opened::Users& some : one->users) some.count.store(0, std::memory_order_relaxed);
   }
   if (counters != nullptr) counters->processes.fetch_add(1, std::memory_order_relaxed);
@@ -204,6 +204,10 @@ void note_posix_lock() {
   const Registry lock;  // not in the middle of an attaching
   posix_locks = true;
 }
+
+bool may_close_own() { return !posix_locks; }
+
+void attach_no_more() { no_more = true; }
 
 void watch_forks() {
   owner = getpid();

@@ -41,6 +41,9 @@ void reap(Opened& opened);
 // No process may hold a POSIX lock (F_SETLK) and close any descriptor of that file: the lock would
 // go. So from now on the library closes none but when the program closes one of the same file.
 void note_posix_lock();
+bool may_close_own();
+// Threads have descriptors of their own from now on: numbers do not say any more what they are.
+void attach_no_more();
 
 // Locks out all who attach and detach, for as long as it lives; not in a signal handler that has
 // interrupted one of them.

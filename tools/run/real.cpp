@@ -43,6 +43,7 @@ void find_all() {
   find(found.fdatasync, "fdatasync");
   find(found.fdopen, "fdopen");
   find(found.fclose, "fclose");
+  find(found.unshare, "unshare");
   all_found.store(true, std::memory_order_release);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct Real {
   decltype(&::fdatasync) fdatasync;
   decltype(&::fdopen) fdopen;
   decltype(&::fclose) fclose;
+  decltype(&::unshare) unshare;
 };
 
 // Found at the first call: a program can call them before anything of this library was run.
