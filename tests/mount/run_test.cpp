@@ -51,7 +51,7 @@ std::pair<long, long> counted(const std::string& text, const std::string& words)
 }
 
 constexpr const char* kCopied = "copied, without a system call";
-constexpr const char* kRefused = "files that could not be attached";
+constexpr const char* kRefused = "files that are not attached";
 
 }  // namespace
 

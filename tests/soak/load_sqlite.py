@@ -26,7 +26,8 @@ def sqlite(place, database, text):
     return place.run(["sqlite3", database], seconds=900, input=text).strip()
 
 
-def write_and_check(place, mode, transactions, extra=()):
+def write_and_check(place, mode, transactions, extra=(), before=((), ())):
+    """`before`: words before the two writers' commands."""
     database = place.inside(f"{mode.lower()}{len(extra)}.db")
     accounts = " UNION ALL ".join(f"SELECT {i}, 1000" for i in range(100))
     sqlite(
@@ -46,7 +47,7 @@ def write_and_check(place, mode, transactions, extra=()):
             file.write(script(writer, transactions, settings))
         with open(path, "rb") as text:
             how = {"stdin": text, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-            writers.append(place.processes.start(["sqlite3", database], **how))
+            writers.append(place.processes.start([*before[writer], "sqlite3", database], **how))
     for writer in writers:
         _, error = writer.communicate(timeout=1800)
         place.processes.end(writer)

@@ -211,6 +211,13 @@ int unshare(int flags) noexcept {
   return real().unshare(flags);
 }
 
+void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) noexcept {
+  const bool shared = (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
+  if (fd >= 0 && shared) note_mapped(fd);
+  return real().mmap(address, length, protection, flags, fd, offset);
+}
+void* mmap64(void*, size_t, int, int, int, off64_t) noexcept __attribute__((alias("mmap")));
+
 // From then on stdio reads and writes, by calls of its own, and closes the descriptor.
 FILE* fdopen(int fd, const char* mode) noexcept {
   FILE* const file = real().fdopen(fd, mode);

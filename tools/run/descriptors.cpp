@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/run/raw.h"
@@ -87,6 +88,27 @@ void note_copy(int fd, int copy) {
   if (to == nullptr) return;
   const Word word = at != nullptr ? at->load(std::memory_order_acquire) : kUnknown;
   to->store(is_opened(word) || word == kAttaching ? kCounting : word, std::memory_order_release);
+}
+
+void note_mapped(int fd) {
+  const std::atomic<Word>* const word = word_of(fd);
+  struct stat status = {};
+  if (word == nullptr || word->load(std::memory_order_acquire) == kUnknown ||
+      this_thread.depth != 0 || is_in_parents_memory() || fstat(fd, &status) != 0 ||
+      !S_ISREG(status.st_mode))
+    return;
+  const File file{status.st_dev, status.st_ino};
+  note_mapped_file(file);
+  const int last = highest.load(std::memory_order_relaxed);
+  for (int i = 0; i <= last; ++i) {
+    std::atomic<Word>& one = *word_of(i);
+    Word here = one.load(std::memory_order_acquire);
+    if (!is_opened(here)) continue;
+    Opened& opened = *opened_of(here);
+    if (opened.file != file) continue;
+    opened.left_until.store(INT64_MAX, std::memory_order_relaxed);
+    if (may_close_own() && one.compare_exchange_strong(here, kRefused)) end(&opened);
+  }
 }
 
 Opened* forget(int fd) {

@@ -40,6 +40,8 @@ void note_highest(int fd);
 void note_open(int fd, int flags);
 // `copy` is a copy of `fd`, and has been closed if it was something else.
 void note_copy(int fd, int copy);
+// The program maps the file: what it copies would be in the way of that, and the other way round.
+void note_mapped(int fd);
 // Is about to be closed, or to be closed by somebody who tells nobody. What has to be reaped
 // afterwards, or null.
 Opened* forget(int fd);

@@ -28,6 +28,8 @@ pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 // Under the registry's lock, but for reading `next` of what is there.
 Opened* all;
 std::size_t attached_now;
+std::array<File, 64> mapped;  // by the program, at any time; of more, the last ones
+std::size_t mapped_count;
 std::array<dev_t, 16> no_access;  // mounts whose files cannot be attached at all
 std::size_t no_access_count;
 std::atomic<bool> posix_locks;
@@ -67,13 +69,15 @@ bool standard_streams_are_open() {
 enum class Verdict : unsigned char { foreign, refused, later, may_attach };
 
 // Without opening the file: a descriptor of it cannot always be closed again.
-Verdict judge(int fd, int flags) {
+Verdict judge(int fd, int flags, File* file) {
   struct stat status = {};
   struct statfs system = {};
   if (no_more || flags < 0 || (flags & O_PATH) != 0 || fstat(fd, &status) != 0 ||
       !S_ISREG(status.st_mode) || fstatfs(fd, &system) != 0 || system.f_type != FUSE_SUPER_MAGIC)
     return Verdict::foreign;
-  if (has_no_access(status.st_dev)) return Verdict::refused;
+  *file = {status.st_dev, status.st_ino};
+  const bool is_mapped = std::find(mapped.begin(), mapped.end(), *file) != mapped.end();
+  if (is_mapped || has_no_access(status.st_dev)) return Verdict::refused;
   daxfs_pool_args pool = {};
   if (client::mapping_step(fd, &pool) == 0)
     return errno == ENOTTY ? Verdict::foreign : Verdict::refused;
@@ -151,7 +155,8 @@ Registry::~Registry() { pthread_mutex_unlock(&registry); }
 
 Opened* attach(int fd, Word* otherwise) {
   const int flags = raw::fcntl(fd, F_GETFL);
-  const Verdict verdict = judge(fd, flags);
+  File file = {};
+  const Verdict verdict = judge(fd, flags, &file);
   *otherwise = verdict == Verdict::foreign ? kUnknown
                : verdict == Verdict::later ? kCounting
                                            : kRefused;
@@ -169,8 +174,11 @@ Opened* attach(int fd, Word* otherwise) {
   }
   opened->direct = direct;
   opened->own = own;
+  opened->file = file;
   opened->appends = false;
   opened->by_parent = 0;
+  opened->closed_since = 0;
+  opened->left_until = 0;
   opened->never_again = false;
   opened->dead = false;
   opened->reaped = false;
@@ -206,6 +214,13 @@ void note_posix_lock() {
 }
 
 bool may_close_own() { return !posix_locks; }
+
+void note_mapped_file(const File& file) {
+  const Inside inside;
+  const Registry lock;
+  if (std::find(mapped.begin(), mapped.end(), file) == mapped.end())
+    mapped[mapped_count++ % mapped.size()] = file;
+}
 
 void attach_no_more() { no_more = true; }
 

@@ -2,6 +2,8 @@
 // by one thread while others read through it, and is never unmapped: it waits to be used again.
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -11,15 +13,25 @@
 
 namespace daxfs::run {
 
+struct File {
+  dev_t device;
+  ino_t inode;
+  bool operator==(const File&) const = default;
+};
+
 struct Opened {
-  daxfs_direct* direct;       // null: only `own` has to be kept
-  int own;                    // the library's descriptor of the file
+  daxfs_direct* direct;  // null: only `own` has to be kept
+  int own;               // the library's descriptor of the file
+  File file;
   std::atomic<bool> appends;  // O_APPEND: the kernel knows where
   std::atomic<bool> dead;     // its descriptor is closed
   std::atomic<bool> reaped;
   std::atomic<bool> never_again;    // in a child: not to be attached anew
   std::atomic<unsigned> by_parent;  // calls of a child with what its parent has attached
-  Opened* next;                     // of all
+  // Of calls that find the file closed for copies, milliseconds; 0: none.
+  std::atomic<std::int64_t> closed_since;  // since when all of them have
+  std::atomic<std::int64_t> left_until;    // the program's own descriptor is used
+  Opened* next;                            // of all
   struct alignas(64) Users {
     std::atomic<unsigned> count;
   };
@@ -54,6 +66,9 @@ class Registry {
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
 };
+
+// The program maps this file: from now on none of its descriptors is attached.
+void note_mapped_file(const File& file);
 
 // When this library is loaded.
 void watch_forks();

@@ -44,6 +44,7 @@ void find_all() {
   find(found.fdopen, "fdopen");
   find(found.fclose, "fclose");
   find(found.unshare, "unshare");
+  find(found.mmap, "mmap");
   all_found.store(true, std::memory_order_release);
 }
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -36,6 +37,7 @@ struct Real {
   decltype(&::fdopen) fdopen;
   decltype(&::fclose) fclose;
   decltype(&::unshare) unshare;
+  decltype(&::mmap) mmap;
 };
 
 // Found at the first call: a program can call them before anything of this library was run.

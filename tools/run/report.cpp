@@ -13,7 +13,7 @@ struct Line {
 constexpr Line kByKernel[] = {
     {Way::grows, "made the file longer, or met a hole"},
     {Way::closed, "the file was closed for copies"},
-    {Way::refused, "files that could not be attached"},
+    {Way::refused, "files that are not attached"},
     {Way::forked, "in a child, with its parent's files"},
     {Way::unusual, "O_APPEND, flags, odd buffers, signals"},
 };
