@@ -118,7 +118,11 @@ TEST_CASE_METHOD(RunMount, "daxfs-run: what went which way is counted") {
       under({"--after=1", "--stats=" + counts}, {tool("tests/run_cases"), "position", path()});
   CHECK(done.code == 0);
   CHECK(done.err == "");
-  CHECK(counted(read_file(counts), kCopied) == std::pair(5L, 2L));
+  // What a detach of somebody else would have had closed is not copied.
+  const auto copied = counted(read_file(counts), kCopied);
+  const auto closed = counted(read_file(counts), "the file was closed for copies");
+  CHECK(copied.first + closed.first == 5);
+  CHECK(copied.second + closed.second == 2);
   done = under({"--stats"}, {"sh", "-c", "kill -TERM $$"});
   CHECK(done.code == 128 + SIGTERM);
   CHECK(contains(done.err, "daxfs-run: "));
