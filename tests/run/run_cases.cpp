@@ -87,7 +87,14 @@ void exec_keeps_position(const std::string& path) {
   expect_bytes(read_here(fd, 4), "rest");
 }
 
+int count_descriptors() {
+  int count = 0;
+  for (int fd = 0; fd < 5000; ++fd) count += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+  return count;
+}
+
 void vfork_leaves_the_parent_alone(const std::string& path) {
+  const int at_first = count_descriptors();
   struct stat before = {};
   expect(fstat(1, &before), 0);
   const int fd = opened(path, O_RDWR);
@@ -106,6 +113,8 @@ void vfork_leaves_the_parent_alone(const std::string& path) {
   struct stat status = {};
   expect(fstat(1, &status), 0);
   if (status.st_ino != before.st_ino) fail("standard output has become the file");
+  expect(close(fd), 0);
+  expect(count_descriptors(), at_first);
 }
 
 void closefrom_spares_others(const std::string& path) {
