@@ -214,6 +214,8 @@ int unshare(int flags) noexcept {
 void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) noexcept {
   const bool shared = (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
   if (fd >= 0 && shared) note_mapped(fd);
+  // An allocator's, perhaps, which must not be entered again by looking for functions.
+  if (fd < 0) return reinterpret_cast<void*>(raw::mmap(address, length, protection, flags, offset));
   return real().mmap(address, length, protection, flags, fd, offset);
 }
 void* mmap64(void*, size_t, int, int, int, off64_t) noexcept __attribute__((alias("mmap")));

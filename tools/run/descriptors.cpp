@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -52,6 +53,12 @@ Opened* try_to_attach(int fd, std::atomic<Word>& at, Word seen) {
   // Set meanwhile, by a thread that did not find this here.
   if (opened != nullptr && (raw::fcntl(fd, F_GETFL) & O_APPEND) != 0) opened->appends = true;
   return again ? opened_of(seen) : nullptr;
+}
+
+// Which can be too small to attach anything.
+bool is_on_signal_stack() {
+  stack_t stack = {};
+  return sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
 }
 
 void bury(Opened* opened) {
@@ -150,6 +157,7 @@ void Use::begin(int fd, std::atomic<Word>& at, Word word, bool write) {
       at.compare_exchange_strong(word, word + 1, std::memory_order_relaxed);
       return;
     }
+    if (is_on_signal_stack()) return;
     bury(try_to_attach(fd, at, word));
     word = at.load(std::memory_order_acquire);
     if (!is_opened(word)) return;

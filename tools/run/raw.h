@@ -15,6 +15,10 @@ inline int close(int fd) { return static_cast<int>(syscall(SYS_close, fd)); }
 inline int fcntl(int fd, int command, long argument = 0) {
   return static_cast<int>(syscall(SYS_fcntl, fd, command, argument));
 }
+// Without a file.
+inline long mmap(void* address, std::size_t length, int protection, int flags, off_t offset) {
+  return syscall(SYS_mmap, address, length, protection, flags, -1, offset);
+}
 inline off_t lseek(int fd, off_t offset, int whence) {
   return syscall(SYS_lseek, fd, offset, whence);
 }
