@@ -90,7 +90,9 @@ TEST_CASE_METHOD(RunMount, "daxfs-run: random calls do what they do on another f
   const char* const given = std::getenv("DAXFS_RUN_SEED");
   const long first = given != nullptr ? std::atol(given) : 1;
   std::string stats;
-  for (long seed = first; seed < first + 3; ++seed) {
+  // Even seeds map files, also by descriptors that bypass the page cache.
+  const bool can_map = shared_mapping_of_direct_handle() == 0;
+  for (long seed = first; seed < first + 3; seed += can_map || seed % 2 == 0 ? 1 : 2) {
     const Finished done = under({"--after=1", "--stats"}, {tool("tests/run_ops"), path(), beside_it,
                                                            "1000", std::to_string(seed)});
     INFO(done.out);

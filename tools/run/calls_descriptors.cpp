@@ -155,9 +155,10 @@ int close(int fd) {
 int __close(int) __attribute__((alias("close")));
 
 int close_range(unsigned first, unsigned last, int flags) noexcept {
-  if ((flags & CLOSE_RANGE_CLOEXEC) != 0 || first > last)
+  const auto bits = static_cast<unsigned>(flags);
+  if ((bits & CLOSE_RANGE_CLOEXEC) != 0 || first > last)
     return real().close_range(first, last, flags);
-  if ((flags & CLOSE_RANGE_UNSHARE) != 0 && unshare(CLONE_FILES) != 0) return -1;
+  if ((bits & CLOSE_RANGE_UNSHARE) != 0 && unshare(CLONE_FILES) != 0) return -1;
   if (!is_in_parents_memory()) forget_all(first, last);
   return close_others(first, last, flags & ~static_cast<int>(CLOSE_RANGE_UNSHARE));
 }
