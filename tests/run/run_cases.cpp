@@ -228,6 +228,12 @@ void same_errors(const std::string& path) {
   const int reader = opened(path, O_RDONLY);
   const int writer = opened(path, O_WRONLY);
   char byte = 'x';
+  for (const int fd : {reader, writer}) {
+    errno = ENOTTY;
+    const bool reads = fd == reader;
+    expect(reads ? pread(fd, &byte, 1, 0) : pwrite(fd, &byte, 1, 10), 1);
+    expect(errno, ENOTTY);  // what succeeds leaves it alone
+  }
   expect_bytes(read_at(reader, 0, 1), "f");
   expect(pwrite(writer, "y", 1, 0), 1);
   expect_error(pwrite(reader, &byte, 1, 0), EBADF);

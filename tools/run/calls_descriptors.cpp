@@ -229,7 +229,11 @@ FILE* fdopen(int fd, const char* mode) noexcept {
 }
 
 int fclose(FILE* file) {
-  if (file != nullptr) end(forget(fileno(file)));
+  if (file != nullptr) {
+    const int before = errno;
+    end(forget(fileno(file)));
+    errno = before;
+  }
   return real().fclose(file);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/pool_file.h"
 #include "tools/run/raw.h"
 
 namespace daxfs::run {
@@ -63,6 +64,7 @@ bool is_on_signal_stack() {
 
 void bury(Opened* opened) {
   if (opened == nullptr) return;
+  const client::KeepErrno keep;
   opened->dead.store(true, std::memory_order_seq_cst);
   // A call that is under way in another thread has its file to the end; mostly it is a short one.
   for (int i = 0; i < 1000 && opened->is_used(); ++i) sched_yield();
@@ -148,6 +150,7 @@ void Use::begin(int fd, std::atomic<Word>& at, Word word, bool write) {
     const Opened& parents = *opened_of(word);
     if (parents.by_parent.load(std::memory_order_relaxed) >= attach_after &&
         !parents.never_again.load(std::memory_order_relaxed)) {
+      const client::KeepErrno keep;
       bury(try_to_attach(fd, at, word));
       word = at.load(std::memory_order_acquire);
       if (!is_opened(word)) return;
@@ -157,6 +160,7 @@ void Use::begin(int fd, std::atomic<Word>& at, Word word, bool write) {
       at.compare_exchange_strong(word, word + 1, std::memory_order_relaxed);
       return;
     }
+    const client::KeepErrno keep;
     if (is_on_signal_stack()) return;
     bury(try_to_attach(fd, at, word));
     word = at.load(std::memory_order_acquire);

@@ -88,8 +88,10 @@ bool is_better_left(const Use& use, bool write) {
 }
 
 ssize_t move(const Use& use, const Transfer& transfer, off_t offset) {
+  const int before = errno;
   const ssize_t done = client::try_transfer(*use->direct, transfer.write, transfer.iov,
                                             transfer.count, static_cast<std::uint64_t>(offset));
+  errno = before;  // what succeeds leaves it alone
   if (done >= 0) {
     note(transfer.write, Way::copied);
     if (use->closed_since.load(std::memory_order_relaxed) != 0) [[unlikely]]
