@@ -114,7 +114,7 @@ class Readme(unittest.TestCase):
         """The programs, where everybody may run them."""
         self.bin = os.path.join(self.work, "bin")
         os.mkdir(self.bin)
-        for name in ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold"):
+        for name in ("daxfs", "mkfs.daxfs", "fsck.daxfs", "daxfsctl", "daxfs-hold", "daxfs-run", "libdaxfs-run.so"):
             shutil.copy(os.path.join(self.build, name), self.bin)
         for name in os.listdir(os.path.join(self.build, "client")):
             if name.startswith("libdaxfs.so"):
@@ -148,6 +148,11 @@ class Readme(unittest.TestCase):
         self.check_answers(self.moved(code(section("Trying it"))))
         self.assertEqual(sorted(os.listdir(self.work)), ["bin", "mnt"])
         self.assertFalse(os.path.ismount(self.places["/mnt/daxfs"]))
+
+    def test_without_system_calls_answers_as_it_says(self):
+        self.install()
+        self.check_answers(self.moved(code(section("Without system calls"))))
+        self.assertEqual(sorted(os.listdir(self.work)), ["bin", "mnt"])
 
     def test_the_program_of_the_readme(self):
         self.install()
