@@ -37,10 +37,11 @@ void add_faults(const MountState& now, std::vector<Degraded>& out) {
 void add_shortages(const MountState& now, std::vector<Degraded>& out) {
   const ByteCount limit = now.policy.limbo_limit;
   if (now.limbo.value != 0 && share(now.limbo, limit) > kLimboNearlyFull) {
-    out.push_back({"limbo_nearly_full",
-                   fmt::format("{:.0f} % of limbo_limit is used: behind it defer refuses",
-                               100 * share(now.limbo, limit)),
-                   fmt::format("daxfsctl limbo {} shows who holds the blocks", now.mountpoint)});
+    out.push_back(
+        {"limbo_nearly_full",
+         fmt::format("{:.0f} % of limbo_limit is used: behind it defer refuses",
+                     100 * share(now.limbo, limit)),
+         fmt::format("end holders (daxfsctl pins {}), or raise limbo_limit", now.mountpoint)});
   }
   const ByteCount used(now.total.value - std::min(now.free, now.total).value);
   if (share(used, now.total) > kNearlyFull) {

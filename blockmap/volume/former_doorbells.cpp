@@ -9,6 +9,7 @@
 #include "base/block_ranges.h"
 #include "base/clock.h"
 #include "blockmap/extent_map.h"
+#include "blockmap/medium/private_medium.h"
 #include "client/doorbell.h"
 
 namespace daxfs {
@@ -82,6 +83,8 @@ std::vector<pid_t> still_copying(const Medium& medium, const std::vector<Recorde
 
 void close_former_doorbells(Volume& volume, std::vector<SurvivingPin>& survivors,
                             PinnedSpace& pins) {
+  // fsck.daxfs -n: clients do not see a copy of their doorbells, and nothing is freed under them.
+  if (dynamic_cast<const PrivateMedium*>(&volume.medium()) != nullptr) return;
   std::vector<RecordedPin> bells;
   std::uint64_t last_pin = 0;
   const auto unowned = to_set(pins.unowned);
