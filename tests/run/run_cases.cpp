@@ -373,6 +373,22 @@ void closed_meanwhile(const std::string& path) {
   if (wrong) fail("a reader has seen something else");
 }
 
+// A message of one byte, with room for a descriptor. It points into itself.
+struct Passing {
+  Passing() {
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = room.data();
+    message.msg_controllen = room.size();
+  }
+  Passing(const Passing&) = delete;
+  Passing& operator=(const Passing&) = delete;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> room{};
+  char byte = 0;
+  iovec piece{&byte, 1};
+  msghdr message{};
+};
+
 void passed_to_a_child(const std::string& path) {
   const int fd = opened(path, O_RDWR);
   expect(write(fd, "12345678", 8), 8);
@@ -380,14 +396,8 @@ void passed_to_a_child(const std::string& path) {
   int ends[2];
   expect(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
   expect_child([&] {
-    std::array<char, CMSG_SPACE(sizeof(int))> room{};
-    char byte = 0;
-    iovec piece{&byte, 1};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = room.data();
-    message.msg_controllen = room.size();
+    Passing passing;
+    msghdr& message = passing.message;
     cmsghdr* const control = CMSG_FIRSTHDR(&message);
     control->cmsg_level = SOL_SOCKET;
     control->cmsg_type = SCM_RIGHTS;
@@ -396,14 +406,8 @@ void passed_to_a_child(const std::string& path) {
     expect(sendmsg(ends[0], &message, 0), 1);
     expect_bytes(read_here(fd, 2), "34");
   });
-  std::array<char, CMSG_SPACE(sizeof(int))> room{};
-  char byte = 0;
-  iovec piece{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = room.data();
-  message.msg_controllen = room.size();
+  Passing passing;
+  msghdr& message = passing.message;
   expect(recvmsg(ends[1], &message, 0), 1);
   int got = -1;
   std::memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof got);
