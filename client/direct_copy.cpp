@@ -1,6 +1,5 @@
 #include "client/direct_copy.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -104,18 +103,14 @@ bool can_copy_durably() {
 }
 
 bool catch_lost_storage() {
-  static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
   static bool caught = false;
-  pthread_mutex_lock(&once);
-  if (!caught) {
-    caught = sigaction(SIGBUS, nullptr, &before) == 0;
-    struct sigaction ours = {};
-    ours.sa_sigaction = on_sigbus;
-    ours.sa_mask = before.sa_mask;  // for whom it is handed on to
-    ours.sa_flags = SA_SIGINFO | SA_ONSTACK | (before.sa_flags & SA_NODEFER);
-    caught = caught && sigaction(SIGBUS, &ours, nullptr) == 0;
-  }
-  pthread_mutex_unlock(&once);
+  if (caught) return true;
+  if (sigaction(SIGBUS, nullptr, &before) != 0) return false;
+  struct sigaction ours = {};
+  ours.sa_sigaction = on_sigbus;
+  ours.sa_mask = before.sa_mask;  // for whom it is handed on to
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK | (before.sa_flags & SA_NODEFER);
+  caught = sigaction(SIGBUS, &ours, nullptr) == 0;
   return caught;
 }
 

@@ -46,7 +46,8 @@ class Guarded {
 
 // Whether this CPU's stores can be made durable here.
 bool can_copy_durably();
-// Once, before the first Guarded: takes SIGBUS, and hands on what comes from elsewhere.
+// Before the first Guarded: takes SIGBUS, and hands on what comes from elsewhere. One thread at a
+// time; again it does nothing.
 bool catch_lost_storage();
 
 void copy_out(void* to, const std::byte* from, std::size_t length);

@@ -13,16 +13,22 @@
 namespace daxfs::client {
 namespace {
 
+// The only lock that attaching takes: `pools`, fork_page, and taking SIGBUS.
 pthread_mutex_t pools_lock = PTHREAD_MUTEX_INITIALIZER;
 SharedPool* pools = nullptr;
 
-// A fork in the middle of another thread's attaching must not leave the child without the lock.
-void watch_forks() {
-  static bool watched = false;
-  if (watched) return;
-  watched = pthread_atfork([] { pthread_mutex_lock(&pools_lock); },
-                           [] { pthread_mutex_unlock(&pools_lock); },
-                           [] { pthread_mutex_unlock(&pools_lock); }) == 0;
+void lock_pools() { pthread_mutex_lock(&pools_lock); }
+void unlock_pools() { pthread_mutex_unlock(&pools_lock); }
+
+// A fork in the middle of another thread's attaching must not leave the child without the lock: so
+// before there can be such a thread.
+[[gnu::constructor]] void watch_forks() { pthread_atfork(lock_pools, unlock_pools, unlock_pools); }
+
+bool catch_lost_storage_once() {
+  lock_pools();
+  const bool caught = catch_lost_storage();
+  unlock_pools();
+  return caught;
 }
 
 // MAP_SYNC where the medium can. `offset` and `length` are multiples of the pool's step.
@@ -49,7 +55,7 @@ void unmap(const Mapping& mapping) {
 }
 
 SharedPool* use_pool(int fd, const daxfs_pool_args& pool, std::uint64_t length) {
-  pthread_mutex_lock(&pools_lock);
+  lock_pools();
   SharedPool* found = pools;
   const auto is_other = [&](const SharedPool& one) {
     return one.device != pool.device || one.inode != pool.inode ||
@@ -68,12 +74,12 @@ SharedPool* use_pool(int fd, const daxfs_pool_args& pool, std::uint64_t length) 
       std::free(room);
     }
   }
-  pthread_mutex_unlock(&pools_lock);
+  unlock_pools();
   return found;
 }
 
 void leave_pool(SharedPool* pool) {
-  pthread_mutex_lock(&pools_lock);
+  lock_pools();
   if (--pool->users == 0) {
     SharedPool** at = &pools;
     while (*at != pool) at = &(*at)->next;
@@ -81,7 +87,7 @@ void leave_pool(SharedPool* pool) {
     unmap(pool->mapped);
     std::free(pool);
   }
-  pthread_mutex_unlock(&pools_lock);
+  unlock_pools();
 }
 
 // Everything after the pool is open; `fd` is the file's.
@@ -131,7 +137,7 @@ bool attach_and_map(int fd, Attached* out) {
   // Its own open file, whose lock goes with the doorbell's mapping.
   const int pool_fd = find_pool(pool, true, &status);
   if (pool_fd < 0) return false;
-  const bool mapped = catch_lost_storage() && attach_through(pool_fd, fd, step, out);
+  const bool mapped = catch_lost_storage_once() && attach_through(pool_fd, fd, step, out);
   {
     const KeepErrno keep;
     close(pool_fd);  // the doorbell's mapping keeps the open file, and its lock
@@ -161,8 +167,7 @@ void unmap_and_detach(int fd, Attached* attached) {
 }
 
 std::uint64_t fork_generation() {
-  pthread_mutex_lock(&pools_lock);
-  watch_forks();
+  lock_pools();
   if (fork_page == nullptr) {
     void* const at = mmap(nullptr, static_cast<std::size_t>(page_size()), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -180,7 +185,7 @@ std::uint64_t fork_generation() {
     }
     generation = *fork_page;
   }
-  pthread_mutex_unlock(&pools_lock);
+  unlock_pools();
   return generation;
 }
 
