@@ -22,7 +22,8 @@ constexpr std::size_t kMaxNames = 64 << 10;  // XATTR_LIST_MAX
 Status Xattrs::check_name(std::string_view name) const {
   if (name.size() > pmem::kMaxName) return fail(ERANGE);
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
-    if (name.starts_with(prefix) && name.size() > prefix.size()) return {};
+    if (name == prefix) return fail(EINVAL);
+    if (name.starts_with(prefix)) return {};
   }
   if (is_acl(name) && mount_.options.acl) return {};
   return fail(EOPNOTSUPP);
