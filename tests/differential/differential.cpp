@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <numeric>
 #include <random>
@@ -99,10 +100,11 @@ int main(int count, char** words) {
   app.add_option("--shorten", options.shorten_seconds, "so many seconds, after a difference");
   CLI11_PARSE(app, count, words);
   if (options.seed == 0) options.seed = 1 + std::random_device()() % 1'000'000;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, [](int) { interrupt(); });
   try {
     return run(options);
   } catch (const Skip& reason) {
-    fmt::print("skipped: {}\n", reason.what());
+    fmt::print("SKIPPED: {}\n", reason.what());
     return 77;
   } catch (const std::exception& failed) {
     fmt::print("failed: {}\n", failed.what());

@@ -30,6 +30,9 @@ struct Failure {
   std::vector<std::string> lines;  // what was done last
 };
 
+// From a signal handler: the piece at work ends with an exception, and all is taken down.
+void interrupt();
+
 // The pool is mounted with the piece's cache= before.
 std::optional<Failure> run_piece(Filesystems& filesystems, Holder& holder, const Piece& piece);
 

@@ -25,7 +25,7 @@ void look(World& world, Dice& dice) {
     Answer answer = answer_of(
         fstatat(world.root_fd(side), name.c_str(), &status, follow ? 0 : AT_SYMLINK_NOFOLLOW));
     if (answer.error == 0)
-      answer.data = described(status, !world.is_stored(world.inode_of(name, follow)));
+      answer.data = described(status, world.has_times(world.inode_of(name, follow)));
     return answer;
   });
 }
@@ -36,7 +36,7 @@ void look_at_open(World& world, Dice& dice) {
   world.both("fstat " + std::to_string(file.inode), [&](unsigned side) {
     struct stat status {};
     Answer answer = answer_of(fstat(file.fd[side], &status));
-    answer.data = described(status, !world.is_stored(file.inode));
+    answer.data = described(status, world.has_times(file.inode));
     return answer;
   });
 }
@@ -57,22 +57,27 @@ void change_mode(World& world, Dice& dice) {
   });
 }
 
+// A chown(2) that leaves both as they are takes set-id bits away. FUSE does not tell it from a
+// write, so that others than the owner are not refused; and where there are no such bits it says
+// nothing.
+bool is_heard(World& world, bool is_protected) { return world.is_root() && !is_protected; }
+
 void change_owner(World& world, Dice& dice) {
   static constexpr uid_t kIds[] = {-1u, -1u, 0, 1001, 1002, 1003, 2000, 70000};
   const uid_t uid = dice.of(kIds);
-  gid_t gid = dice.of(kIds);
-  // What changes nothing takes set-id bits away if it is the owner's; FUSE does not tell it from a
-  // write, so that others are not refused.
-  if (uid == -1u && gid == -1u && !world.is_root()) gid = 2000;
+  const gid_t gid = dice.of(kIds);
+  const bool nothing = uid == -1u && gid == -1u;
   const std::string ids = " " + std::to_string(uid) + " " + std::to_string(gid);
   const OpenFile& file = some_file(world, dice);
   if (file.is_open() && dice.one_in(3)) {
+    if (nothing && !is_heard(world, world.is_protected(file))) return;
     world.both("fchown " + std::to_string(file.inode) + ids,
                [&](unsigned side) { return answer_of(fchown(file.fd[side], uid, gid)); });
     return;
   }
   const std::string name = some_path(dice);
   const int flags = dice.one_in(3) ? AT_SYMLINK_NOFOLLOW : 0;
+  if (nothing && !is_heard(world, world.is_protected(name))) return;
   world.about({name});
   world.both("chown " + name + ids, [&](unsigned side) {
     return answer_of(fchownat(world.root_fd(side), name.c_str(), uid, gid, flags));

@@ -120,7 +120,7 @@ std::string shown(const OpenFile& file, const Range& range) {
 
 void read_file(World& world, Dice& dice) {
   const OpenFile& file = some_file(world, dice);
-  if (!file.is_open()) return;
+  if (!file.is_open() || world.reads_differ(file)) return;
   const Range range = some_range(world, dice, file);
   const bool pieces = dice.one_in(6) && !file.direct;
   const bool moves = dice.one_in(3) && !file.direct;
@@ -146,6 +146,7 @@ void write_file(World& world, Dice& dice) {
   if (world.size_of(file.fd[kSubject]) + range.length > kMostBytes) return;
   const off_t at = lseek(file.fd[kSubject], 0, SEEK_CUR);
   if (moves && static_cast<std::uint64_t>(at) + range.length > kMostBytes) return;
+  if (world.writes_differ(file, range.length)) return;
   fill(buffer(), range.length, salt);
   world.both((moves ? "write " : "pwrite ") + shown(file, range), [&](unsigned side) {
     const iovec part{buffer(), range.length};
@@ -158,6 +159,7 @@ void seek_file(World& world, Dice& dice) {
   static constexpr int kFrom[] = {SEEK_SET, SEEK_CUR, SEEK_END};
   const OpenFile& file = some_file(world, dice);
   struct stat status {};
+  if (world.reads_differ(file)) return;
   // An offset in a directory is each filesystem's own.
   if (!file.is_open() || fstat(file.fd[kSubject], &status) != 0 || !S_ISREG(status.st_mode)) return;
   const int whence = dice.of(kFrom);

@@ -24,6 +24,8 @@ void map_file(World& world, Dice& dice) {
   if (!file.is_open() || fstat(file.fd[kSubject], &status) != 0 || !S_ISREG(status.st_mode)) return;
   world.unmap(mapping);
   const bool writes = !dice.one_in(4);
+  // The kernel refuses to map what it knows to be append-only.
+  if (world.is_protected(file)) return;
   const std::uint64_t length = kMostBytes;
   const Answer answer = world.both(
       "map " + std::to_string(file.inode) + (writes ? " for writing" : ""), [&](unsigned side) {

@@ -101,6 +101,7 @@ void copy_range(World& world, Dice& dice) {
   const std::uint64_t length = dice.below(dice.one_in(3) ? 16 * kBlock : 2 * kBlock);
   const std::uint64_t source = dice.below(world.size_of(from.fd[kSubject]) + 1);
   const std::uint64_t target = dice.below(kMostBytes / 2);
+  if (world.writes_differ(to, length)) return;
   world.both("copy " + std::to_string(from.inode) + " at " + std::to_string(source) + " to " +
                  std::to_string(to.inode) + " at " + std::to_string(target) + ", " +
                  std::to_string(length),

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -66,8 +67,8 @@ std::string target_of(const std::string& path) {
 class Comparison {
  public:
   Comparison(const std::array<std::string, 2>& roots,
-             const std::function<bool(std::uint64_t)>& is_stored)
-      : roots_(roots), is_stored_(is_stored) {}
+             const std::function<bool(std::uint64_t)>& has_times)
+      : roots_(roots), has_times_(has_times) {}
 
   std::string of_directory(const std::string& name) {
     const std::vector<std::string> subject = names_in(roots_[kSubject] + name);
@@ -89,7 +90,7 @@ class Comparison {
       const std::string path = roots_[side] + name;
       if (lstat(path.c_str(), &status[side]) != 0) return name + ": no stat";
     }
-    const bool with_times = !is_stored_(status[kSubject].st_ino);
+    const bool with_times = has_times_(status[kSubject].st_ino);
     for (const unsigned side : {kSubject, kOracle}) {
       const std::string path = roots_[side] + name;
       said[side] = described(status[side], with_times) + attributes_of(path);
@@ -135,7 +136,7 @@ class Comparison {
 
   static constexpr std::size_t kRoom = 4 * kMostBytes;
   const std::array<std::string, 2>& roots_;
-  const std::function<bool(std::uint64_t)>& is_stored_;
+  const std::function<bool(std::uint64_t)>& has_times_;
   std::map<std::uint64_t, std::uint64_t> twins_;
   std::array<std::unique_ptr<char[]>, 2> bytes_{std::make_unique<char[]>(kRoom),
                                                 std::make_unique<char[]>(kRoom)};
@@ -144,8 +145,8 @@ class Comparison {
 }  // namespace
 
 std::string difference_of_trees(const std::array<std::string, 2>& roots,
-                                const std::function<bool(std::uint64_t inode)>& is_stored) {
-  return Comparison(roots, is_stored).of_directory("");
+                                const std::function<bool(std::uint64_t inode)>& has_times) {
+  return Comparison(roots, has_times).of_directory("");
 }
 
 void remove_tree(const std::string& root) {

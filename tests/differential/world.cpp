@@ -143,7 +143,9 @@ std::uint64_t World::size_of(int fd) {
   return fstat(fd, &status) == 0 ? static_cast<std::uint64_t>(status.st_size) : 0;
 }
 
-bool World::is_protected(const std::string& name) {
+bool World::is_protected(const std::string& asked) {
+  std::string name = asked;
+  while (name.ends_with("/") || name.ends_with("/.")) name.pop_back();
   const User& user = *user_;
   become_root();
   const std::size_t slash = name.rfind('/');
@@ -156,6 +158,11 @@ bool World::is_protected(const std::string& name) {
 
 bool World::is_protected(const OpenFile& file) {
   return file.is_open() && (flags_of(file.fd[kOracle]) & kProtects) != 0;
+}
+
+bool World::writes_differ(const OpenFile& file, std::uint64_t length) {
+  const int flags = flags_of(file.fd[kOracle]);
+  return (flags & FS_APPEND_FL) != 0 || (length == 0 && (flags & kProtects) != 0);
 }
 
 void World::settle() {

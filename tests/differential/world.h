@@ -98,16 +98,23 @@ class World {
   // Whether chattr(1) protects the file, or the directory that it is in. The oracle is asked.
   bool is_protected(const std::string& name);
   bool is_protected(const OpenFile& file);
+  // A descriptor that was opened before chattr +a, and without O_APPEND, writes on on ext4, and no
+  // more in daxfs (docs/decisions.md). The kernel does not ask FUSE about writes of nothing.
+  bool writes_differ(const OpenFile& file, std::uint64_t length);
+
+  // With cache=writeback the kernel asks for attributes before it reads at the end, as before a
+  // write: refused where chattr protects the file (docs/limits.md).
+  bool reads_differ(const OpenFile& file) { return keeps_writes_ && is_protected(file); }
 
   // What a mapping has stored into, and nobody has synced: its times are the kernel's business.
   void store(std::uint64_t inode) { stored_.insert(inode); }
-  bool is_stored(std::uint64_t inode) const { return stored_.contains(inode); }
+  // With cache=writeback all times are the kernel's (docs/cache.md).
+  bool has_times(std::uint64_t inode) const { return !keeps_writes_ && !stored_.contains(inode); }
   // Writes all of that back.
   void settle();
   void forget(OpenFile& file);
   void unmap(Mapping& mapping);
 
-  bool keeps_writes() const { return keeps_writes_; }
   Pins& pins() { return pins_; }
   std::array<OpenFile, 8>& files() { return files_; }
   std::array<Mapping, 3>& mappings() { return mappings_; }
