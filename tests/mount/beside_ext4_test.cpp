@@ -36,6 +36,20 @@ TEST_CASE("beside ext4: a chown leaves a directory its security.capability") {
                      "getfattr -m - d f");
 }
 
+TEST_CASE("beside ext4: a write takes security.capability away, and leaves root's set-id bits") {
+  need_command("setfattr");
+  Mount mount({.options = std::string("cache=") + GENERATE("through", "writeback", "none")});
+  const Ext4 ext4;
+  require_as_on_ext4(mount, ext4, R"sh(
+    for user in "0 0" "100 100"; do
+      echo text > f; chmod 6777 f
+      setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 f
+      as $user sh -c 'printf more >> f'; stat -c '%A %s' f; getfattr -m - f; rm f
+    done
+    )sh",
+                     "ls");
+}
+
 TEST_CASE("beside ext4: a namespace alone is no name of an attribute") {
   need_command("setfattr");
   Mount mount;
