@@ -46,7 +46,7 @@ def find_daxfs(build, where):
     shutil.copy(helper, os.path.join(where, "mount.fuse"))
     wrapper = os.path.join(where, "wrapper")
     with open(wrapper, "w", encoding="utf-8") as file:
-        file.write(f"#!/bin/sh\nPATH={build}:$PATH exec {where}/mount.fuse \"$@\"\n")
+        file.write(f"#!/bin/sh\nPATH={build}:$PATH exec {where}/mount.fuse \"$@\" >/dev/null\n")
     os.chmod(wrapper, 0o755)
     subprocess.run(["mount", "--bind", wrapper, helper], check=True)
 
