@@ -68,14 +68,17 @@ struct Superblock {
 static_assert(sizeof(Superblock) == 256);
 
 inline constexpr std::uint32_t kStateClean = 1;  // unmounted in good order
+// There may be records of doorbells (kPinDoorbell).
+inline constexpr std::uint64_t kPoolDoorbells = 1;
+inline constexpr std::uint64_t kKnownIncompatible = kPoolDoorbells;
 
 struct PoolState {
   std::uint32_t crc;
-  std::uint32_t flags;         // kState*
-  std::uint64_t inode_chunks;  // initialised chunks; inode numbers are 1 .. 1024 * this
-  std::uint64_t inode_index;   // first ChunkIndexBlock, for chunks past the region
-  std::uint64_t mounts;        // how often it was mounted
-  std::uint64_t reserved_first;
+  std::uint32_t flags;          // kState*
+  std::uint64_t inode_chunks;   // initialised chunks; inode numbers are 1 .. 1024 * this
+  std::uint64_t inode_index;    // first ChunkIndexBlock, for chunks past the region
+  std::uint64_t mounts;         // how often it was mounted
+  std::uint64_t incompatible;   // kPool*: unknown bits: refuse to mount. Comes and goes
   std::uint64_t free_snapshot;  // reserved: free space as of a clean unmount
   std::array<std::uint64_t, 10> reserved;
 };
@@ -269,6 +272,18 @@ struct PinHead {
 };
 static_assert(sizeof(PinHead) == kPinSlotBytes);
 inline constexpr std::uint16_t kPinWrite = 1;
+// A doorbell (client/doorbell.h), which no inode owns: one run of one block; `offset` is the number
+// of the attachment, and `length` is 0.
+inline constexpr std::uint16_t kPinDoorbell = 2;
+inline constexpr std::uint16_t kKnownPinFlags = kPinWrite | kPinDoorbell;
+// What is wrong with the flags of a head, or nullptr.
+constexpr const char* wrong_flags(const PinHead& head) {
+  if ((head.flags & ~kKnownPinFlags) != 0) return "has unknown flags";
+  if ((head.flags & kPinDoorbell) == 0) return nullptr;
+  const bool sound =
+      head.runs == 1 && head.first.count == 1 && head.length == 0 && (head.flags & kPinWrite) == 0;
+  return sound ? nullptr : "is no doorbell though it says so";
+}
 
 struct PinContinuation {
   static constexpr std::uint16_t kMagic = 0x4350;  // "PC"

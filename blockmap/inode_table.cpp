@@ -181,7 +181,7 @@ Outcome<void> InodeTable::verify(std::vector<PoolRange>& used) const {
   const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
   if (!is_sealed(state)) return problem(EUCLEAN, "pool state: checksum does not match");
   if (state.inode_chunks != state_.inode_chunks || state.inode_index != state_.inode_index ||
-      state.flags != state_.flags) {
+      state.flags != state_.flags || state.incompatible != state_.incompatible) {
     return problem(EUCLEAN, "pool state: is not what this mount has written there");
   }
   InodeTable again(medium_, journal_, allocator_, super_, state);
@@ -200,11 +200,25 @@ std::uint64_t InodeTable::used() const {
   return used_;
 }
 
-Status InodeTable::set_state_flags(std::uint32_t flags, bool count_mount) {
+Status InodeTable::add_incompatible(std::uint64_t bits) {
+  const MutexLock lock(mutex_);
+  if ((state_.incompatible & bits) == bits) return {};
+  pmem::PoolState changed = state_;
+  changed.incompatible |= bits;
+  Transaction tx;
+  stage_state(tx, changed);
+  if (const Status committed = journal_.commit(tx); !committed) return committed;
+  state_ = changed;
+  return {};
+}
+
+Status InodeTable::set_state_flags(std::uint32_t flags, bool count_mount,
+                                   std::optional<std::uint64_t> incompatible) {
   // Committed under the lock: growing rewrites the same record.
   const MutexLock lock(mutex_);
   state_.flags = flags;
   if (count_mount) ++state_.mounts;
+  state_.incompatible = incompatible.value_or(state_.incompatible);
   Transaction tx;
   stage_state(tx, state_);
   return journal_.commit(tx);

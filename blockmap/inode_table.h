@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/mutex.h"
@@ -65,7 +66,11 @@ class InodeTable {
   Outcome<void> verify(std::vector<PoolRange>& used) const;
 
   // Rewrites flags of the pool state (kStateClean, mounts) through the journal.
-  [[nodiscard]] Status set_state_flags(std::uint32_t flags, bool count_mount);
+  // `incompatible`: kPool* bits; as they are if not said.
+  [[nodiscard]] Status set_state_flags(std::uint32_t flags, bool count_mount,
+                                       std::optional<std::uint64_t> incompatible = {});
+  // Makes older daemons refuse the pool from now on. Durable on return. EIO.
+  [[nodiscard]] Status add_incompatible(std::uint64_t bits);
 
  private:
   Result<void> grow() REQUIRES(mutex_);

@@ -38,6 +38,7 @@ PinRecord to_pin(const PinHead& head) {
   pin.offset = FileOffset(head.offset);
   pin.length = ByteCount(head.length);
   pin.write = (head.flags & pmem::kPinWrite) != 0;
+  pin.doorbell = (head.flags & pmem::kPinDoorbell) != 0;
   pin.since_ns = head.since_ns;
   pin.pin_id = head.pin_id;
   return pin;
@@ -149,7 +150,7 @@ const char* PinRecordScan::nonsense(const PinHead& head) const {
   }
   if (head.inode == 0) return "names no inode";
   if (head.offset > kMaxOffset || head.length > kMaxOffset) return "has an impossible range";
-  if ((head.flags & ~pmem::kPinWrite) != 0) return "has unknown flags";
+  if (const char* what = pmem::wrong_flags(head)) return what;
   if (head.runs != 0 && !is_pinnable(head.first)) return "names blocks outside the data area";
   return nullptr;
 }

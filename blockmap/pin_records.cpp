@@ -27,7 +27,8 @@ PinnedRun to_run(PoolRange range) { return {range.start.value, range.count.value
 PinHead to_head(const PinRecord& pin) {
   PinHead head{};
   head.magic = PinHead::kMagic;
-  head.flags = pin.write ? pmem::kPinWrite : std::uint16_t{0};
+  head.flags = static_cast<std::uint16_t>((pin.write ? pmem::kPinWrite : 0) |
+                                          (pin.doorbell ? pmem::kPinDoorbell : 0));
   head.pin_id = pin.pin_id;
   head.process = static_cast<std::uint32_t>(pin.owner.process);
   head.uid = pin.owner.uid;

@@ -35,6 +35,7 @@ struct PinRecord {
   FileOffset offset;
   ByteCount length;
   bool write = false;
+  bool doorbell = false;  // one block, which clients count in; `offset` is the attachment's number
   std::int64_t since_ns = 0;
   std::uint64_t pin_id = 0;
 
@@ -60,6 +61,9 @@ struct SurvivingPin : RecordedPin {
   // the allocator. Several survivors can have the same block here. The rest of `blocks` belongs to
   // files.
   std::vector<PoolRange> unowned;
+  // Copies of direct access that were in flight at the mount, over what the file had then: the
+  // doorbell in which they are counted. 0: an ordinary pin, or the doorbell's own.
+  PoolBlock copies_of{};
 };
 
 // Whether somebody still maps what the pin with this number holds (pin_lock.h). Asked for pins

@@ -25,7 +25,7 @@ Outcome<std::vector<SurvivingPin>> PinRecords::open(const OwnerAlive& alive,
       return;
     }
     for (const PinSlot slot : slots) used_slots[block_of(slot).value] |= 1u << index_of(slot);
-    survivors.push_back({std::move(found), {}});
+    survivors.push_back({std::move(found), {}, {}});
   });
   found_.survivors = survivors.size();
   found_.torn = scan.torn();

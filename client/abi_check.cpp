@@ -71,12 +71,31 @@ static_assert(offsetof(daxfs_policy_args, length) == 0);
 static_assert(offsetof(daxfs_policy_args, reserved) == 4);
 static_assert(offsetof(daxfs_policy_args, text) == 8);
 
+static_assert(sizeof(daxfs_attach_args) == 40);
+static_assert(offsetof(daxfs_attach_args, proof) == 0);
+static_assert(offsetof(daxfs_attach_args, pool_length) == 8);
+static_assert(offsetof(daxfs_attach_args, pin_id) == 16);
+static_assert(offsetof(daxfs_attach_args, attachment) == 24);
+static_assert(offsetof(daxfs_attach_args, doorbell) == 32);
+
+static_assert(sizeof(daxfs_direct_args) == 16056);
+static_assert(offsetof(daxfs_direct_args, pin_id) == 0);
+static_assert(offsetof(daxfs_direct_args, offset) == 8);
+static_assert(offsetof(daxfs_direct_args, length) == 16);
+static_assert(offsetof(daxfs_direct_args, epoch) == 24);
+static_assert(offsetof(daxfs_direct_args, additions) == 32);
+static_assert(offsetof(daxfs_direct_args, size) == 40);
+static_assert(offsetof(daxfs_direct_args, count) == 48);
+static_assert(offsetof(daxfs_direct_args, more) == 52);
+static_assert(offsetof(daxfs_direct_args, extents) == 56);
+
 static_assert(sizeof(daxfs_remount_args) == 8);
 static_assert(offsetof(daxfs_remount_args, read_only) == 0);
 static_assert(offsetof(daxfs_remount_args, reserved) == 4);
 
 // The kernel's limit for a FUSE server's ioctls, each way: the size field of the number has 14
 // bits.
+static_assert(sizeof(daxfs_direct_args) < 16384);
 static_assert(sizeof(daxfs_extents_args) < 16384 && sizeof(daxfs_query_args) < 16384);
 
 static_assert(DAXFS_IOC_PIN == 0xC020DA01u);
@@ -90,6 +109,9 @@ static_assert(DAXFS_IOC_UNLEASE == 0x4008DA08u);
 static_assert(DAXFS_IOC_NEXT_EVENT == 0x8030DA09u);
 static_assert(DAXFS_IOC_ADOPT == 0x4008DA0Au);
 static_assert(DAXFS_IOC_POLICY == 0xCFA8DA0Bu);
+static_assert(DAXFS_IOC_ATTACH == 0xC028DA0Cu);
+static_assert(DAXFS_IOC_DETACH == 0x4008DA0Du);
+static_assert(DAXFS_IOC_DIRECT == 0xFEB8DA0Eu);
 static_assert(DAXFS_IOC_REMOUNT == 0x4008DA0Fu);
 
 }  // namespace

@@ -193,6 +193,55 @@ struct daxfs_event {
  * whose range covers them all. EAGAIN: there is none (also without any lease). */
 int daxfs_next_event(int fd, struct daxfs_event* out);
 
+/* ---- direct access: EXPERIMENTAL, for mounts with the option `direct`; may change until it is
+ * released ---- */
+
+/* A file that this process reads and writes by itself, at the speed of memory. */
+struct daxfs_direct;
+
+/* Attaches to the file of a descriptor: from now on the functions below copy between memory and the
+ * file's blocks without a system call, where they can; where they cannot they make the system call
+ * of their name. Other programs see what they do as they see pread(2) and pwrite(2) on a descriptor
+ * with O_DIRECT. While a copy lasts it is a short-term pin: a truncate, punch or rename over the
+ * file by anybody waits for it, and no copy touches a block that is another file's by then, whoever
+ * is killed or stopped.
+ *
+ * It uses an open file of its own (/proc/self/fd), with the rights of `fd`, which may be closed. As
+ * long as somebody is attached, descriptors that are opened do not use the kernel's page cache;
+ * where others do, by an ordinary mapping for instance, everybody goes through the kernel until a
+ * tenth of a second after that. NULL, errno: EOPNOTSUPP: the mount is without `direct`, or the
+ * medium needs more than stores, or a set-user-id file is open for writing; EACCES: the caller
+ * cannot open the pool for writing (as for daxfs_map(), also ENOENT, ESTALE); EINVAL: not a regular
+ * file; EROFS; ENOSPC, ENOMEM; ENOTTY: not a daxfs file; and those of open(2).
+ *
+ * One thing is taken from the process: SIGBUS, which is handed on where it does not come from a
+ * copy here. Storage that is lost below the pool is EIO. A forked child may go on using what its
+ * parent has attached, by system calls, and may attach itself. In a signal handler that has
+ * interrupted one of these functions: not one of them, and no truncate of the same file, which
+ * would wait for itself. */
+struct daxfs_direct* daxfs_attach(int fd);
+/* Detaches: no other function may be running on it, or follow. Always 0. */
+int daxfs_detach(struct daxfs_direct* direct);
+
+/* As pread(2), pwrite(2), preadv(2), pwritev(2). Thread-safe. What a write has returned is durable;
+ * its time (mtime) may be lost in a crash. Where a buffer cannot be read or written: SIGSEGV, as
+ * with memcpy(). Like all accesses to DAX, and unlike with a page cache, two that overlap in time
+ * can each see a part of the other. */
+ssize_t daxfs_pread(struct daxfs_direct* direct, void* buffer, size_t length, uint64_t offset);
+ssize_t daxfs_pwrite(struct daxfs_direct* direct, const void* buffer, size_t length,
+                     uint64_t offset);
+ssize_t daxfs_preadv(struct daxfs_direct* direct, const struct iovec* iov, int count,
+                     uint64_t offset);
+ssize_t daxfs_pwritev(struct daxfs_direct* direct, const struct iovec* iov, int count,
+                      uint64_t offset);
+
+struct daxfs_counts {
+  uint64_t direct;
+  uint64_t by_kernel;
+};
+/* How many of these calls went which way. Always 0. */
+int daxfs_direct_counts(const struct daxfs_direct* direct, struct daxfs_counts* out);
+
 /* ---- the ioctls beneath; every struct has the same layout on all 64- and 32-bit systems ---- */
 
 struct daxfs_pin_args {
@@ -247,6 +296,7 @@ struct daxfs_pool_args {
 #define DAXFS_QUERY_EXTENTS 4u /* of the file that the descriptor is open on */
 #define DAXFS_QUERY_LEASES 5u
 #define DAXFS_QUERY_WAITING 6u
+#define DAXFS_QUERY_ATTACHED 7u /* who copies by itself: daxfs_attach() */
 #define DAXFS_QUERY_END UINT64_MAX
 struct daxfs_query_args {
   uint32_t what;
@@ -264,9 +314,36 @@ struct daxfs_policy_args {
   char text[4000];
 };
 
+/* Direct access; EXPERIMENTAL, may change until it is released. daxfs_attach() is the way to use
+ * it: what a client owes the daemon is said in client/doorbell.h and docs/direct-access.md of the
+ * source. `proof`: the caller has an exclusive open-file-description lock of byte 2^62 + 2^61 +
+ * proof of the pool, as only who can open it for writing can. Then, before the doorbell is mapped
+ * and anything is stored there: a shared one of byte 2^62 + pin_id, on the open file that is
+ * mapped. */
+struct daxfs_attach_args {
+  uint64_t proof;
+  uint64_t pool_length; /* 0; out: in bytes */
+  uint64_t pin_id; /* out: names it for DAXFS_IOC_DETACH (a struct daxfs_unpin_args) and _DIRECT */
+  uint64_t attachment; /* out: whose slots are whose */
+  uint64_t doorbell;   /* out: a page of the pool, as an offset */
+};
+
+#define DAXFS_EPOCH_NONE UINT64_MAX /* closed: go through the kernel */
+struct daxfs_direct_args {
+  uint64_t pin_id;
+  uint64_t offset; /* a range of the file, from which to begin; holes are left out */
+  uint64_t length;
+  uint64_t epoch;     /* out: for as long as the doorbell says this, the extents are valid */
+  uint64_t additions; /* out: and complete, for as long as it says this */
+  uint64_t size;      /* out: of the file */
+  uint32_t count;     /* out: extents in this answer */
+  uint32_t more;      /* out: 1 if there are more behind the last of them */
+  struct daxfs_extent extents[DAXFS_EXTENTS_PER_CALL]; /* out; `pins` says nothing */
+};
+
 /* What mount -o remount asks of the daemon once the kernel lets nobody write: 1, no file is changed
- * from now on (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins;
- * EROFS: the pool is not open for writing. Numbers 12 to 14 are taken. */
+ * from now on (pins go on, and are recorded); 0, as before. EPERM; EBUSY: there are write pins,
+ * or somebody copies whose descriptor is closed; EROFS: the pool is not open for writing. */
 struct daxfs_remount_args {
   uint32_t read_only;
   uint32_t reserved; /* 0 */
@@ -284,6 +361,9 @@ struct daxfs_remount_args {
 #define DAXFS_IOC_NEXT_EVENT _IOR(DAXFS_IOC_MAGIC, 9, struct daxfs_event)
 #define DAXFS_IOC_ADOPT _IOW(DAXFS_IOC_MAGIC, 10, struct daxfs_unpin_args)
 #define DAXFS_IOC_POLICY _IOWR(DAXFS_IOC_MAGIC, 11, struct daxfs_policy_args)
+#define DAXFS_IOC_ATTACH _IOWR(DAXFS_IOC_MAGIC, 12, struct daxfs_attach_args)
+#define DAXFS_IOC_DETACH _IOW(DAXFS_IOC_MAGIC, 13, struct daxfs_unpin_args)
+#define DAXFS_IOC_DIRECT _IOWR(DAXFS_IOC_MAGIC, 14, struct daxfs_direct_args)
 #define DAXFS_IOC_REMOUNT _IOW(DAXFS_IOC_MAGIC, 15, struct daxfs_remount_args)
 
 #if defined(__GNUC__) || defined(__clang__)

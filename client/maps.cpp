@@ -22,30 +22,22 @@
 
 #include "client/daxfs.h"
 #include "client/paging.h"
+#include "client/pool_file.h"
 
 namespace {
 
-constexpr std::uint64_t kHugePage = 2u << 20;
-constexpr std::uint64_t kLargestStep = 1u << 30;  // device DAX: 4 KiB, 2 MiB or 1 GiB
-
-constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t step) { return n & ~(step - 1); }
-constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t step) {
-  return round_down(n + step - 1, step);
-}
-
-std::uint64_t page_size() { return static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)); }
-
-// Releases what a failed call had taken without losing the errno that says why it failed.
-class KeepErrno {
- public:
-  KeepErrno() : saved_(errno) {}
-  ~KeepErrno() { errno = saved_; }
-  KeepErrno(const KeepErrno&) = delete;
-  KeepErrno& operator=(const KeepErrno&) = delete;
-
- private:
-  int saved_;
-};
+using daxfs::client::find_pool;
+using daxfs::client::is_pool;
+using daxfs::client::KeepErrno;
+using daxfs::client::kHugePage;
+using daxfs::client::kLargestStep;
+using daxfs::client::kPinLocks;
+using daxfs::client::lock_byte;
+using daxfs::client::mapping_step;
+using daxfs::client::open_pool_at;
+using daxfs::client::page_size;
+using daxfs::client::round_down;
+using daxfs::client::round_up;
 
 void unmap_quietly(void* address, std::uint64_t length) {
   const KeepErrno keep;
@@ -108,19 +100,6 @@ struct Pinned {
   }
 };
 
-// mmap's offsets, lengths and addresses on this pool are multiples of it; 0 with errno if the
-// daemon does not say.
-std::uint64_t mapping_step(int fd, daxfs_pool_args* pool) {
-  if (ioctl(fd, DAXFS_IOC_POOL, pool) < 0) return 0;
-  const std::uint64_t step = std::max(pool->map_alignment, page_size());
-  if ((step & (step - 1)) != 0 || step > kLargestStep ||
-      std::memchr(pool->path, 0, sizeof pool->path) == nullptr) {
-    errno = EIO;
-    return 0;
-  }
-  return step;
-}
-
 constexpr int kByPath = -1;
 
 // The pool as this process may open it, and how to map it.
@@ -173,10 +152,8 @@ class Pool {
 
  private:
   bool find(const daxfs_pool_args& pool, bool writable, struct stat* status) {
-    if (open_at(pool.path, pool, writable, status)) return true;
-    // In a container it may lie elsewhere.
-    const char* const elsewhere = secure_getenv("DAXFS_POOL");
-    return elsewhere != nullptr && *elsewhere != 0 && open_at(elsewhere, pool, writable, status);
+    fd_ = find_pool(pool, writable, status);
+    return fd_ >= 0;
   }
 
   // An open file of our own, whose lock goes with our mappings; else the given one itself.
@@ -184,46 +161,18 @@ class Pool {
     if (!is_pool(given, pool, status)) return false;
     char path[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
     static_cast<void>(std::snprintf(path, sizeof path, "/proc/self/fd/%d", given));
-    if (open_at(path, pool, writable, status)) return true;
-    fd_ = fcntl(given, F_DUPFD_CLOEXEC, 0);
+    fd_ = open_pool_at(path, pool, writable, status);
+    if (fd_ < 0) fd_ = fcntl(given, F_DUPFD_CLOEXEC, 0);
     return fd_ >= 0;
-  }
-
-  bool open_at(const char* path, const daxfs_pool_args& pool, bool writable, struct stat* status) {
-    // O_NONBLOCK: if something else is at that path by now, looking at it must not block.
-    const int mode = writable ? O_RDWR : O_RDONLY;
-    const int fd = ::open(path, mode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0) return false;
-    if (is_pool(fd, pool, status)) {
-      fd_ = fd;
-      return true;
-    }
-    const KeepErrno keep;
-    close(fd);
-    return false;
-  }
-
-  // ESTALE if it is another file than the daemon's.
-  static bool is_pool(int fd, const daxfs_pool_args& pool, struct stat* status) {
-    if (fstat(fd, status) != 0) return false;
-    if (status->st_dev == pool.device && status->st_ino == pool.inode) return true;
-    errno = ESTALE;
-    return false;
   }
 
   // Tells later daemons, in whatever namespace, that somebody maps what the pin holds: the kernel
   // keeps this lock until the last mapping of this open file has gone, forked children's included.
   // The place is blockmap/pin_lock.h's. Where locks do not work, the pin has its process to go by.
   void lock(std::uint64_t pin_id) const {
-    constexpr std::uint64_t kPinLocks = 1ull << 62;
-    if (pin_id >= kPinLocks) return;
+    if (pin_id >= daxfs::client::kAttachProofs - kPinLocks) return;
     const KeepErrno keep;
-    struct flock lock = {};
-    lock.l_type = F_RDLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = static_cast<off_t>(kPinLocks + pin_id);
-    lock.l_len = 1;
-    static_cast<void>(fcntl(fd_, F_OFD_SETLK, &lock));
+    static_cast<void>(lock_byte(fd_, F_RDLCK, kPinLocks + pin_id));
   }
 
   // Tried out beside the reservation: a MAP_FIXED that fails may already have removed what was

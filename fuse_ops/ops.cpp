@@ -13,26 +13,33 @@ fuse_entry_param to_param(Filesystem& filesystem, const Entry& entry) {
   param.ino = entry.inode.value;
   param.generation = entry.generation;
   param.attr = entry.attributes;
-  param.attr_timeout = attributes_time(filesystem, entry.inode);
+  param.attr_timeout = believe(filesystem, entry.inode);
   param.entry_timeout = kForever;
   return param;
 }
 
-void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe) {
+double believe(Filesystem& filesystem, InodeNumber inode) {
+  return filesystem.direct_access().is_attached(inode) ||
+                 filesystem.attributes().must_ask_again(inode)
+             ? 0
+             : kForever;
+}
+
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double longest) {
   if (!entry) {
     fuse_reply_err(req, entry.error().code);
     return;
   }
   Filesystem& filesystem = fs(req);
   fuse_entry_param param = to_param(filesystem, *entry);
-  param.attr_timeout = std::min(param.attr_timeout, believe);
+  param.attr_timeout = std::min(param.attr_timeout, longest);
   // The kernel never learned of the entry: take the reference back.
   if (fuse_reply_entry(req, &param) == -ENOENT) filesystem.names().forget(entry->inode, 1);
 }
 
-void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double believe) {
+void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes, double longest) {
   if (attributes) {
-    fuse_reply_attr(req, &*attributes, believe);
+    fuse_reply_attr(req, &*attributes, longest);
   } else {
     fuse_reply_err(req, attributes.error().code);
   }
@@ -48,6 +55,13 @@ OpenFile* OpenFiles::keep(OpenFileRef file) {
 OpenFileRef OpenFiles::take(OpenFile* file) {
   const MutexLock guard(mutex_);
   return std::move(files_.extract(file).mapped());
+}
+
+std::vector<OpenFileRef> OpenFiles::all() {
+  const MutexLock guard(mutex_);
+  std::vector<OpenFileRef> out;
+  for (const auto& [address, file] : files_) out.push_back(file);
+  return out;
 }
 
 OpenFileRef OpenFiles::take_any() {
@@ -115,6 +129,7 @@ int open_made(Context& context, const Entry& entry, int flags,
 void release(Context& context, const fuse_file_info& info) {
   OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
   context.pollers.forget(opened->holder);
+  context.filesystem.direct_access().release(*opened);
   context.filesystem.files().release(std::move(opened));
 }
 

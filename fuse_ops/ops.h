@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/mutex.h"
 #include "src/control_directory.h"
@@ -25,6 +26,7 @@ class OpenFiles {
  public:
   OpenFile* keep(OpenFileRef file);
   OpenFileRef take(OpenFile* file);
+  std::vector<OpenFileRef> all();
   // One that is still there, or null.
   OpenFileRef take_any();
 
@@ -80,13 +82,12 @@ inline OpenFileRef file(const fuse_file_info* info) {
 }
 
 void reply(fuse_req_t req, const Status& status);
-void reply_entry(fuse_req_t req, const Result<Entry>& entry, double believe = kForever);
+void reply_entry(fuse_req_t req, const Result<Entry>& entry, double longest = kForever);
 void reply_attributes(fuse_req_t req, const Result<struct stat>& attributes,
-                      double believe = kForever);
-// How long it may believe the attributes of an inode.
-inline double attributes_time(Filesystem& filesystem, InodeNumber inode) {
-  return filesystem.attributes().must_ask_again(inode) ? 0.0 : kForever;
-}
+                      double longest = kForever);
+// How long the kernel may believe what it is told of the inode's attributes: not at all while
+// clients change it by themselves, which nobody tells the kernel, nor where each write is to ask.
+double believe(Filesystem& filesystem, InodeNumber inode);
 fuse_entry_param to_param(Filesystem& filesystem, const Entry& entry);
 
 // Fills in fi for an open file and gives it to the kernel to keep.

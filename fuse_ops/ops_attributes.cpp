@@ -1,4 +1,5 @@
 // Attributes, extended attributes, statfs.
+#include <algorithm>
 #include <optional>
 
 #include "base/clock.h"
@@ -13,8 +14,10 @@ void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   if (is_control(inode)) return control::getattr(req, inode);
   Attributes& attributes = fs(req).attributes();
   // Not by stat(2), nor by fstat(2): these name no open file.
+  // Asked first: who attaches meanwhile has the kernel forget the answer.
+  const double longest = believe(fs(req), {inode});
   const auto got = info != nullptr ? attributes.for_write(*file(info)) : attributes.get({inode});
-  reply_attributes(req, got, attributes_time(fs(req), {inode}));
+  reply_attributes(req, got, longest);
 }
 
 // With cache=writeback the kernel sets times, too, for nobody: those of what it has kept. A caller
@@ -62,7 +65,7 @@ std::optional<HolderId> through(const AttributeChange& change, const fuse_file_i
 // heard of newer attributes meanwhile. There it is to ask again.
 double believe_changed(Filesystem& filesystem, InodeNumber inode) {
   static const bool hears = kernel_is_at_least(6, 16);
-  return hears ? attributes_time(filesystem, inode) : 0.0;
+  return hears ? believe(filesystem, inode) : 0.0;
 }
 
 void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* attributes, int to_set,

@@ -188,6 +188,48 @@ void extents(fuse_req_t req, daxfs_extents_args args, OpenFile& opened) {
                  false);
 }
 
+void attach(fuse_req_t req, daxfs_attach_args args, OpenFile& opened) {
+  if (args.pool_length != 0) {
+    fuse_reply_err(req, EINVAL);
+    return;
+  }
+  const auto terms = fs(req).direct_access().attach(opened, args.proof, caller(req));
+  if (!terms) {
+    fuse_reply_err(req, terms.error().code);
+    return;
+  }
+  // Of its times nobody tells the kernel from now on.
+  fs(req).kernel_pages().attributes_changed(opened.inode->number);
+  args.pool_length = fs(req).mount().volume.medium().size().value;
+  args.pin_id = terms->pin.value;
+  args.attachment = static_cast<std::uint64_t>(terms->attachment);
+  args.doorbell = terms->page.value;
+  answer(req, args);
+}
+
+void direct(fuse_req_t req, daxfs_direct_args args, OpenFile& opened, bool pages_dropped) {
+  const auto where =
+      fs(req).direct_access().where(opened, PinId{args.pin_id}, FileOffset(args.offset),
+                                    ByteCount(args.length), DAXFS_EXTENTS_PER_CALL, pages_dropped);
+  if (!where) {
+    fuse_reply_err(req, where.error().code);
+    return;
+  }
+  args.epoch = where->epoch.value_or(DAXFS_EPOCH_NONE);
+  args.additions = where->additions;
+  args.size = where->size;
+  args.count = 0;
+  args.more = where->found.more ? 1 : 0;
+  for (const PinnedExtent& extent : where->found.extents) {
+    args.extents[args.count++] = {.file_offset = extent.file.value,
+                                  .pool_offset = extent.pool.value,
+                                  .length = extent.length.value,
+                                  .flags = extent.unwritten ? DAXFS_EXTENT_UNWRITTEN : 0u,
+                                  .pins = 0};
+  }
+  answer(req, args);
+}
+
 void pool(fuse_req_t req) {
   const Pool* const in_use = fs(req).mount().pool;
   if (in_use == nullptr) {
@@ -259,10 +301,11 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
   }
   if (opened == nullptr) {
     // A directory, or what is told as a file: it has no extents, and holds no pins.
-    const bool asks_for_range =
-        command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS || command == DAXFS_IOC_LEASE;
+    const bool asks_for_range = command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS ||
+                                command == DAXFS_IOC_LEASE || command == DAXFS_IOC_ATTACH;
     const bool names_one = command == DAXFS_IOC_UNPIN || command == DAXFS_IOC_PIN_EXTENTS ||
-                           command == DAXFS_IOC_UNLEASE || command == DAXFS_IOC_ADOPT;
+                           command == DAXFS_IOC_UNLEASE || command == DAXFS_IOC_ADOPT ||
+                           command == DAXFS_IOC_DETACH || command == DAXFS_IOC_DIRECT;
     if (command == DAXFS_IOC_NEXT_EVENT) {
       fuse_reply_err(req, EAGAIN);
     } else {
@@ -293,6 +336,20 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
       return reply_ioctl(
           req, fs(req).files().adopt(*opened, PinId{argument<daxfs_unpin_args>(in).pin_id},
                                      caller(req)));
+    case DAXFS_IOC_ATTACH:
+      // What programs have stored through the page cache is on the medium, and nothing is cached.
+      return fs(req).kernel_pages().write_back(
+          *opened, [req, opened, args = argument<daxfs_attach_args>(in)](bool) {
+            attach(req, args, *opened);
+          });
+    case DAXFS_IOC_DETACH:
+      return reply_ioctl(req, fs(req).direct_access().detach(
+                                  *opened, PinId{argument<daxfs_unpin_args>(in).pin_id}));
+    case DAXFS_IOC_DIRECT:
+      return fs(req).kernel_pages().write_back(
+          *opened, [req, opened, args = argument<daxfs_direct_args>(in)](bool dropped) {
+            direct(req, args, *opened, dropped);
+          });
     default:
       fuse_reply_err(req, ENOTTY);
   }

@@ -18,6 +18,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "fuse_ops/notifier.h"
@@ -177,6 +178,16 @@ void log_of_libfuse(fuse_log_level level, const char* format, va_list arguments)
 
 using SessionPtr = std::unique_ptr<fuse_session, decltype(&fuse_session_destroy)>;
 
+// Has the kernel write what it keeps of files that are open: stores through mappings, and, with
+// cache=writeback, what write(2) has left there. Who unmounts has closed them; a signal does not.
+void write_all_back(ops::Context& context) {
+  std::set<const Inode*> told;
+  for (const OpenFileRef& file : context.open_files.all()) {
+    if (told.insert(&*file->inode).second)
+      context.filesystem.kernel_pages().write_back(*file, [](bool) {});
+  }
+}
+
 // The kernel's side of a mount, from libfuse's session to its end.
 class FuseSession : public Session {
  public:
@@ -256,6 +267,7 @@ Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<voi
   SignalsEndSession signals(
       [&] {
         filesystem.stop_waiting();
+        write_all_back(*context_);
         notifier_->finish();
       },
       [&] { loop.stop(); });

@@ -63,6 +63,7 @@ TicketRef Gate::begin(Continuation retry) {
 
 void Gate::end(const TicketRef& ticket) {
   Continuation retry;  // destroyed without the lock: who knows what it holds
+  std::shared_ptr<const void> kept;
   const MutexLock lock(impl_->mutex);
   impl_->parked.forget(*ticket);
   impl_->lift_fence(*ticket);
@@ -70,7 +71,13 @@ void Gate::end(const TicketRef& ticket) {
   impl_->release_reservation(*ticket, ticket->limbo_reserved);
   ticket->state = Ticket::State::ended;
   retry.swap(ticket->retry);
+  kept.swap(ticket->kept);
   impl_->notify();
+}
+
+void Gate::keep(const TicketRef& ticket, std::shared_ptr<const void> what) {
+  const MutexLock lock(impl_->mutex);
+  ticket->kept.swap(what);  // a parameter: it ends after the lock
 }
 
 void Gate::cancel(const TicketRef& ticket) {

@@ -127,6 +127,9 @@ class Gate {
 
   // A new request. `retry` is kept until end().
   TicketRef begin(Continuation retry);
+  // `what` stays until end(), and is destroyed without any lock. In the place of what was kept
+  // before.
+  void keep(const TicketRef& ticket, std::shared_ptr<const void> what);
   // No more retries. Wakes what queued behind this request's fence.
   void end(const TicketRef& ticket);
   // Makes a request fail with EINTR instead of being parked, now or at any later judge()/pin(). One
@@ -183,6 +186,14 @@ class Gate {
   // A pin of a former daemon, as it was recorded. Asks nobody. Precondition: the number is not
   // above GateHooks::last_pin, and not taken.
   void restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks);
+  // Copies that a client makes by itself are in flight there: a short-term pin. Asks nobody, and is
+  // nobody's own: who detaches waits for it also if it is of another thread of the same process.
+  // The holder is new, and has nothing but such pins, until drop().
+  PinId pin_copies(const PinRequest& request);
+  // A pin over blocks that belong to no file and not to the free space, which from now on are in
+  // limbo, if they were not before; `first` says so. For the daemon's own use, so that they become
+  // free with the last of these pins. record_pin() or undo_pin() follows. ENOMEM: user_limit.
+  Result<PinId> pin_apart(const PinRequest& request, bool first);
   // Gives a pin to another holder. ENOENT: `from` has no such pin, or has left.
   Status move_pin(HolderId from, PinId pin, HolderId to);
 

@@ -159,7 +159,10 @@ struct Gate::Impl {
   // wait.
   Result<Verdict> pass_fences(const TicketRef& ticket, const Repeats::Key& asked, bool nowait)
       REQUIRES(mutex);
-  void count_in(const PinInfo& pin, std::span<const PoolRange> blocks) REQUIRES(mutex);
+  PinInfo new_pin(const PinRequest& request) REQUIRES(mutex);
+  // `process`: whose it counts as, see counted_process().
+  void count_in(const PinInfo& pin, std::span<const PoolRange> blocks, pid_t process)
+      REQUIRES(mutex);
   // Undoes a pin. Blocks that leave limbo by that are appended to `freed`.
   PinInfo release(HolderId holder, PinId id, const PinTable::Pin& pin,
                   std::vector<PoolRange>& freed) REQUIRES(mutex);

@@ -67,10 +67,24 @@ Result<Verdict> Gate::admit(const TicketRef& ticket, const PinRequest& request) 
   return impl_->admit(ticket, request);
 }
 
-void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks) {
+PinInfo Gate::Impl::new_pin(const PinRequest& request) {
+  return {.id = pins.next_id(),
+          .holder = request.holder,
+          .inode = request.inode,
+          .offset = request.offset,
+          .length = request.length,
+          .kind = request.kind,
+          .write = request.write,
+          .requester = request.requester,
+          .since = std::chrono::system_clock::now(),
+          .record = 0,
+          .lease = {}};
+}
+
+void Gate::Impl::count_in(const PinInfo& pin, std::span<const PoolRange> blocks, pid_t process) {
   BlockCount all;
   for (const PoolRange& range : blocks) {
-    counts.add(range, pin.kind, pin.requester.process);
+    counts.add(range, pin.kind, process);
     all += range.count;
   }
   pinned += all;
@@ -88,20 +102,36 @@ Result<std::optional<PinId>> Gate::pin(const TicketRef& ticket, const PinRequest
   if (!admitted) return std::unexpected(admitted.error());
   if (*admitted == Verdict::parked) return std::nullopt;
   gate.note_resumed(*ticket);
-  PinInfo pin{.id = gate.pins.next_id(),
-              .holder = request.holder,
-              .inode = request.inode,
-              .offset = request.offset,
-              .length = request.length,
-              .kind = request.kind,
-              .write = request.write,
-              .requester = request.requester,
-              .since = std::chrono::system_clock::now(),
-              .record = 0,
-              .lease = {}};
+  const PinInfo pin = gate.new_pin(request);
   gate.pins.add(pin, request.blocks);
   if (request.recorded) gate.pins.hide(request.holder, pin.id);
-  gate.count_in(pin, request.blocks);
+  gate.count_in(pin, request.blocks, request.requester.process);
+  return pin.id;
+}
+
+PinId Gate::pin_copies(const PinRequest& request) {
+  Impl& gate = *impl_;
+  const MutexLock lock(gate.mutex);
+  const PinInfo pin = gate.new_pin(request);
+  gate.pins.add(pin, request.blocks);
+  gate.pins.set_left(request.holder);
+  gate.count_in(pin, request.blocks, 0);
+  return pin.id;
+}
+
+Result<PinId> Gate::pin_apart(const PinRequest& request, bool first) {
+  Impl& gate = *impl_;
+  const MutexLock lock(gate.mutex);
+  const auto mine = gate.pinned_by.find(request.requester.uid);
+  if (mine != gate.pinned_by.end() && gate.at_limit(request.requester.uid, mine->second.pins))
+    return fail(ENOMEM);
+  const PinInfo pin = gate.new_pin(request);
+  gate.pins.add(pin, request.blocks);
+  gate.pins.hide(request.holder, pin.id);
+  gate.count_in(pin, request.blocks, request.requester.process);
+  if (first) {
+    for (const PoolRange& range : request.blocks) gate.limbo.add(range, pin.since);
+  }
   return pin.id;
 }
 
@@ -111,7 +141,7 @@ void Gate::restore_pin(const PinInfo& pin, std::span<const PoolRange> blocks) {
                 "pin {} is restored, and new ones are numbered from {}", pin.id.value,
                 impl_->hooks.last_pin.value + 1);
   impl_->pins.add(pin, blocks);
-  impl_->count_in(pin, blocks);
+  impl_->count_in(pin, blocks, pin.requester.process);
 }
 
 void Gate::record_pin(HolderId holder, PinId pin, std::uint64_t record) {

@@ -120,6 +120,11 @@ void PinTable::leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit)
   owner->second->left = true;
 }
 
+void PinTable::set_left(HolderId holder) {
+  const auto owner = holders_.find(holder.value);
+  if (owner != holders_.end()) owner->second->left = true;
+}
+
 bool PinTable::has_left(HolderId holder) const {
   const auto owner = holders_.find(holder.value);
   return owner != holders_.end() && owner->second->left;

@@ -80,6 +80,8 @@ class PinTable {
   bool any_long(HolderId holder, InodeNumber inode, absl::FunctionRef<bool(FileRange)> is) const;
   // Its process has ended and the pins stay: see Gate::leave(). Visits each of them.
   void leave(HolderId holder, absl::FunctionRef<void(const Pin&)> visit);
+  // The same of a holder that has pins, which are counted so already.
+  void set_left(HolderId holder);
   bool has_left(HolderId holder) const;
   std::vector<PinId> pins_of(HolderId holder) const;
   // Precondition: the holder has no pins.

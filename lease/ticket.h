@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -53,6 +54,7 @@ class Ticket {
   Gate::Continuation retry;  // the gate's thread takes it out while it runs
   State state = State::with_caller;
   bool cancelled = false;
+  std::shared_ptr<const void> kept;  // until end()
 
   // What earlier judgements of this request said, or of the one that it repeats.
   Progress progress;

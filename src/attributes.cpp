@@ -83,6 +83,7 @@ Result<struct stat> Attributes::get(InodeNumber number, std::int64_t* birth_ns) 
   const auto inode = inodes_.get(number);
   if (!inode) return std::unexpected(inode.error());
   struct stat out {};
+  inodes_.note_written(**inode);
   const ReaderLock guard((*inode)->lock);
   (*inode)->fill_attributes(out);
   if (birth_ns != nullptr) *birth_ns = (*inode)->record.btime_ns;
@@ -173,6 +174,8 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
   auto ref = inodes_.get(number);
   if (!ref) return done(std::unexpected(ref.error()));
   const auto inode = std::make_shared<InodeRef>(std::move(*ref));
+  // Before: a time that is set now is later than what clients have written until now.
+  inodes_.note_written(**inode);
   const auto answer = [inode](const Result<Verdict>& verdict) -> Result<struct stat> {
     if (!verdict) return std::unexpected(verdict.error());
     struct stat out {};

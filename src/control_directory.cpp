@@ -32,7 +32,7 @@ constexpr std::array kNodes = {
     Node{"policy", Kind::policy, 0666},   Node{"events", Kind::events, 0400},
     Node{"metrics", Kind::metrics, 0444}, Node{"scrub", Kind::scrub, 0400},
     Node{"release", Kind::release, 0200}, Node{"waiting", Kind::waiting, 0444},
-    Node{"map", Kind::map, 0444},
+    Node{"map", Kind::map, 0444},         Node{"attached", Kind::attached, 0444},
 };
 
 constexpr InodeNumber number_of(std::size_t node) {
@@ -50,6 +50,8 @@ std::uint32_t query_of(Kind kind) {
       return DAXFS_QUERY_PINS;
     case Kind::leases:
       return DAXFS_QUERY_LEASES;
+    case Kind::attached:
+      return DAXFS_QUERY_ATTACHED;
     case Kind::limbo:
       return DAXFS_QUERY_LIMBO;
     case Kind::waiting:

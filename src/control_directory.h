@@ -47,7 +47,8 @@ class ControlFile {
     scrub,
     release,
     waiting,
-    map
+    map,
+    attached
   };
   // What it shows is what `caller` may see, whichever process reads. `has_news`: of `events`, see
   // EventLog. EPERM, EACCES, EBUSY.

@@ -31,7 +31,13 @@ Result<Verdict> Detaching::judge(Inode& inode, DetachRequest request, const Tick
   if (mount_.options.cache == CacheMode::writeback && may_hold_up_close(inode, request.reason)) {
     request.longest = kHoldsUpClose;
   }
-  return gate_.judge(ticket, request);
+  const bool copied = Copies::any(inode);
+  if (copied) copies_.revoke(inode, request.range, blocks, ticket);
+  const auto verdict = gate_.judge(ticket, request);
+  if (!copied || !verdict || *verdict != Verdict::proceed) return verdict;
+  if (const Status kept = copies_.record(inode, blocks); !kept)
+    return std::unexpected(kept.error());
+  return verdict;
 }
 
 Result<Verdict> Detaching::ask(Inode& inode, const DetachRequest& request,
@@ -52,6 +58,8 @@ Status Detaching::take(Inode& inode, FileRange range, const TicketRef& ticket) {
   std::vector<PoolRange> removed;
   const Status committed =
       detach_extents(mount_.volume, inode.number, inode.record, *inode.extents, range, removed);
+  if (Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire))
+    bells->publish(inode.record.size);
   gate_.detached(ticket, removed);
   return health_.acknowledge(committed);
 }

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "lease/gate.h"
+#include "src/copies.h"
 #include "src/health.h"
 #include "src/inodes.h"
 #include "src/mount.h"
@@ -26,12 +27,13 @@ inline Result<Verdict> proceed_if(const Status& committed) {
 // take().
 class Detaching {
  public:
-  Detaching(const Mount& mount, Health& health, Gate& gate, Policies& policies)
-      : mount_(mount), health_(health), gate_(gate), policies_(policies) {}
+  Detaching(const Mount& mount, Health& health, Gate& gate, Policies& policies, Copies& copies)
+      : mount_(mount), health_(health), gate_(gate), policies_(policies), copies_(copies) {}
 
-  // Asks the gate about what the inode has in `request.range`. The caller fills in the requester
-  // and the reason; which inode and blocks, and whose policy, is filled in here. Errors: as
-  // Gate::judge(); EROFS, EIO (the filesystem may have stopped while the request waited).
+  // Has no copy of direct access begin until the ticket ends, and asks the gate about what the
+  // inode has in `request.range`. The caller fills in the requester and the reason; which
+  // inode and blocks, and whose policy, is filled in here. Errors: as Gate::judge(); EROFS, EIO
+  // (the filesystem may have stopped while the request waited).
   Result<Verdict> judge(Inode& inode, DetachRequest request, const TicketRef& ticket)
       REQUIRES(inode.lock);
   // judge(), and where it may proceed, makes sure that take() of the same range cannot fail but for
@@ -49,6 +51,7 @@ class Detaching {
   Health& health_;
   Gate& gate_;
   Policies& policies_;
+  Copies& copies_;
 };
 
 }  // namespace daxfs

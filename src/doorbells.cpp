@@ -4,12 +4,18 @@
 #include <bit>
 #include <cerrno>
 #include <ranges>
+#include <thread>
 
 #include "base/process_identity.h"
 #include "base/require.h"
 
 namespace daxfs {
 namespace {
+
+// How long a page-cache request waits for copies, and how long the kernel's page cache has a file
+// for itself after it was last used.
+constexpr std::chrono::milliseconds kPageCacheWaits{2};
+constexpr std::chrono::milliseconds kPageCacheStays{100};
 
 using doorbell::Attachment;
 using doorbell::Page;
@@ -35,6 +41,15 @@ bool each_used_slot(const Page& page, const Visit& visit) {
 Attachment owner_of(const Slot& slot) {
   // After a count that was not 0: the claim came before that.
   return Attachment{slot.owner.load(std::memory_order_acquire)};
+}
+
+// Of an attachment that copies no more; if the slot is its.
+void free_slot(Slot& slot, Attachment attachment) {
+  if (owner_of(slot) != attachment) return;
+  slot.count.store(0, std::memory_order_relaxed);
+  slot.owner.replace(static_cast<std::uint64_t>(attachment),
+                     static_cast<std::uint64_t>(Attachment::none),
+                     std::memory_order_release);  // paired with claim(): the count comes first
 }
 
 }  // namespace
@@ -63,6 +78,8 @@ void Doorbells::add(Page& page) {
   Bell& bell = bells_.emplace_back();
   bell.page = &page;
   page.magic.store(doorbell::kMagic, std::memory_order_relaxed);
+  page.size.store(published_.size, std::memory_order_relaxed);
+  page.additions.store(published_.additions, std::memory_order_relaxed);
   // Relaxed: nobody knows the page before attach() has been answered.
   page.epoch.store(closers_ == 0 ? epoch_ : closed_word(bell), std::memory_order_relaxed);
 }
@@ -94,7 +111,9 @@ Result<Attachment> Doorbells::attach(Page& page, const AttachedProcess& process)
 
 void Doorbells::leave(Page& page, Attachment attachment) {
   const MutexLock lock(mutex_);
-  if (Bell* const bell = find(page)) bell->attached.erase(attachment);
+  Bell* const bell = find(page);
+  if (bell == nullptr || bell->attached.erase(attachment) == 0) return;
+  for (Slot& slot : page.slots) free_slot(slot, attachment);
 }
 
 void Doorbells::sweep() {
@@ -108,20 +127,88 @@ void Doorbells::sweep() {
   }
   for (const CopiesInFlight& one : all) {
     if (!has_ended_(one.process)) continue;
-    for (std::size_t slot = 0; slot < doorbell::kSlots; ++slot)
-      reclaim({one.page, slot, one.attachment, one.process});
     leave(*one.page, one.attachment);
   }
 }
 
-std::optional<std::uint64_t> Doorbells::epoch() const {
+std::optional<Doorbells::Valid> Doorbells::valid() const {
   const MutexLock lock(mutex_);
   if (closers_ != 0) return std::nullopt;
-  return epoch_;
+  return Valid{epoch_, published_.additions};
+}
+
+std::optional<std::uint64_t> Doorbells::epoch() const {
+  const auto now = valid();
+  return now ? std::optional(now->epoch) : std::nullopt;
+}
+
+bool Doorbells::any() const {
+  const MutexLock lock(mutex_);
+  return !bells_.empty();
+}
+
+std::uint64_t Doorbells::revocations() const {
+  const MutexLock lock(mutex_);
+  return epoch_ / 2 + (closers_ != 0 ? 1 : 0);
+}
+
+void Doorbells::publish(std::uint64_t size) {
+  const MutexLock lock(mutex_);
+  published_.size = size;
+  ++published_.additions;
+  // In this order: who sees the new size sees that something was added, and asks what; that comes
+  // behind us, as we hold the inode's lock.
+  for (const Bell& bell : bells_) {
+    bell.page->additions.store(published_.additions, std::memory_order_release);
+    bell.page->size.store(size, std::memory_order_release);
+  }
+}
+
+void Doorbells::enter_kernel() {
+  std::chrono::steady_clock::time_point until;
+  {
+    const MutexLock lock(mutex_);
+    if (bells_.empty()) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (!in_kernel_) {
+      close_all();
+      in_kernel_ = InKernel{.since = now, .last = now};
+    }
+    in_kernel_->last = now;
+    until = in_kernel_->since + kPageCacheWaits;
+  }
+  // Copies take microseconds. One that is stopped in the middle has not returned yet, and asks the
+  // daemon before it does, when the pages are dropped again (client/direct.cpp). So none is waited
+  // for twice.
+  while (!quiet() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+}
+
+bool Doorbells::leave_kernel(bool cached) {
+  const MutexLock lock(mutex_);
+  if (!in_kernel_) return true;
+  if (cached || std::chrono::steady_clock::now() - in_kernel_->last < kPageCacheStays) return false;
+  in_kernel_.reset();
+  open_all();
+  return true;
+}
+
+std::int64_t Doorbells::take_written() {
+  const MutexLock lock(mutex_);
+  std::int64_t last = 0;
+  for (const Bell& bell : bells_) {
+    const std::uint64_t seen = bell.page->written.load(std::memory_order_acquire);
+    if (seen == 0 || !bell.page->written.replace(seen, 0, std::memory_order_acq_rel)) continue;
+    last = std::max(last, static_cast<std::int64_t>(seen & INT64_MAX));
+  }
+  return last;
 }
 
 void Doorbells::close() {
   const MutexLock lock(mutex_);
+  close_all();
+}
+
+void Doorbells::close_all() {
   ++closers_;
   // (3). Also where another detach has closed them already: then it costs little, and a client that
   // has scribbled over its page finds it closed all the same.
@@ -131,6 +218,10 @@ void Doorbells::close() {
 
 void Doorbells::open() {
   const MutexLock lock(mutex_);
+  open_all();
+}
+
+void Doorbells::open_all() {
   DAXFS_REQUIRE(closers_ != 0, "doorbells are opened that nobody has closed");
   if (--closers_ != 0) return;
   epoch_ += 2;
@@ -169,13 +260,9 @@ std::vector<CopiesInFlight> Doorbells::busy_slots() const {
 void Doorbells::reclaim(const CopiesInFlight& copies) {
   const MutexLock lock(mutex_);
   if (find(*copies.page) == nullptr) return;
-  Slot& slot = copies.page->slots[copies.slot];
   // Another thread may have reclaimed it since, and another process have claimed it.
-  if (owner_of(slot) != copies.attachment) return;
-  slot.count.store(0, std::memory_order_relaxed);
-  slot.owner.replace(static_cast<std::uint64_t>(copies.attachment),
-                     static_cast<std::uint64_t>(Attachment::none),
-                     std::memory_order_release);  // paired with claim(): the count comes first
+  Slot& slot = copies.page->slots[copies.slot];
+  free_slot(slot, copies.attachment);
 }
 
 std::vector<CopiesInFlight> Doorbells::in_flight() {

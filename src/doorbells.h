@@ -14,10 +14,12 @@
 //          blocks in limbo, by a recorded pin of each process, until have_ended().
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -53,7 +55,7 @@ struct CopiesInFlight {
 // The doorbells of one file. Thread-safe; its lock is taken after the inode's, and nothing is
 // called under it. What clients write into the pages is checked before it is used; they can make a
 // detach believe that they are copying, and no more.
-class Doorbells {
+class Doorbells : public std::enable_shared_from_this<Doorbells> {
  public:
   using HasEnded = std::function<bool(const AttachedProcess&)>;
   // As recorded.
@@ -73,12 +75,15 @@ class Doorbells {
   void add_former(doorbell::Page& page, const Attachments& recorded);
   // Nobody can have it mapped any more.
   void remove(doorbell::Page& page);
+  bool any() const;
+  // How often extents that clients had were taken back.
+  std::uint64_t revocations() const;
 
   // The process may use the doorbell; also if it has another attachment already, as after an exec.
   // The caller records both before it tells the number to the client. ENOENT: no such doorbell;
   // ESTALE: a former daemon's.
   Result<doorbell::Attachment> attach(doorbell::Page& page, const AttachedProcess& process);
-  // It copies no more, and has given its slots back.
+  // It copies no more. Slots that it has not given back are free.
   void leave(doorbell::Page& page, doorbell::Attachment attachment);
   // Makes those who have ended leave; for a page without a free slot, and now and then. Reads
   // /proc.
@@ -86,6 +91,12 @@ class Doorbells {
   // What a client is told together with extents. Nothing: a detach has the file closed, and the
   // client goes by system calls. Precondition: the inode's lock is held (shared suffices), from
   // before the extents are looked up until this returns.
+  struct Valid {
+    std::uint64_t epoch;
+    std::uint64_t additions;
+  };
+  std::optional<Valid> valid() const;
+  // valid()->epoch.
   std::optional<std::uint64_t> epoch() const;
 
   // --- revoking; with the inode's lock held exclusively ---
@@ -97,7 +108,23 @@ class Doorbells {
   // Whose copies are in flight. Slots of those who have ended are free afterwards. Reads /proc.
   std::vector<CopiesInFlight> in_flight();
 
+  // --- what clients read; with the inode's lock held exclusively, before what has changed is
+  // acknowledged ---
+  // The file is this long, and may have blocks, or written ones, where it had none.
+  void publish(std::uint64_t size);
+
+  // --- the kernel's page cache ---
+  // It is about to be given pages, or has pages that come back: from now on everybody meets in the
+  // kernel. Waits, a few milliseconds at most, for copies that are in flight.
+  void enter_kernel();
+  // All pages have been dropped, unless `cached` says that new ones were given since. Whether
+  // copies may go on; not for a while after the last enter_kernel(), or both would take turns all
+  // the time.
+  bool leave_kernel(bool cached);
+
   // --- any time ---
+  // When clients have last changed bytes, as they say, since the last call; 0: they have not.
+  std::int64_t take_written();
   // Whether copies that were in flight then have ended. (Late: a slot has to be seen empty.)
   bool have_ended(const CopiesInFlight& copies);
 
@@ -112,6 +139,8 @@ class Doorbells {
   std::uint64_t closed_word(const Bell& bell) const REQUIRES(mutex_);
   // Slots that are not empty, with whose they are. A slot that is nobody's has no copies.
   std::vector<CopiesInFlight> busy_slots() const EXCLUDES(mutex_);
+  void close_all() REQUIRES(mutex_);
+  void open_all() REQUIRES(mutex_);
   // Frees the slot of an attachment that has ended, unless somebody has done so.
   void reclaim(const CopiesInFlight& copies) EXCLUDES(mutex_);
 
@@ -121,6 +150,16 @@ class Doorbells {
   std::uint64_t epoch_ GUARDED_BY(mutex_) =
       0;  // even: the one that is valid when nobody has it closed
   std::size_t closers_ GUARDED_BY(mutex_) = 0;
+  struct Published {
+    std::uint64_t size = 0;
+    std::uint64_t additions = 0;
+  } published_ GUARDED_BY(mutex_);
+  // Since when the kernel's page cache has the file closed, and used it last; nothing: it has not.
+  struct InKernel {
+    std::chrono::steady_clock::time_point since;
+    std::chrono::steady_clock::time_point last;
+  };
+  std::optional<InKernel> in_kernel_ GUARDED_BY(mutex_);
 };
 
 }  // namespace daxfs

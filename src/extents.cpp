@@ -47,8 +47,14 @@ Result<PinnedExtents> Extents::of_range(OpenFile& file, FileOffset offset, ByteC
   if (!is_byte_range(offset, length)) return fail(EINVAL);
   if (const Status loaded = inodes_.load_extents(inode); !loaded)
     return std::unexpected(loaded.error());
-  PinnedExtents out;
   const ReaderLock guard(inode.lock);
+  return of_range_locked(inode, offset, length, limit);
+}
+
+Result<PinnedExtents> Extents::of_range_locked(Inode& inode, FileOffset offset, ByteCount length,
+                                               std::size_t limit) {
+  if (!is_byte_range(offset, length)) return fail(EINVAL);
+  PinnedExtents out;
   const FileRange range = covering(offset, length);
   FileBlock at = range.start;
   while (const auto extent = inode.extents->first_from(at)) {

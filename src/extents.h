@@ -37,6 +37,9 @@ class Extents {
   // Extents of a file range from byte `offset` on, at most `limit`. EINVAL, EBADF.
   Result<PinnedExtents> of_range(OpenFile& file, FileOffset offset, ByteCount length,
                                  std::size_t limit);
+  // The same of an inode whose extents are loaded, under the caller's lock. EINVAL.
+  Result<PinnedExtents> of_range_locked(Inode& inode, FileOffset offset, ByteCount length,
+                                        std::size_t limit) REQUIRES_SHARED(inode.lock);
 
  private:
   PinCounts most_pins(PoolRange range) const;

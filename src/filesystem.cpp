@@ -53,16 +53,13 @@ GateHooks Filesystem::gate_hooks() {
       .last_pin = last_surviving_pin(volume)};
 }
 
-Filesystem::Switches::Switches(Filesystem& fs)
-    : policies(fs.mount_, fs.gate_, fs.callers_),
-      remount(fs.mount_, fs.health_, fs.gate_, fs.callers_) {}
-
 Filesystem::Contents::Contents(Filesystem& fs)
     : acls(fs.mount_),
       flags(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_),
-      xattrs(fs.mount_, fs.health_, fs.inodes_, fs.switches_.policies),
+      xattrs(fs.mount_, fs.health_, fs.inodes_, fs.policies_),
       filling(fs.mount_, fs.health_, fs.gate_, fs.inodes_),
-      detaching(fs.mount_, fs.health_, fs.gate_, fs.switches_.policies),
+      copies(fs.mount_, fs.health_, fs.gate_),
+      detaching(fs.mount_, fs.health_, fs.gate_, fs.policies_, copies),
       reading(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_),
       writing(fs.mount_, fs.health_, fs.kernel_pages_, fs.inodes_, xattrs, filling),
       space(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, xattrs, filling,
@@ -80,7 +77,10 @@ Filesystem::Holds::Holds(Filesystem& fs)
            fs.contents_.filling, fs.callers_),
       files(fs.mount_, fs.health_, fs.gate_, fs.inodes_, pins, fs.callers_),
       leases(fs.gate_, fs.callers_),
-      extents(fs.gate_, fs.inodes_) {}
+      extents(fs.gate_, fs.inodes_),
+      direct(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.xattrs, extents,
+             fs.callers_),
+      remount(fs.mount_, fs.health_, fs.gate_, fs.callers_, direct) {}
 
 Filesystem::Filesystem(Mount mount)
     : mount_(std::move(mount)),
@@ -91,12 +91,13 @@ Filesystem::Filesystem(Mount mount)
         return event_line(event, inodes_.path_of(event.what.inode), lost);
       }),
       gate_(resolve(mount_.options, bytes(mount_.volume.data_area().count)), gate_hooks()),
-      switches_(*this),
-      inodes_(mount_, health_, gate_, kernel_pages_, switches_.policies),
+      policies_(mount_, gate_, callers_),
+      inodes_(mount_, health_, gate_, kernel_pages_, policies_),
       contents_(*this),
       tree_(*this),
       holds_(*this),
-      reports_(mount_, health_, gate_, events_, callers_, inodes_, holds_.files, holds_.extents) {
+      reports_(mount_, health_, gate_, events_, callers_, inodes_, holds_.files, holds_.extents,
+               holds_.direct, contents_.copies) {
   if (!mount_.request_limit) return;
   const auto longest =
       std::chrono::duration_cast<std::chrono::milliseconds>(*mount_.request_limit) / 2;
@@ -112,11 +113,13 @@ Filesystem::~Filesystem() {
 void Filesystem::stop_waiting() {
   holds_.files.stop_watching();
   gate_.stop();
+  contents_.copies.stop();
   events_.stop();
 }
 
 void Filesystem::unmount() {
   stop_waiting();
+  holds_.direct.end();
   holds_.files.end();
   inodes_.end_all();
   // One that is at odds with itself is not clean: the next mount looks at all of it.

@@ -4,13 +4,15 @@
 //
 //     reports                                     looks at all, changes nothing
 //        │
-//     files, pins, leases, extents                what an open file can hold
+//     remount                                     refused for what is held
+//        │
+//     files, pins, leases, extents, direct access what an open file can hold
 //        │
 //     names, renames                              the tree of names
 //        │
 //     reading, writing, space, attributes, xattrs what is in an inode
 //        │
-//     inodes, policies, remount                   the inodes in use; what an administrator switches
+//     inodes, policies                            the inodes in use; what an administrator switches
 //        │
 //     health, kernel pages, callers, gate         whether, who, and what the kernel believes
 //
@@ -22,7 +24,9 @@
 #include "src/acls.h"
 #include "src/attributes.h"
 #include "src/callers.h"
+#include "src/copies.h"
 #include "src/detaching.h"
+#include "src/direct_access.h"
 #include "src/event_log.h"
 #include "src/extents.h"
 #include "src/files.h"
@@ -71,7 +75,7 @@ class Filesystem {
   Callers& callers() { return callers_; }
   EventLog& events() { return events_; }
   Gate& gate() { return gate_; }
-  Policies& policies() { return switches_.policies; }
+  Policies& policies() { return policies_; }
   Inodes& inodes() { return inodes_; }
 
   InodeFlags& inode_flags() { return contents_.flags; }
@@ -88,17 +92,14 @@ class Filesystem {
   Files& files() { return holds_.files; }
   Leases& leases() { return holds_.leases; }
   Extents& extents() { return holds_.extents; }
+  DirectAccess& direct_access() { return holds_.direct; }
+
+  Copies& copies() { return contents_.copies; }
 
   Reports& reports() { return reports_; }
-  Remount& remount() { return switches_.remount; }
+  Remount& remount() { return holds_.remount; }
 
  private:
-  // What an administrator switches.
-  struct Switches {
-    explicit Switches(Filesystem& fs);
-    Policies policies;
-    Remount remount;
-  };
   // The rooms in layers: each knows those of the layers before, and those above it in its own.
   struct Contents {
     explicit Contents(Filesystem& fs);
@@ -106,6 +107,7 @@ class Filesystem {
     InodeFlags flags;
     Xattrs xattrs;
     Filling filling;
+    Copies copies;
     Detaching detaching;
     Reading reading;
     Writing writing;
@@ -123,6 +125,8 @@ class Filesystem {
     Files files;
     Leases leases;
     Extents extents;
+    DirectAccess direct;
+    Remount remount;  // refused for what is held
   };
   GateHooks gate_hooks();
 
@@ -132,7 +136,7 @@ class Filesystem {
   Callers callers_;
   EventLog events_;
   Gate gate_;
-  Switches switches_;
+  Policies policies_;
   Inodes inodes_;
   Contents contents_;
   Tree tree_;

@@ -30,6 +30,8 @@
 
 namespace daxfs {
 
+class Doorbells;
+
 inline constexpr std::uint64_t kMaxFileBytes = INT64_MAX;
 
 // The order of its lock among inodes: directories, ancestors first; then others, ascending numbers.
@@ -121,6 +123,11 @@ class Inode {
   std::atomic<bool> lost_for_space{false};
   // What the kernel has cached is older than the medium: the next open must drop it.
   std::atomic<bool> cache_stale{false};
+
+  // Where clients count the copies that they make themselves (src/direct_access.h). Null: nobody
+  // ever has. Set once; the owner before, with `lock` held exclusively.
+  std::shared_ptr<Doorbells> doorbells_owner;
+  std::atomic<Doorbells*> doorbells{nullptr};
 
   bool is_directory() const { return S_ISDIR(type); }
   bool is_regular() const { return S_ISREG(type); }

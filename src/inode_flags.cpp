@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "src/doorbells.h"
 
 namespace daxfs {
 namespace {
@@ -30,7 +31,9 @@ Status InodeFlags::set(InodeNumber number, std::uint16_t flags) {
   if (inode.is_immutable() && (flags & pmem::kInodeImmutable) != 0 && flags != inode.record.flags)
     return fail(EPERM);
   const int added = flags & ~inode.record.flags;
-  if ((added & kProtecting) != 0 && inode.write_pins != 0) return fail(ETXTBSY);
+  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  const bool written_past_us = inode.write_pins != 0 || (bells != nullptr && bells->any());
+  if ((added & kProtecting) != 0 && written_past_us) return fail(ETXTBSY);
   if ((added & kProtecting) != 0) {
     const auto used = mount_.volume.use_feature(pmem::kFeatureInodeFlags);
     if (const Status ok = health_.acknowledge(used); !ok) return ok;

@@ -1,9 +1,11 @@
 #include "src/inodes.h"
 
+#include <algorithm>
 #include <mutex>
 #include <shared_mutex>
 
 #include "base/clock.h"
+#include "src/doorbells.h"
 
 namespace daxfs {
 
@@ -71,6 +73,8 @@ Status Inodes::load_directory(Inode& inode) {
 }
 
 void Inodes::stage(Transaction& tx, Inode& inode) {
+  if (Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire))
+    bells->publish(inode.record.size);
   inode.sync_times();
   mount_.volume.inodes().stage(tx, inode.number, inode.record);
 }
@@ -105,6 +109,23 @@ void Inodes::touch(Inode& inode) {
   if (!known) inode.times_fenced.store(now, std::memory_order_release);
 }
 
+void Inodes::note_written(Inode& inode) {
+  Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  if (bells == nullptr || health_.read_only()) return;
+  const std::int64_t said = bells->take_written();
+  if (said == 0) return;
+  const std::int64_t when = std::min(said, file_time_now());
+  const MutexLock guard(inode.times_mutex);
+  const auto set = [&](std::atomic<std::int64_t>& time, std::size_t place) {
+    if (time.load(std::memory_order_relaxed) >= when) return;
+    time.store(when, std::memory_order_relaxed);
+    mount_.volume.medium().store_u64(inode.slot + ByteCount(place),
+                                     static_cast<std::uint64_t>(when));
+  };
+  set(inode.mtime, offsetof(pmem::InodeRecord, mtime_ns));
+  set(inode.ctime, offsetof(pmem::InodeRecord, ctime_ns));
+}
+
 bool Inodes::atime_is_due(const Inode& inode) const {
   if (mount_.options.atime == AtimeMode::noatime || health_.read_only()) return false;
   if ((inode.record.flags & pmem::kInodeNoAtime) != 0) return false;
@@ -132,8 +153,14 @@ bool Inodes::take_setid(Inode& inode, mode_t bits) {
 }
 
 bool Inodes::is_dead(const Inode& inode) const {
-  return inode.record.links == 0 && inode.opens == 0 && inode.extents && !inode.disposed &&
-         health_.may_change();
+  if (inode.record.links != 0 || inode.opens != 0 || !inode.extents || inode.disposed ||
+      !health_.may_change()) {
+    return false;
+  }
+  // Only at the unmount can there be any: of somebody who is stopped in the middle of a copy. The
+  // next mount waits for it before it frees the file's blocks.
+  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
+  return bells == nullptr || bells->quiet();
 }
 
 Inodes::Remains Inodes::dispose(Transaction& tx, Inode& inode) {

@@ -71,6 +71,9 @@ class Inodes {
   [[nodiscard]] Status commit(Inode& inode) REQUIRES(inode.lock);
   // Shared. mtime and ctime are now; fences (then ask Health::durable()).
   void touch(Inode& inode) REQUIRES_SHARED(inode.lock);
+  // Any, or none. What clients have changed by themselves since the last call counts as a change
+  // when they say it was. Not durable: as with stores through a mapping, a crash may lose it.
+  void note_written(Inode& inode);
   // Shared. As the mount's option and the inode's flags say: whether a read changes it, and its
   // change.
   bool atime_is_due(const Inode& inode) const REQUIRES_SHARED(inode.lock);

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "src/doorbells.h"
+
 namespace daxfs {
 
 void KernelPages::attributes_changed(InodeNumber inode) {
@@ -75,6 +77,9 @@ void KernelPages::note_cached(Inode& inode) {
   // Most reads and writes find it said already, and need not take the cache line away from others.
   std::atomic<bool>& cached = inode.page_cached;
   if (!cached.load(std::memory_order_relaxed)) cached = true;
+  // After that, as DirectAccess::attach() looks at them in the other order.
+  if (Doorbells* const bells = inode.doorbells.load(std::memory_order_seq_cst))
+    bells->enter_kernel();
 }
 
 bool KernelPages::send(Inode& inode, FileOffset offset, std::span<const iovec> pieces,

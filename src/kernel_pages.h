@@ -53,7 +53,7 @@ class KernelPages {
 
   // --- what it was given ---
   // The kernel is about to cache pages.
-  static void note_cached(Inode& inode);
+  static void note_cached(Inode& inode);  // may wait, a few milliseconds, for clients that copy
   // Whether anything of pinned blocks is remembered: else what comes back is to be written as it
   // is.
   bool remembers_any() const { return given_.any(); }

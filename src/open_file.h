@@ -51,6 +51,7 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   bool keeps_writes = false;             // what is written through it may stay in the kernel
   bool keep_cache = false;               // pages that the kernel has cached earlier are still good
   std::atomic<bool> ever_pinned{false};  // or had a lease
+  std::atomic<bool> ever_attached{false};  // see DirectAccess
   PinUsers users;
 };
 using OpenFileRef = std::shared_ptr<OpenFile>;

@@ -16,6 +16,9 @@ namespace {
 constexpr std::array kHelp = {
     OptionHelp{"unsafe_demo",
                "permits pin_policy=ignore, which corrupts the memory of holders on purpose"},
+    OptionHelp{"direct",
+               "EXPERIMENTAL: programs that can open the pool for writing may copy from and into "
+               "files by themselves (daxfs_attach())"},
     OptionHelp{"nonempty", "the mount point need not be empty; what is there is covered"},
     OptionHelp{"cache=MODE",
                "what write(2) through the kernel's page cache does: through (default): durable at "
@@ -130,6 +133,10 @@ Outcome<void> parse_one(std::string_view option, MountOptions& out) {
     out.nonempty = true;
     return {};
   }
+  if (option == "direct") {
+    out.direct = true;
+    return {};
+  }
   if (option == "unsafe_demo") {
     out.unsafe_demo = true;
     return {};
@@ -202,6 +209,11 @@ Outcome<MountOptions> parse_mount_options(std::string_view text) {
       continue;
     }
     if (auto parsed = parse_one(option, out); !parsed) return std::unexpected(parsed.error());
+  }
+  if (out.direct && out.cache == CacheMode::writeback) {
+    return problem(EINVAL,
+                   "mount options direct and cache=writeback exclude each other: the kernel would "
+                   "keep what programs that copy by themselves are to see; leave one out");
   }
   if (auto allowed = check_policy_settings(out.gate, out.unsafe_demo); !allowed) {
     return problem(allowed.error().code, "mount option " + allowed.error().text);

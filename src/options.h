@@ -35,6 +35,7 @@ struct MountOptions : PolicySettings {
   // it where fstab has no line. What is not in it is not wanted.
   bool shows_mount = false;
   bool unsafe_demo = false;
+  bool direct = false;    // programs may attach (direct_access.h)
   bool remount = false;   // a mount that there is, is changed
   bool nonempty = false;  // the mount point may have entries, which the mount covers
   // Options that are the kernel's business, handed on to the mount (nosuid, noexec, ...).

@@ -10,7 +10,7 @@ namespace daxfs {
 Status Remount::set_read_only(bool read_only, const Caller& caller) {
   if (!callers_.is_trusted(caller)) return fail(EPERM);
   if (mount_.options.read_only) return read_only ? Status() : fail(EROFS);
-  if (read_only && has_write_pins()) return fail(EBUSY);
+  if (read_only && (has_write_pins() || direct_.lingers())) return fail(EBUSY);
   if (health_.read_only() == read_only) return {};
   health_.set_read_only(read_only);
   spdlog::info("{}: remounted {}", mount_.mountpoint, read_only ? "read-only" : "read-write");

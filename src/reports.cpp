@@ -11,6 +11,7 @@
 #include "blockmap/layout.h"
 #include "blockmap/pin_lock.h"
 #include "client/daxfs.h"
+#include "src/degraded.h"
 #include "src/pool_map.h"
 
 namespace daxfs {
@@ -143,10 +144,30 @@ class Reports::Pages {
   std::string& out_;
 };
 
+MountState Reports::state() const {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  const auto first = gate_.waiting_after(0, 1);
+  return {.pool = mount_.pool != nullptr ? mount_.pool->path() : "",
+          .mountpoint = mount_.mountpoint,
+          .stopped = health_.why_stopped(),
+          .unreadable = health_.unreadable(),
+          .policy = gate_.options(),
+          .total = bytes(mount_.volume.data_blocks()),
+          .free = bytes(mount_.volume.allocator().free_blocks()),
+          .limbo = bytes(gate_.totals().limbo),
+          .longest_wait = std::chrono::duration_cast<std::chrono::seconds>(
+              first.empty() ? SteadyTime::duration() : now - first.front().since),
+          .needs_msync = mount_.pool != nullptr && mount_.pool->granularity() == Granularity::page,
+          .request_limit = mount_.request_limit};
+}
+
 json Reports::status() const {
   const GateCounts counts = gate_.totals();
   const bool dax = mount_.pool != nullptr && mount_.pool->is_dax();
   const std::string stopped = health_.why_stopped();
+  json degraded = json::array();
+  for (const Degraded& one : what_is_degraded(state()))
+    degraded.push_back({{"what", one.what}, {"text", one.text}, {"way_out", one.way_out}});
   return {
       {"pool", mount_.pool != nullptr ? mount_.pool->path() : ""},
       {"uuid", mount_.volume.uuid()},
@@ -161,6 +182,7 @@ json Reports::status() const {
         {"bytes", counts.pinned_bytes.value}}},
       {"leases", counts.leases},
       {"waiting", counts.waiting},
+      {"attached", direct_.list().size()},
       {"policy", policy_json(gate_.options())},
       {"granularity", mount_.pool != nullptr ? to_string(mount_.pool->granularity()) : "byte"},
       {"dax", dax},
@@ -170,6 +192,7 @@ json Reports::status() const {
       {"acl", mount_.options.acl},
       // Seconds after which the kernel ends the mount if a request is not answered, or null.
       {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},
+      {"degraded", std::move(degraded)},
       // Why nothing is changed any more, or null.
       {"stopped", stopped.empty() ? json(nullptr) : json(stopped)}};
 }
@@ -183,6 +206,7 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
   CommandNames commands;
   const PinLocked locked =
       mount_.pool != nullptr ? pin_locks_of(mount_.pool->descriptor()) : PinLocked();
+  const auto doorbells = direct_.holders();
   const auto grace_left = [&](HolderId holder) -> json {
     const auto left = files_.grace_left(holder);
     return left ? json(in_seconds(static_cast<std::uint64_t>(left->count()))) : json(0.0);
@@ -193,6 +217,7 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
       [&](const PinInfo& pin) -> json {
         if (!is_shown(pin.requester, caller)) return nullptr;
         const Survivors::Survivor* const survivor = find(survivors, pin.holder);
+        const bool copying = pin.left && copies_.is_copies(pin.holder);
         return {{"id", pin.id.value},
                 {"inode", pin.inode.value},
                 {"path", files_.has_no_file(pin.id) ? "" : inodes_.path_of(pin.inode)},
@@ -207,7 +232,35 @@ Status Reports::list_pins(Pages& pages, const Caller& caller) {
                 {"lease", pin.lease ? json(pin.lease->value) : json(nullptr)},
                 {"survivor", survivor != nullptr},
                 {"kept_by", kept_by(pin, survivor, commands.is_gone(pin.requester), locked)},
-                {"grace", pin.left ? grace_left(pin.holder) : json(nullptr)}};
+                {"grace", pin.left && !copying ? grace_left(pin.holder) : json(nullptr)},
+                // Of direct access: "doorbell" keeps the page in which copies are counted; "copies"
+                // are in flight.
+                {"direct", copying                          ? json("copies")
+                           : doorbells.contains(pin.holder) ? json("doorbell")
+                                                            : json(nullptr)}};
+      });
+}
+
+Status Reports::list_attached(Pages& pages, const Caller& caller) {
+  CommandNames commands;
+  return pages.list<DirectAccess::Attached>(
+      [&](std::size_t limit) {
+        auto all = direct_.list();
+        std::erase_if(all, [&](const auto& one) { return one.pin.value <= pages.cursor(); });
+        if (all.size() > limit) all.resize(limit);
+        return all;
+      },
+      [](const DirectAccess::Attached& one) { return one.pin.value; },
+      [&](const DirectAccess::Attached& one) -> json {
+        if (!is_shown(one.requester, caller)) return nullptr;
+        return {{"id", one.pin.value},
+                {"inode", one.inode.value},
+                {"path", inodes_.path_of(one.inode)},
+                {"pid", one.requester.process},
+                {"command", commands.of(one.requester)},
+                {"uid", one.requester.uid},
+                {"closed", one.closed},
+                {"revoked", one.revocations}};
       });
 }
 
@@ -328,6 +381,8 @@ Status Reports::report(std::uint32_t what, std::uint64_t& cursor, std::size_t ro
       return list_leases(pages, caller);
     case DAXFS_QUERY_WAITING:
       return list_waiting(pages, caller);
+    case DAXFS_QUERY_ATTACHED:
+      return list_attached(pages, caller);
     case DAXFS_QUERY_LIMBO:
       return list_limbo(pages);
     case DAXFS_QUERY_EXTENTS:

@@ -13,6 +13,8 @@
 #include "base/result.h"
 #include "lease/gate.h"
 #include "src/callers.h"
+#include "src/copies.h"
+#include "src/direct_access.h"
 #include "src/event_log.h"
 #include "src/extents.h"
 #include "src/files.h"
@@ -23,6 +25,8 @@
 
 namespace daxfs {
 
+struct MountState;
+
 // An event as people and scripts read it: a JSON object, and the end of its line. `path`: of its
 // inode.
 std::string event_line(const EventLog::Event& event, const std::string& path, std::uint64_t lost);
@@ -32,7 +36,8 @@ std::string event_line(const EventLog::Event& event, const std::string& path, st
 class Reports {
  public:
   Reports(const Mount& mount, const Health& health, Gate& gate, EventLog& events, Callers& callers,
-          Inodes& inodes, Files& files, Extents& extents)
+          Inodes& inodes, Files& files, Extents& extents, const DirectAccess& direct,
+          const Copies& copies)
       : mount_(mount),
         health_(health),
         gate_(gate),
@@ -40,7 +45,9 @@ class Reports {
         callers_(callers),
         inodes_(inodes),
         files_(files),
-        extents_(extents) {}
+        extents_(extents),
+        direct_(direct),
+        copies_(copies) {}
 
   // JSON objects, one a line: appends up to `room` bytes of whole lines to `out` and moves `cursor`
   // on (0: begin; UINT64_MAX: the end). `what`: DAXFS_QUERY_*. `file` is what the descriptor is
@@ -59,9 +66,11 @@ class Reports {
  private:
   class Pages;
   nlohmann::json status() const;
+  MountState state() const;
   Status list_pins(Pages& pages, const Caller& caller);
   Status list_leases(Pages& pages, const Caller& caller);
   Status list_waiting(Pages& pages, const Caller& caller);
+  Status list_attached(Pages& pages, const Caller& caller);
   Status list_limbo(Pages& pages);
   Status list_extents(Pages& pages, OpenFile& file);
   bool is_shown(const Requester& requester, const Caller& caller) const;
@@ -74,6 +83,8 @@ class Reports {
   Inodes& inodes_;
   Files& files_;
   Extents& extents_;
+  const DirectAccess& direct_;
+  const Copies& copies_;
 };
 
 }  // namespace daxfs

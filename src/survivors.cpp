@@ -10,9 +10,12 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 
 #include "base/background_thread.h"
+#include "base/block_ranges.h"
 #include "base/process_identity.h"
+#include "blockmap/volume/former_doorbells.h"
 
 namespace daxfs {
 namespace {
@@ -35,15 +38,26 @@ PinId last_surviving_pin(const Volume& volume) {
   return last;
 }
 
-Survivors::Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked locked,
+Survivors::Survivors(Gate& gate, Grace& grace, Volume& volume, PinLocked locked,
                      const FindInode& find_inode, WriteUnpinned write_unpinned)
-    : gate_(gate),
+    : medium_(volume.medium()),
+      gate_(gate),
       grace_(grace),
       locked_(std::move(locked)),
       write_unpinned_(std::move(write_unpinned)) {
   if (volume.survivors().empty()) return;
   for (const SurvivingPin& survivor : volume.survivors()) restore(survivor, find_inode);
-  gate_.detached_unasked(volume.survivors_limbo());
+  // Doorbells stay out of use under every policy: clients count there.
+  std::vector<PoolRange> doorbells;
+  for (const SurvivingPin& survivor : volume.survivors()) {
+    if (survivor.pin.doorbell) doorbells.push_back(survivor.blocks.front());
+  }
+  doorbells = to_set(std::move(doorbells));
+  std::vector<PoolRange> of_doorbells;
+  std::vector<PoolRange> others;
+  for (const PoolRange& run : volume.survivors_limbo()) split(run, doorbells, of_doorbells, others);
+  gate_.detached_unasked(others);
+  gate_.detached_unasked(of_doorbells, {}, PinPolicy::defer);
 
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
@@ -114,7 +128,9 @@ void Survivors::restore(const SurvivingPin& survivor, const FindInode& find_inod
   Pin pin{.inode = record.inode,
           .generation = record.generation,
           .file = find_inode(record.inode, record.generation),
-          .write = record.write};
+          .write = record.write,
+          .doorbell = record.doorbell ? survivor.blocks.front().start : PoolBlock(0),
+          .copies_of = survivor.copies_of};
   if (pin.file && pin.write) pin.file->write_pins += 1;
   if (!pin.file) without_file_.insert(PinId{record.pin_id});
   process.pins.insert({PinId{record.pin_id}, std::move(pin)});
@@ -132,7 +148,7 @@ Status Survivors::give(PinId number, const PinOwner& to, OpenFile& file) {
         to.process > 0 && to.start_time != 0 && process->owner.process == to.process &&
         process->owner.start_time == to.start_time && process->owner.boot == to.boot &&
         (process->owner.pid_namespace == to.pid_namespace || process->owner.pid_namespace == 0);
-    if (!same_process || file.inode->number != pin.inode ||
+    if (!same_process || pin.doorbell.value != 0 || file.inode->number != pin.inode ||
         file.inode->generation != pin.generation) {
       return fail(EPERM);
     }
@@ -226,12 +242,17 @@ void Survivors::watch() {
     const MutexLock guard(mutex_);
     if (got > 0) gone(*static_cast<Process*>(event.data.ptr));
     look_at_locks();
+    look_at_doorbells();
   }
 }
 
 bool Survivors::waits_for_locks() const {
   const MutexLock guard(mutex_);
   return std::ranges::any_of(processes_, [](const ProcessRef& process) {
+    const bool copies = std::ranges::any_of(process->pins, [](const auto& pin) {
+      return pin.second.doorbell.value != 0 || pin.second.copies_of.value != 0;
+    });
+    if (copies) return true;
     return process->pidfd.get() < 0 &&
            std::ranges::any_of(process->pins, [](const auto& pin) { return pin.second.locked; });
   });
@@ -245,6 +266,53 @@ void Survivors::look_at_locks() {
     for (const auto& [number, pin] : process->pins) {
       if (pin.locked && !locked_(number.value)) ended.push_back(number);
     }
+    end(*process, ended);
+    forget_if_empty(*process);
+  }
+}
+
+bool Survivors::is_rung(PoolBlock doorbell) const {
+  // Without its pin it may be a file's block by now; and nobody maps it.
+  return std::ranges::any_of(processes_,
+                             [&](const ProcessRef& process) {
+                               return std::ranges::any_of(process->pins, [&](const auto& pin) {
+                                 return pin.second.doorbell == doorbell;
+                               });
+                             }) &&
+         !is_quiet(doorbell_at(medium_, doorbell));
+}
+
+std::vector<PinId> Survivors::unlocked_doorbells() {
+  // Each look asks the kernel, which searches all locks of the pool: not for all of thousands at
+  // once.
+  constexpr std::size_t kLooks = 256;
+  std::vector<PinId> all;
+  for (const ProcessRef& process : processes_) {
+    for (const auto& [number, pin] : process->pins) {
+      if (pin.doorbell.value != 0 && number > last_looked_at_) all.push_back(number);
+    }
+  }
+  const std::size_t some = std::min(all.size(), kLooks);
+  std::ranges::partial_sort(all, all.begin() + static_cast<std::ptrdiff_t>(some));
+  last_looked_at_ = some < all.size() ? all[some - 1] : PinId{};
+  all.resize(some);
+  // Whoever counts there has locked it before.
+  std::erase_if(all, [this](PinId number) { return !locked_ || locked_(number.value); });
+  return all;
+}
+
+void Survivors::look_at_doorbells() {
+  const std::vector<PinId> unlocked = unlocked_doorbells();
+  const std::vector<ProcessRef> all = processes_;
+  for (const ProcessRef& process : all) {
+    std::vector<PinId> ended;
+    for (const auto& [number, pin] : process->pins) {
+      if (pin.copies_of.value != 0 && !is_rung(pin.copies_of)) ended.push_back(number);
+    }
+    end(*process, ended);
+    ended.clear();
+    std::ranges::copy_if(unlocked, std::back_inserter(ended),
+                         [&](PinId number) { return process->pins.contains(number); });
     end(*process, ended);
     forget_if_empty(*process);
   }
@@ -266,6 +334,19 @@ void Survivors::gone(Process& process) {
 }
 
 void Survivors::end(Process& process, std::span<const PinId> pins) {
+  // No device is at work where a program copies by itself.
+  std::vector<PinId> of_copies;
+  std::vector<PinId> others;
+  for (const PinId number : pins) {
+    const Pin& pin = process.pins.at(number);
+    const bool copies = pin.doorbell.value != 0 || pin.copies_of.value != 0;
+    (copies ? of_copies : others).push_back(number);
+  }
+  end_some(process, of_copies, false);
+  end_some(process, others, gate_.options().exit_grace_ms != 0);
+}
+
+void Survivors::end_some(Process& process, std::span<const PinId> pins, bool in_grace) {
   if (pins.empty()) return;
   // In a holder of their own: the others of the process stay.
   const HolderId leaver = gate_.new_holder();
@@ -286,7 +367,7 @@ void Survivors::end(Process& process, std::span<const PinId> pins) {
     }
     files->clear();
   };
-  if (gate_.options().exit_grace_ms != 0) {
+  if (in_grace) {
     grace_.begin(leaver, {}, unpinned);
   } else {
     unpinned(gate_.drop(leaver));

@@ -42,8 +42,8 @@ class Survivors {
   using WriteUnpinned = std::function<void(Inode&, std::uint32_t)>;
 
   // Puts the volume's survivors into the gate. All that is given outlives this object.
-  Survivors(Gate& gate, Grace& grace, const Volume& volume, PinLocked locked,
-            const FindInode& find_inode, WriteUnpinned write_unpinned);
+  Survivors(Gate& gate, Grace& grace, Volume& volume, PinLocked locked, const FindInode& find_inode,
+            WriteUnpinned write_unpinned);
   ~Survivors();  // stop(); the records stay, for the next mount
   Survivors(const Survivors&) = delete;
   Survivors& operator=(const Survivors&) = delete;
@@ -78,6 +78,10 @@ class Survivors {
     InodeRef file;  // keeps its number from being another file's, and its count of write pins
     bool write = false;
     bool locked = false;  // when last looked at
+    // Of direct access: the doorbell that the pin keeps, or in which the copies are counted that it
+    // stands for.
+    PoolBlock doorbell;
+    PoolBlock copies_of;
   };
   struct Process {
     PinOwner owner;
@@ -100,8 +104,14 @@ class Survivors {
   void note_locks(Process& process) REQUIRES(mutex_);
   void gone(Process& process) REQUIRES(mutex_);  // what is not locked ends
   void end(Process& process, std::span<const PinId> pins) REQUIRES(mutex_);
+  void end_some(Process& process, std::span<const PinId> pins, bool in_grace) REQUIRES(mutex_);
+  // Doorbells that nobody maps any more, and copies that have ended.
+  void look_at_doorbells() REQUIRES(mutex_);
+  std::vector<PinId> unlocked_doorbells() REQUIRES(mutex_);
+  bool is_rung(PoolBlock doorbell) const REQUIRES(mutex_);
   void forget_if_empty(Process& process) REQUIRES(mutex_);
 
+  const Medium& medium_;
   Gate& gate_;
   Grace& grace_;
   const PinLocked locked_;
@@ -109,6 +119,7 @@ class Survivors {
   std::set<PinId> without_file_;  // does not change after the mount
   mutable Mutex mutex_;           // taken before inodes' locks, Grace's and the gate's
   std::vector<ProcessRef> processes_ GUARDED_BY(mutex_);
+  PinId last_looked_at_ GUARDED_BY(mutex_){};  // of doorbells
   UniqueFd epoll_;
   UniqueFd stop_;  // an eventfd
   std::thread thread_;

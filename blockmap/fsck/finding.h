@@ -104,6 +104,8 @@ class Progress {
 struct Options {
   // Repairs up to this severity are made: `repairable` is what is safe without asking.
   Severity repair_up_to = Severity::loss;
+  // The medium is a copy that nobody sees: the pool is only looked at.
+  bool private_copy = false;
   Progress* progress = nullptr;
   // Set by a signal: the work ends between two repairs.
   const std::atomic<bool>* cancelled = nullptr;

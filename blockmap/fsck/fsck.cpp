@@ -29,6 +29,7 @@ class Run {
       return std::unexpected(std::move(checked.error()));
     }
     if (!stopped()) check_journal(context_);
+    if (!stopped()) check_doorbells(context_);
     if (!stopped() && repair()) finish();
     if (context_.medium.failed() && !context_.blocked()) {
       const std::string why = context_.medium.failure();

@@ -57,6 +57,8 @@ class Places {
               "one bit of it was wrong; corrected");
       } else {
         state_ = {};
+        // There may be doorbells; the next mount looks.
+        state_.incompatible = pmem::kPoolDoorbells;
         found(Code::pool_state, Severity::loss, "pool state",
               "is destroyed; written anew (inodes outside of the inode region are lost)");
       }

@@ -19,6 +19,9 @@ void restore_superblocks(Context& context);
 // 2. Replays the journal. What it changed in the superblock (nothing should) is set right again.
 void check_journal(Context& context);
 
+// Before anything else is repaired: nobody copies into the pool any more (docs/direct-access.md).
+void check_doorbells(Context& context);
+
 // 3. Pool state and inode chunk index: where the inodes are. Sets the rest of the Context.
 void check_inode_places(Context& context);
 

@@ -136,7 +136,7 @@ class PinSlots {
     if (names_nobody(head)) return "names no process";
     if (head.inode == 0) return "names no inode";
     if (head.offset > kMaxOffset || head.length > kMaxOffset) return "has an impossible range";
-    if ((head.flags & ~pmem::kPinWrite) != 0) return "has unknown flags";
+    if (const char* what = pmem::wrong_flags(head)) return what;
     if (head.runs != 0 && !add(head.first, blocks)) return kOutside;
 
     std::uint64_t next = head.next;

@@ -129,6 +129,11 @@ Outcome<void> check_superblocks(Context& context, const std::string& name) {
   if (medium.blocks().value < 2) {
     return problem(EINVAL, fmt::format("{}: too small for a daxfs pool", name));
   }
+  // Before anything is changed; also where one bit of it is wrong.
+  auto state = medium.load<pmem::PoolState>(offset_of(kStateBlock));
+  if (!is_sealed(state)) correct_bit(state);
+  if (auto known = check_features(state); !known)
+    return problem(known.error().code, fmt::format("{}: {}", name, known.error().text));
   if (const auto super = choose(medium)) {
     context.super = *super;
     restore_superblocks(context);

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
 #include "base/block_ranges.h"
 #include "base/crc32c.h"
 #include "blockmap/layout.h"
+#include "blockmap/volume/former_doorbells.h"
 #include "blockmap/volume/rebuild.h"
 #include "blockmap/volume/recover_inodes.h"
 
@@ -36,6 +38,15 @@ void tell_unowned(std::vector<SurvivingPin>& survivors, const std::vector<PoolRa
 }
 
 }  // namespace
+
+Outcome<void> check_features(const pmem::PoolState& state) {
+  const auto unknown = state.incompatible & ~pmem::kKnownIncompatible;
+  if (unknown == 0 || !is_sealed(state)) return {};
+  return problem(
+      EINVAL, fmt::format("pool state: incompatible feature bits {:#x}; use the newer daxfs that "
+                          "has used this pool",
+                          unknown));
+}
 
 Volume::Volume(Medium& medium, const pmem::Superblock& super, bool read_only)
     : medium_(medium),
@@ -66,12 +77,16 @@ Outcome<std::unique_ptr<Volume>> Volume::open(Medium& medium, const std::string&
 }
 
 Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const PinLocked& locked) {
+  const auto state_now = [this] { return medium_.load<pmem::PoolState>(offset_of(kStateBlock)); };
+  // Before anything is changed, and again: the journal may hold the state.
+  if (auto known = check_features(state_now()); !known) return known;
   if (auto replayed = replay_journal(); !replayed) return replayed;
 
-  const auto state = medium_.load<pmem::PoolState>(offset_of(kStateBlock));
+  const auto state = state_now();
   if (!is_sealed(state)) {
     return problem(EUCLEAN, "pool state: checksum does not match; run fsck.daxfs");
   }
+  if (auto known = check_features(state); !known) return known;
   report_.was_clean = (state.flags & pmem::kStateClean) != 0;
 
   journal_ = std::make_unique<Journal>(medium_, journal_geometry(super_));
@@ -92,11 +107,15 @@ Outcome<void> Volume::mount(unsigned threads, const OwnerAlive& alive, const Pin
   }
   if (!read_only_) {
     // Not clean from here on, and that is durable before anything else changes.
-    if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true)) {
+    const bool doorbells =
+        std::ranges::any_of(survivors_, [](const SurvivingPin& s) { return s.pin.doorbell; });
+    if (!inodes_->set_state_flags(state.flags & ~pmem::kStateClean, true,
+                                  doorbells ? pmem::kPoolDoorbells : 0)) {
       return problem(EIO, "pool state: it cannot be written; nothing was changed");
     }
     if (!settle_features()) return problem(EIO, "the superblock cannot be written");
     pin_records_->settle();
+    close_former_doorbells(*this, survivors_, pins);
     if (auto recovered = recover_inodes(*this, *unfinished, pins); !recovered) return recovered;
     report_.orphans_freed = unfinished->orphans.size();
     report_.detaches_finished = unfinished->detaches.size();
@@ -137,7 +156,9 @@ void Volume::close_clean() {
   // What could not be made durable must not be called clean.
   if (read_only_ || medium_.failed()) return;
   // If it fails, it is not clean, and the next mount says so.
-  static_cast<void>(inodes_->set_state_flags(pmem::kStateClean, false));
+  const bool recorded = pin_records_->slots_used() != 0;
+  static_cast<void>(inodes_->set_state_flags(
+      pmem::kStateClean, false, recorded ? std::nullopt : std::optional<std::uint64_t>(0)));
 }
 
 }  // namespace daxfs

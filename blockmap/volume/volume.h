@@ -24,6 +24,10 @@
 
 namespace daxfs {
 
+// What comes and goes with the use of a pool, and this program does not know: only a newer daxfs
+// may touch it. A state whose checksum does not match says nothing.
+Outcome<void> check_features(const pmem::PoolState& state);
+
 using Uuid = decltype(pmem::Superblock::uuid);
 std::string uuid_text(const Uuid& uuid);  // 8-4-4-4-12
 

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "blockmap/fsck/bit_repair.h"
 #include "blockmap/fsck/fsck.h"
 #include "blockmap/layout.h"
 #include "blockmap/pin_record_scan.h"
@@ -116,6 +117,7 @@ class Campaign {
   void one(Image& image, const Damage& damage, std::uint64_t seed) {
     Medium& medium = *image.medium;
     const bool unsure = both_superblocks_hit(image, damage);
+    if (is_of_newer(medium)) return refuse_newer(medium);
     if (unsure) {
       const auto report = fsck::check_and_repair(medium, "pool", {});
       if (!report) {
@@ -159,6 +161,23 @@ class Campaign {
 
   static Bytes block_bytes(PoolBlock block, std::uint64_t length) {
     return {offset_of(block).value, offset_of(block).value + length};
+  }
+
+  // The state says, with a good checksum or but for one bit, that this daxfs must not touch the
+  // pool.
+  static bool is_of_newer(const Medium& medium) {
+    auto state = medium.load<pmem::PoolState>(offset_of(kStateBlock));
+    return (is_sealed(state) || fsck::correct_bit(state)) &&
+           (state.incompatible & ~pmem::kKnownIncompatible) != 0;
+  }
+
+  void refuse_newer(Medium& medium) {
+    const auto report = fsck::check_and_repair(medium, "pool", {});
+    const auto volume = Volume::open(medium, "pool", false, 1);
+    if (report || volume) throw Mistake("a newer daxfs has used it, and this one does, too");
+    if (report.error().text.find("newer") == std::string::npos)
+      throw Mistake("refused because: " + report.error().text);
+    ++tally_.refused;
   }
 
   static bool both_superblocks_hit(const Image& image, const Damage& damage) {

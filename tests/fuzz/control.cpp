@@ -25,7 +25,7 @@ namespace {
 
 constexpr unsigned kMostSteps = 60;
 constexpr std::array kNames = {"status",  "pins",  "leases",  "limbo",   "policy", "events",
-                               "metrics", "scrub", "release", "waiting", "map"};
+                               "metrics", "scrub", "release", "waiting", "map",    "attached"};
 
 struct Reader {
   ControlFile* file;

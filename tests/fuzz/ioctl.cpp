@@ -10,6 +10,7 @@
 
 #include <cstring>
 #include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -42,12 +43,13 @@ class Program {
   void step() {
     using Kind = void (Program::*)();
     static constexpr Kind kKinds[] = {
-        &Program::pin,      &Program::pin,      &Program::pin,         &Program::unpin,
-        &Program::extents,  &Program::extents,  &Program::pin_extents, &Program::lease,
-        &Program::lease,    &Program::unlease,  &Program::next_event,  &Program::adopt,
-        &Program::query,    &Program::query,    &Program::pool,        &Program::policy,
-        &Program::anything, &Program::truncate, &Program::punch,       &Program::close,
-        &Program::replace,  &Program::interrupt};
+        &Program::pin,      &Program::pin,       &Program::pin,         &Program::unpin,
+        &Program::extents,  &Program::extents,   &Program::pin_extents, &Program::lease,
+        &Program::lease,    &Program::unlease,   &Program::next_event,  &Program::adopt,
+        &Program::query,    &Program::query,     &Program::pool,        &Program::policy,
+        &Program::anything, &Program::truncate,  &Program::punch,       &Program::close,
+        &Program::replace,  &Program::interrupt, &Program::attach,      &Program::detach,
+        &Program::direct,   &Program::direct};
     const auto kind = kKinds[in_.below(std::size(kKinds))];
     const std::uint32_t user = in_.below(4) == 0 ? 1000 : 0;
     const auto process = in_.below(4) == 0 ? 1 : static_cast<std::uint32_t>(::getpid());
@@ -130,10 +132,12 @@ class Program {
   void next_event() { issue(DAXFS_IOC_NEXT_EVENT, daxfs_event{}); }
 
   void check(const std::optional<daxfs_extents_args>& out) {
-    if (!out) return;
-    require(out->count <= DAXFS_EXTENTS_PER_CALL && out->more <= 1, "impossible extents");
-    for (std::uint32_t i = 0; i < out->count; ++i) {
-      const daxfs_extent& extent = out->extents[i];
+    if (out) check(out->extents, out->count, out->more);
+  }
+  void check(const daxfs_extent* extents, std::uint32_t count, std::uint32_t more) {
+    require(count <= DAXFS_EXTENTS_PER_CALL && more <= 1, "impossible extents");
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const daxfs_extent& extent = extents[i];
       require(extent.length > 0 && extent.length % DAXFS_BLOCK_SIZE == 0 &&
                   extent.pool_offset % DAXFS_BLOCK_SIZE == 0 &&
                   extent.pool_offset + extent.length <= 4 << 20,
@@ -153,9 +157,29 @@ class Program {
     args.cursor = in_.flag() ? some_offset() : in_.below(4);
     check(issue(DAXFS_IOC_PIN_EXTENTS, args));
   }
+  void attach() {
+    const daxfs_attach_args args{in_.u64(), reserved(), 0, 0, 0};
+    const auto out = issue(DAXFS_IOC_ATTACH, args);
+    if (!out) return;
+    require(out->doorbell % DAXFS_BLOCK_SIZE == 0 && out->doorbell < out->pool_length,
+            "a doorbell that lies outside of the pool");
+    attached_.push_back(out->pin_id);
+  }
+  void detach() { issue(DAXFS_IOC_DETACH, daxfs_unpin_args{some_id(attached_)}); }
+  void direct() {
+    const auto args = std::make_unique<daxfs_direct_args>();
+    args->pin_id = some_id(in_.below(8) == 0 ? pins_ : attached_);
+    args->offset = some_offset();
+    args->length = some_offset();
+    const auto out = issue(DAXFS_IOC_DIRECT, *args);
+    if (!out) return;
+    require(out->epoch == DAXFS_EPOCH_NONE || out->epoch % 2 == 0, "a closed epoch is given out");
+    require(out->epoch != DAXFS_EPOCH_NONE || out->count == 0, "extents without an epoch");
+    check(out->extents, out->count, out->more);
+  }
   void query() {
     daxfs_query_args args{};
-    args.what = static_cast<std::uint32_t>(in_.below(8) == 0 ? in_.u32() : 1 + in_.below(5));
+    args.what = static_cast<std::uint32_t>(in_.below(8) == 0 ? in_.u32() : 1 + in_.below(7));
     args.cursor = in_.below(3) == 0 ? in_.u64() : in_.below(20);
     const auto out = issue(DAXFS_IOC_QUERY, args);
     if (!out) return;
@@ -185,9 +209,10 @@ class Program {
     std::uint32_t command = _IOC(direction, DAXFS_IOC_MAGIC, number, size);
     // Numbers that there are, with what is too little for them.
     static constexpr std::uint32_t kKnown[] = {
-        DAXFS_IOC_PIN,   DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
-        DAXFS_IOC_POOL,  DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
-        DAXFS_IOC_ADOPT, DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT,  DAXFS_IOC_REMOUNT};
+        DAXFS_IOC_PIN,    DAXFS_IOC_UNPIN,  DAXFS_IOC_PIN_EXTENTS, DAXFS_IOC_EXTENTS,
+        DAXFS_IOC_POOL,   DAXFS_IOC_QUERY,  DAXFS_IOC_LEASE,       DAXFS_IOC_UNLEASE,
+        DAXFS_IOC_ADOPT,  DAXFS_IOC_POLICY, DAXFS_IOC_NEXT_EVENT,  DAXFS_IOC_ATTACH,
+        DAXFS_IOC_DETACH, DAXFS_IOC_DIRECT, DAXFS_IOC_REMOUNT};
     if (in_.flag()) command = in_.one_of(kKnown);
     issue(command, in_.text(300), in_.below(16384));
   }
@@ -228,6 +253,7 @@ class Program {
   Input& in_;
   Sender sender_;
   std::vector<std::uint64_t> pins_;
+  std::vector<std::uint64_t> attached_;
   std::vector<std::uint64_t> leases_;
 };
 

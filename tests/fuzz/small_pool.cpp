@@ -17,8 +17,8 @@ namespace {
 constexpr ByteCount kPoolBytes(4 << 20);
 
 constexpr const char* kMounts[] = {
-    "pin_policy=refuse",
-    "pin_policy=defer",
+    "direct,pin_policy=refuse",
+    "direct,pin_policy=defer",
     "pin_policy=wait",
     "pin_policy=wait,wait_timeout=5ms,on_timeout=defer",
     "pin_policy=break,break_timeout=5ms",

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <string>
 
@@ -79,6 +80,29 @@ TEST_CASE("with cache=writeback a write stays in the kernel until fsync, which m
   fd = UniqueFd();
   mount.mount(kWriteback);
   CHECK(difference(read_file(mount.path("f")).substr(0, 1 << 20), data) == "");
+}
+
+TEST_CASE("a daemon that is told to end has what is kept of open files written first") {
+  need_mounts();
+  const std::string mode = GENERATE("writeback", "through");
+  INFO("cache=" << mode);
+  Mount mount({.options = "cache=" + mode});
+  write_file(mount.path("mapped"), pattern(2 * kBlock, 1));
+  UniqueFd mapped = open_file(mount.path("mapped"), O_RDWR);
+  UniqueFd written = open_file(mount.path("written"), O_WRONLY | O_CREAT);
+  void* const at = mmap(nullptr, 2 * kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, mapped.get(), 0);
+  REQUIRE(at != MAP_FAILED);
+  const std::string data = pattern(64 * kBlock, 2);
+  write_at(written.get(), 0, data);
+  std::memcpy(static_cast<char*>(at) + kBlock, "stored", 6);
+  REQUIRE(::kill(mount.daemon(), SIGTERM) == 0);
+  mount.end_of_daemon();
+  CHECK(munmap(at, 2 * kBlock) == 0);
+  mapped = UniqueFd();
+  written = UniqueFd();
+  mount.mount();
+  CHECK(read_file(mount.path("written")) == data);
+  CHECK(read_file(mount.path("mapped")).substr(kBlock, 6) == "stored");
 }
 
 TEST_CASE("with cache=writeback a close writes what was written, and its time") {

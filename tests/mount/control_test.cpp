@@ -70,7 +70,8 @@ TEST_CASE_METHOD(Control, "the control directory is found by name and in no list
   CHECK(found.out.empty());
   const Finished inside = run({"/bin/ls", "-A", path(".daxfs")});
   CHECK(inside.out ==
-        "events\nleases\nlimbo\nmap\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\nwaiting\n");
+        "attached\nevents\nleases\nlimbo\nmap\nmetrics\npins\npolicy\nrelease\nscrub\nstatus\nwaiti"
+        "ng\n");
   const Finished long_list = run({"/bin/ls", "-la", path(".daxfs")});
   CHECK(long_list.code == 0);
   CHECK(long_list.err.empty());
@@ -130,6 +131,23 @@ TEST_CASE_METHOD(Control, "a file of that name in an old pool is covered, and co
   with_pool([](daxfs::Filesystem& filesystem) {
     CHECK(filesystem.names().unlink(daxfs::kRootInode, ".daxfs"));
   });
+}
+
+TEST_CASE("status says what is not as it should be, and its way out is one") {
+  need_mounts();
+  const Mount mount({.options = "unsafe_demo"});
+  CHECK(mount.status()["degraded"].empty());
+  const std::vector<std::string> words{tool("daxfsctl"), "status", mount.path()};
+  CHECK(contains(run(words).out, "\nstate           in order\n"));
+  REQUIRE(run({tool("daxfsctl"), "policy", mount.path(), "set", "ignore"}).code == 0);
+  const Json degraded = mount.status()["degraded"];
+  REQUIRE(degraded.size() == 1);
+  CHECK(degraded[0]["what"] == "ignored_pins");
+  const std::string way_out = degraded[0]["way_out"];
+  CHECK(contains(run(words).out, "\n  way out       " + way_out + "\n"));
+  const std::string bin = tool("daxfsctl").substr(0, tool("daxfsctl").rfind('/'));
+  CHECK(run({"/bin/sh", "-c", "PATH=" + bin + ":$PATH " + way_out}).code == 0);
+  CHECK(mount.status()["degraded"].empty());
 }
 
 TEST_CASE_METHOD(Control, "files of the control directory say what daxfsctl says") {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/mount/direct_client.h"
 #include "tests/mount/file_helpers.h"
 #include "tests/mount/mount_fixture.h"
 #include "tests/mount/pin_helpers.h"
@@ -64,6 +65,7 @@ void check_stopped(const Mount& mount, const daxfs::UniqueFd& early, const std::
   std::uint64_t pin = 0;
   CHECK(error_of(daxfs_pin(early.get(), 0, kBlock, 0, &pin)) == EIO);
   CHECK(contains(mount.status()["stopped"].get<std::string>(), why));
+  CHECK(mount.status()["degraded"][0]["what"] == "stopped");
   const std::string shown = run({tool("daxfsctl"), "status", mount.path()}).out;
   CHECK(contains(shown, "stopped"));
   CHECK(contains(shown, why));
@@ -146,6 +148,38 @@ TEST_CASE("a pool that is cut under its mount: reads of what is there go on, not
   CHECK(after.size() == big.size());
   CHECK(after.substr(static_cast<std::size_t>(cut.there), kBlock) ==
         big.substr(static_cast<std::size_t>(cut.there), kBlock));
+}
+
+TEST_CASE("a pool that is cut under a program that copies by itself: EIO, and it lives on") {
+  Mount mount({.size = "32M", .options = "direct"});
+  const std::string big = pattern(20 * kMegabyte, 2);
+  // The doorbell lies before the file's blocks or behind them: then it is lost, too.
+  const bool first = GENERATE(false, true);
+  write_file(mount.path("big"), first ? "" : big);
+  {
+    Direct direct(mount.path("big"));
+    if (first) direct.write(0, big);
+    CHECK(direct.read(0, kBlock) == big.substr(0, kBlock));
+    const auto before = direct.counts();
+    CHECK(before.direct == 1);
+    const daxfs::UniqueFd fd = open_file(mount.path("big"), O_RDWR | O_DIRECT);
+    const std::uint64_t doorbell = live_list(mount, DAXFS_QUERY_LIMBO).at(0)["pool_offset"];
+    const Cut cut = cut_through(mount, fd);
+    CHECK(first == (doorbell < cut.pool_size));
+
+    std::string block(kBlock, '?');
+    const auto at = static_cast<std::uint64_t>(cut.gone);
+    CHECK(error_of(daxfs_pread(direct.direct, block.data(), kBlock, at)) == EIO);
+    CHECK(error_of(daxfs_pread(direct.direct, block.data(), kBlock, at)) == EIO);
+    CHECK(error_of(daxfs_pwrite(direct.direct, block.data(), kBlock, at)) == EIO);
+    // From now on everything is a system call.
+    CHECK(direct.read(static_cast<std::uint64_t>(cut.there), kBlock) ==
+          big.substr(static_cast<std::size_t>(cut.there), kBlock));
+    CHECK(direct.counts().direct == 1);
+  }
+  mount.unmount();
+  REQUIRE(truncate(mount.pool().c_str(), 32 * kMegabyte) == 0);
+  mount.mount("direct");
 }
 
 TEST_CASE("the filesystem below a sparse pool is full: what was acknowledged is there later") {

@@ -35,6 +35,7 @@ class Story:
         self.lock = threading.RLock()
         self.clock = Clock()
         self.may_switch, self.may_see_events, self.stopped = True, True, None
+        self.degraded = []
         self.refuse_policies = None  # a sentence, with which every switch is answered
         self.policy = {"pin_policy": "refuse", "on_timeout": "refuse", "wait_timeout": 30.0, "break_timeout": 45.0,
                        "short_timeout": 1.0, "exit_grace": 40.0, "longterm": "allow", "pin_limit": None, "user_limit": 4096,
@@ -160,7 +161,7 @@ class Story:
                            "block_size": BLOCK, "total": self.blocks * BLOCK, "free": (self.blocks - used) * BLOCK,
                            "limbo": limbo * BLOCK, "pins": pins, "leases": len(self.leases), "waiting": len(self.waiting),
                            "policy": dict(self.policy), "granularity": "cache_line", "dax": True, "read_only": False,
-                           "stopped": self.stopped},
+                           "stopped": self.stopped, "degraded": self.degraded},
                 "holders": [self.told_holder(h) for h in self.holders.values()],
                 "waiting": [dict(one) for one in self.waiting], "leases": [dict(one) for one in self.leases][:200],
                 "limbo": {"pieces": len(self.limbo), "since": min((p["since"] for p in self.limbo), default=None)},

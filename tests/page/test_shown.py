@@ -95,6 +95,12 @@ class Shown(Opened):
         self.open()
         self.assertIn("STOPPED: the journal", self.browser.text("#stopped"))
 
+    def test_what_is_degraded_comes_with_its_way_out(self):
+        self.story.degraded = [{"what": "stopped", "text": "said elsewhere", "way_out": "-"},
+                               {"what": "ignored_pins", "text": "pins are ignored", "way_out": "set refuse"}]
+        self.open()
+        self.assertEqual(self.browser.text("#degraded"), "pins are ignored; set refuse")
+
     def test_names_are_text_and_never_markup(self):
         evil = "<img src=x onerror=alert(1)><b>\u202egpj.exe\n"
         self.story.hold(6666, evil, "/evil", 256)

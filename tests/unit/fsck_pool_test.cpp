@@ -65,6 +65,15 @@ TEST_CASE_METHOD(FsckFixture,
     REQUIRE_FALSE(refused);
     CHECK(refused.error().text.find("newer") != std::string::npos);
   }
+  SECTION("in use by a newer daxfs: refused") {
+    forge<pmem::PoolState>(offset_of(kStateBlock), sizeof(pmem::PoolState),
+                           [](auto& s) { s.incompatible = 0x20; });
+    if (GENERATE(false, true)) flip_bit(*medium, offset_of(kStateBlock) + ByteCount(20), 3);
+    const auto refused = fsck::check_and_repair(*medium, "test.pool", {});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().text.find("newer") != std::string::npos);
+    CHECK(medium->load<pmem::PoolState>(offset_of(kStateBlock)).incompatible == 0x20);
+  }
   SECTION("a pool that has grown") {
     auto grown = blank(ByteCount(10 << 20));
     grown->write(PoolOffset(0), {medium->at(PoolOffset(0)), medium->size().value});

@@ -39,3 +39,31 @@ TEST_CASE("a pin is locked as long as anybody maps the description that has its 
   CHECK_FALSE(locked(7));
   CHECK_FALSE(pin_locks_of(-1)(7));
 }
+
+TEST_CASE("who may write to the pool can prove it, and nobody else, nor for others") {
+  char name[] = "/dev/shm/daxfs-lock-XXXXXX";
+  const UniqueFd pool(::mkstemp(name));
+  REQUIRE(pool.get() >= 0);
+  const UniqueFd reader(::open(name, O_RDONLY));
+  const UniqueFd writer(::open(name, O_RDWR));
+  ::unlink(name);
+  struct flock lock {};
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(kAttachProofs + 7);
+  lock.l_len = 1;
+  lock.l_type = F_WRLCK;
+  CHECK(::fcntl(reader.get(), F_OFD_SETLK, &lock) < 0);
+  lock.l_type = F_RDLCK;
+  REQUIRE(::fcntl(reader.get(), F_OFD_SETLK, &lock) == 0);
+  CHECK_FALSE(is_write_locked(pool.get(), 7));
+  lock.l_type = F_UNLCK;
+  REQUIRE(::fcntl(reader.get(), F_OFD_SETLK, &lock) == 0);
+  lock.l_type = F_WRLCK;
+  REQUIRE(::fcntl(writer.get(), F_OFD_SETLK, &lock) == 0);
+  CHECK(is_write_locked(pool.get(), 7));
+  CHECK_FALSE(is_write_locked(pool.get(), 6));
+  CHECK_FALSE(is_write_locked(pool.get(), ~0ull));
+  CHECK_FALSE(is_write_locked(-1, 7));
+  // No pin of that number is mapped by it.
+  CHECK_FALSE(pin_locks_of(pool.get())(7));
+}

@@ -6,6 +6,7 @@
 
 #include "base/crc32c.h"
 #include "blockmap/fsck/fsck.h"
+#include "blockmap/layout.h"
 #include "blockmap/volume/check.h"
 #include "blockmap/volume/detach.h"
 #include "blockmap/xattr.h"
@@ -112,6 +113,23 @@ TEST_CASE("other formats and features are refused by name") {
     super.incompatible_features = 0x24;
     put_superblock(*medium, super);
     CHECK(has(complaint(*medium), "incompatible feature bits 0x24"));
+  }
+  SECTION("incompatible features of its use") {
+    auto state = medium->load<pmem::PoolState>(offset_of(kStateBlock));
+    state.incompatible = 0x20 | pmem::kPoolDoorbells;
+    const auto put = [&] {
+      medium->store(offset_of(kStateBlock), std::as_bytes(std::span(&state, 1)));
+    };
+    put();
+    CHECK(has(complaint(*medium), "checksum does not match"));
+    seal(state);
+    put();
+    CHECK(
+        has(complaint(*medium), "pool state: incompatible feature bits 0x20; use the newer daxfs"));
+    state.incompatible = pmem::kPoolDoorbells;
+    seal(state);
+    put();
+    CHECK(complaint(*medium).empty());
   }
   SECTION("compatible features") {
     super.compatible_features = 0x24;

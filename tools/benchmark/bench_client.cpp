@@ -20,6 +20,7 @@ struct Commands {
   HoldOptions hold;
   PunchOptions punch;
   WaitOptions wait;
+  DirectOptions direct;
 };
 
 void describe(CLI::App& app, Commands& commands) {
@@ -70,6 +71,16 @@ void describe(CLI::App& app, Commands& commands) {
   wait->add_option("--dir", commands.wait.directory)->required();
   wait->add_option("--waiters", commands.wait.waiters)->check(CLI::Range(1, 10000));
   wait->callback([&commands] { run_wait(commands.wait); });
+
+  CLI::App* direct = app.add_subcommand("direct", "direct access beside a copy, FUSE and tmpfs");
+  direct->add_option("--file", commands.direct.file, "in a mount with the option direct")
+      ->required();
+  direct->add_option("--beside", commands.direct.beside, "a file on tmpfs")->required();
+  direct->add_flag("--write", commands.direct.write);
+  direct->add_option("--bytes", commands.direct.bytes)->check(CLI::Range(kBlock / 64, kBlock << 8));
+  direct->add_option("--region", commands.direct.region);
+  direct->add_option("--seconds", commands.direct.seconds);
+  direct->callback([&commands] { run_direct(commands.direct); });
 }
 
 }  // namespace

@@ -77,4 +77,17 @@ struct WaitOptions {
 
 void run_wait(const WaitOptions& options);
 
+// Direct access (daxfs_attach()) beside the bare copy, the same file by system call, and tmpfs.
+// Prints nanoseconds for an operation, each the median of many turns.
+struct DirectOptions {
+  std::string file;
+  std::string beside;  // a file on tmpfs
+  bool write = false;
+  std::uint64_t bytes = kBlock;
+  std::uint64_t region = std::uint64_t{64} << 20;
+  double seconds = 2;
+};
+
+void run_direct(const DirectOptions& options);
+
 }  // namespace daxfs::bench

@@ -54,6 +54,8 @@ constexpr Command kCommands[] = {
      daxfs::ctl::show_leases},
     {"limbo", kAnyPath, "blocks that were taken out of files while they were pinned",
      daxfs::ctl::show_limbo},
+    {"attached", kAnyPath, "which programs copy from and into files by themselves",
+     daxfs::ctl::show_attached},
     {"waiting", kAnyPath, "which requests wait, and for whom", daxfs::ctl::show_waiting},
     {kPolicy, kAnyPath, "how the mount treats pins; sets it", daxfs::ctl::show_policy},
     {"extents", "a regular file in the mount",

@@ -88,6 +88,10 @@ void draw_head(Screen& screen, const Snapshot& now, double wall) {
   if (const auto why = status.find("stopped"); why != status.end() && why->is_string()) {
     screen.bold("STOPPED: " + text_of(status, "stopped") + "; nothing is changed any more");
   }
+  const Json degraded = status.value("degraded", Json::array());
+  for (const Json& one : degraded) {
+    if (text_of(one, "what") != "stopped") screen.bold("DEGRADED: " + text_of(one, "text"));
+  }
   screen.line(fmt::format("policy   {}, longterm={}, on_timeout={}", text_of(policy, "pin_policy"),
                           text_of(policy, "longterm"), text_of(policy, "on_timeout")));
   const std::uint64_t total = number_of(status, "total");

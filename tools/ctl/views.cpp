@@ -72,6 +72,17 @@ void add_policy(Overview& overview, const Json& policy) {
   overview.add("limbo_limit", size_of(policy, "limbo_limit"));
 }
 
+// A daemon that is older than this says nothing of it.
+void add_degraded(Overview& overview, const Json& status) {
+  const auto degraded = status.find("degraded");
+  if (degraded == status.end() || !degraded->is_array()) return;
+  if (degraded->empty()) overview.add("state", "in order");
+  for (const Json& one : *degraded) {
+    overview.add("degraded", text_of(one, "text"));
+    overview.add("  way out", text_of(one, "way_out"));
+  }
+}
+
 using Row = std::function<std::vector<std::string>(const Json&)>;
 
 Outcome<void> show_list(const Mount& mount, std::uint32_t what, bool json,
@@ -126,9 +137,7 @@ Outcome<void> show_status(const std::string& path, bool json) {
   const Json pins = part(*status, "pins");
   Overview overview;
   overview.add("pool", text_of(*status, "pool"));
-  if (const auto why = status->find("stopped"); why != status->end() && why->is_string()) {
-    overview.add("stopped", why->get<std::string>() + "; nothing is changed any more");
-  }
+  add_degraded(overview, *status);
   overview.add("uuid", text_of(*status, "uuid"));
   overview.add("mounted at", text_of(*status, "mountpoint"));
   overview.add("block size", size_of(*status, "block_size"));
@@ -249,6 +258,26 @@ Outcome<void> show_leases(const std::string& path, bool json) {
                              text_of(lease, "uid"),      text_of(lease, "breaking"),
                              time_of(lease, "deadline"), text_of(lease, "inode"),
                              text_of(lease, "path")};
+                   });
+}
+
+Outcome<void> show_attached(const std::string& path, bool json) {
+  const auto mount = Mount::at(path);
+  if (!mount) return std::unexpected(mount.error());
+  return show_list(*mount, DAXFS_QUERY_ATTACHED, json,
+                   {{"ID", true},
+                    {"PID", true},
+                    {"COMMAND"},
+                    {"UID", true},
+                    {"REVOKED", true},
+                    {"CLOSED"},
+                    {"INODE", true},
+                    {"PATH"}},
+                   "nobody is attached\n", [](const Json& one) -> std::vector<std::string> {
+                     return {text_of(one, "id"),      text_of(one, "pid"),
+                             text_of(one, "command"), text_of(one, "uid"),
+                             text_of(one, "revoked"), text_of(one, "closed"),
+                             text_of(one, "inode"),   text_of(one, "path")};
                    });
 }
 

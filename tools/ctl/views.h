@@ -16,6 +16,7 @@ Outcome<void> set_policy(const std::string& path, const std::string& settings, b
 Outcome<void> release(const std::string& path, std::uint64_t pin);
 Outcome<void> show_pins(const std::string& path, bool json);
 Outcome<void> show_leases(const std::string& path, bool json);
+Outcome<void> show_attached(const std::string& path, bool json);
 Outcome<void> show_limbo(const std::string& path, bool json);
 Outcome<void> show_extents(const std::string& path, bool json);
 

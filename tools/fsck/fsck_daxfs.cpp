@@ -84,6 +84,7 @@ class Command {
   Outcome<Report> check(Severity repair_up_to, bool only_look) {
     fsck::Options options;
     options.repair_up_to = repair_up_to;
+    options.private_copy = only_look;
     options.progress = &progress_;
     options.cancelled = &cancelled;
     options.locked = pin_locks_of(pool_->descriptor());

@@ -88,8 +88,9 @@ Outcome<void> LiveMount::set_read_only(bool read_only) const {
   const int code = errno;
   switch (code) {
     case EBUSY:
-      return problem(code, fmt::format("{0}: write pins are held, and what they pin can change at "
-                                       "any time; end their holders (daxfsctl pins {0})",
+      return problem(code, fmt::format("{0}: write pins are held, or files are attached, and what "
+                                       "they cover can change at any time; end their holders "
+                                       "(daxfsctl pins {0}, daxfsctl attached {0})",
                                        path_));
     case EROFS:
       return problem(code, fmt::format("{}: was mounted read-only, so its daemon cannot write the "

@@ -159,7 +159,7 @@ def comment_text(comment):
 def header_pages(header):
     """The functions of daxfs.h; those that share a comment share a page."""
     pages = []
-    pattern = r"/\*((?:[^*]|\*(?!/))*)\*/\n((?:(?:int|ssize_t|void\*|void \*) ?\*?\s*daxfs_\w+\([^;{]*\);\n)+)"
+    pattern = r"/\*((?:[^*]|\*(?!/))*)\*/\n((?:(?:int|ssize_t|void\*|void \*|struct daxfs_direct\*) ?\*?\s*daxfs_\w+\([^;{]*\);\n)+)"
     for match in re.finditer(pattern, header):
         prototypes = [re.sub(r"\s+", " ", p).strip() + ";" for p in match[2].split(";") if p.strip()]
         names = [re.search(r"(daxfs_\w+)\(", p)[1] for p in prototypes]
@@ -213,11 +213,12 @@ def function_page(page, header, pages, version):
     constants = ""
     if flags:
         constants = ".SH FLAGS\n" + "\n".join(f".TP\n.B {flag}\n{escape(text)}" for flag, text in flags) + "\n"
-    shown = "".join(f".PP\n{verbatim(struct_of(header, s))}\n" for s in sorted(structs))
+    # One that is not shown has nothing to be seen.
+    shown = "".join(f".PP\n{verbatim(struct_of(header, s))}\n" for s in sorted(structs) if struct_of(header, s))
     others = [p.functions[0] for p in pages if p is not page]
     see = ",\n".join(f".BR {other} (3)" for other in sorted(others))
     prototypes = "\n".join(f".BI \"{escape(p)}\"" for p in page.prototypes)
-    returned = "The address. On failure it is NULL, and" if "void" in page.prototypes[0].split("(")[0] else (
+    returned = "The address. On failure it is NULL, and" if "*" in page.prototypes[0].split("(")[0] else (
         "0 or a count. On failure it is \\-1, and")
     return f""".TH {name} 3 "" "daxfs {version}" "daxfs"
 .SH NAME

@@ -93,6 +93,9 @@ function show(answer) {
   document.title = `${name(status.mountpoint)} – daxfs`;
   at("stopped").hidden = !status.stopped;
   if (status.stopped) say(at("stopped"), `STOPPED: ${name(status.stopped)}`);
+  const degraded = (status.degraded ?? []).filter((one) => one.what !== "stopped");
+  at("degraded").hidden = degraded.length === 0;
+  say(at("degraded"), degraded.map((one) => name(`${one.text}; ${one.way_out}`)).join("\n"));
   policy.show(answer);
   gauges.show(answer);
   map.show(answer);
