@@ -21,8 +21,6 @@ char* buffer() {
   return memory->bytes;
 }
 
-OpenFile& some_file(World& world, Dice& dice) { return dice.of(world.files()); }
-
 // What is opened stays only if it is a file or a directory.
 void keep(World& world, OpenFile& file) {
   struct stat status {};
@@ -48,7 +46,7 @@ int some_flags(Dice& dice) {
 }
 
 void open_file(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = dice.of(world.files());
   const std::string name = some_path(dice);
   const int flags = some_flags(dice);
   const mode_t mode = dice.one_in(4) ? static_cast<mode_t>(dice.below(010000)) : 0666;
@@ -74,7 +72,7 @@ void open_file(World& world, Dice& dice) {
 }
 
 void open_unnamed(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = dice.of(world.files());
   const std::string name = dice.one_in(3) ? "." : some_path(dice);
   const int flags =
       O_TMPFILE | O_CLOEXEC | (dice.one_in(4) ? O_WRONLY : O_RDWR) | (dice.one_in(6) ? O_EXCL : 0);
@@ -91,7 +89,7 @@ void open_unnamed(World& world, Dice& dice) {
 }
 
 void close_file(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   world.log("close " + std::to_string(file.inode));
   world.forget(file);
@@ -119,7 +117,7 @@ std::string shown(const OpenFile& file, const Range& range) {
 }
 
 void read_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open() || world.reads_differ(file)) return;
   const Range range = some_range(world, dice, file);
   const bool pieces = dice.one_in(6) && !file.direct;
@@ -137,7 +135,7 @@ void read_file(World& world, Dice& dice) {
 }
 
 void write_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   Range range = some_range(world, dice, file);
   const bool moves = dice.one_in(3) && !file.direct;
@@ -157,7 +155,7 @@ void write_file(World& world, Dice& dice) {
 
 void seek_file(World& world, Dice& dice) {
   static constexpr int kFrom[] = {SEEK_SET, SEEK_CUR, SEEK_END};
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   struct stat status {};
   if (world.reads_differ(file)) return;
   // An offset in a directory is each filesystem's own.
@@ -169,7 +167,7 @@ void seek_file(World& world, Dice& dice) {
 }
 
 void sync_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const bool data = dice.one_in(2);
   world.both("fsync " + std::to_string(file.inode), [&](unsigned side) {

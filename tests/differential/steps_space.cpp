@@ -13,8 +13,6 @@
 namespace daxfs::differential {
 namespace {
 
-OpenFile& some_file(World& world, Dice& dice) { return dice.of(world.files()); }
-
 std::uint64_t some_size(World& world, Dice& dice, int fd) {
   const std::uint64_t size = fd >= 0 ? world.size_of(fd) : kMostBytes / 8;
   std::uint64_t to = dice.one_in(2) ? dice.below(size + 1) : dice.below(kMostBytes / 2);
@@ -30,7 +28,7 @@ Blocks behind(std::uint64_t inode, std::uint64_t size) {
 }
 
 void truncate_open(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const std::uint64_t size = some_size(world, dice, file.fd[kSubject]);
   world.detaching("ftruncate " + std::to_string(file.inode) + " " + std::to_string(size),
@@ -65,7 +63,7 @@ void allocate(World& world, Dice& dice) {
                                    FALLOC_FL_PUNCH_HOLE,
                                    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE,
                                    0x4000};
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const int mode = dice.of(kModes);
   const std::uint64_t size = world.size_of(file.fd[kSubject]);
@@ -95,13 +93,14 @@ void allocate(World& world, Dice& dice) {
 }
 
 void copy_range(World& world, Dice& dice) {
-  const OpenFile& from = some_file(world, dice);
-  const OpenFile& to = some_file(world, dice);
+  const OpenFile& from = world.some_file(dice);
+  const OpenFile& to = world.some_file(dice);
   if (!from.is_open() || !to.is_open()) return;
   const std::uint64_t length = dice.below(dice.one_in(3) ? 16 * kBlock : 2 * kBlock);
   const std::uint64_t source = dice.below(world.size_of(from.fd[kSubject]) + 1);
   const std::uint64_t target = dice.below(kMostBytes / 2);
-  if (world.writes_differ(to, length)) return;
+  // Where there is nothing to copy, nobody is asked.
+  if (world.is_protected(to)) return;
   world.both("copy " + std::to_string(from.inode) + " at " + std::to_string(source) + " to " +
                  std::to_string(to.inode) + " at " + std::to_string(target) + ", " +
                  std::to_string(length),
@@ -121,7 +120,7 @@ bool is_zero(int fd, std::uint64_t from, std::uint64_t to) {
 // A block that has space and holds only zeroes may be data or a hole. So where both differ, there
 // are zeroes in between (data), or in the block that one of them calls a hole.
 void seek_data(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   struct stat status {};
   if (!file.is_open() || fstat(file.fd[kSubject], &status) != 0 || !S_ISREG(status.st_mode)) return;
   const bool data = dice.one_in(2);

@@ -173,6 +173,14 @@ void World::settle() {
   stored_.clear();
 }
 
+OpenFile& World::some_file(Dice& dice) {
+  for (int tries = 0; tries < 3; ++tries) {
+    OpenFile& file = dice.of(files_);
+    if (file.is_open()) return file;
+  }
+  return dice.of(files_);
+}
+
 void World::forget(OpenFile& file) {
   for (int& fd : file.fd)
     if (fd >= 0) close(fd);

@@ -117,6 +117,8 @@ class World {
 
   Pins& pins() { return pins_; }
   std::array<OpenFile, 8>& files() { return files_; }
+  // One that is open, mostly.
+  OpenFile& some_file(Dice& dice);
   std::array<Mapping, 3>& mappings() { return mappings_; }
   const std::deque<std::string>& last_lines() const { return lines_; }
 
