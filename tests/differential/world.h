@@ -104,6 +104,7 @@ class World {
 
   // With cache=writeback the kernel asks for attributes before it reads at the end, as before a
   // write: refused where chattr protects the file (docs/limits.md).
+  bool keeps_writes() const { return keeps_writes_; }
   bool reads_differ(const OpenFile& file) { return keeps_writes_ && is_protected(file); }
 
   // What a mapping has stored into, and nobody has synced: its times are the kernel's business.
