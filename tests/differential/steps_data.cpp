@@ -66,6 +66,7 @@ void open_file(World& world, Dice& dice) {
         opened.result = std::min(opened.result, 0L);
         return opened;
       });
+  world.refused(answer, name);
   if (answer.error != 0) return world.forget(file);
   file.direct = direct;
   keep(world, file);

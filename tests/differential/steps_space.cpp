@@ -31,21 +31,23 @@ void truncate_open(World& world, Dice& dice) {
   const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const std::uint64_t size = some_size(world, dice, file.fd[kSubject]);
-  world.detaching("ftruncate " + std::to_string(file.inode) + " " + std::to_string(size),
-                  behind(file.inode, size), [&](unsigned side) {
-                    return answer_of(ftruncate(file.fd[side], static_cast<off_t>(size)));
-                  });
+  const Answer answer = world.detaching(
+      "ftruncate " + std::to_string(file.inode) + " " + std::to_string(size),
+      behind(file.inode, size),
+      [&](unsigned side) { return answer_of(ftruncate(file.fd[side], static_cast<off_t>(size))); });
+  world.refused(answer, file);
 }
 
 void truncate_name(World& world, Dice& dice) {
   const std::string name = some_path(dice);
   const std::uint64_t size = some_size(world, dice, -1);
   world.about({name});
-  world.detaching(
+  const Answer answer = world.detaching(
       "truncate " + name + " " + std::to_string(size), behind(world.inode_of(name), size),
       [&](unsigned side) {
         return answer_of(truncate(world.path(side, name).c_str(), static_cast<off_t>(size)));
       });
+  world.refused(answer, name);
 }
 
 void allocate(World& world, Dice& dice) {
@@ -89,7 +91,7 @@ void allocate(World& world, Dice& dice) {
     blocks = {.inode = file.inode,
               .first = (offset + kBlock - 1) / kBlock,
               .end = (offset + length) / kBlock};
-  world.detaching(what, blocks, call);
+  world.refused(world.detaching(what, blocks, call), file);
 }
 
 void copy_range(World& world, Dice& dice) {

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -126,6 +127,19 @@ bool World::is_directory(const std::string& name) {
   const bool there = fstatat(root_fds_[kSubject], name.c_str(), &status, 0) == 0;
   become(user);
   return there && S_ISDIR(status.st_mode);
+}
+
+void World::refused(const Answer& answer, const std::string& name) {
+  if (answer.error != ETXTBSY) return;
+  become_root();
+  for (const unsigned side : {kSubject, kOracle})
+    removexattr(path(side, name).c_str(), "security.capability");
+}
+
+void World::refused(const Answer& answer, const OpenFile& file) {
+  if (answer.error != ETXTBSY) return;
+  become_root();
+  for (const int fd : file.fd) fremovexattr(fd, "security.capability");
 }
 
 std::uint64_t World::inode_of(const std::string& name, bool follow) {

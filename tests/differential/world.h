@@ -83,6 +83,10 @@ class World {
   // The names that the step is about: where chattr(1) protects one of them, which of several errors
   // is told is the kernel's order on ext4, and the daemon's in daxfs.
   void about(std::vector<std::string> names) { about_ = std::move(names); }
+  // A truncate or punch that was refused may have taken security.capability away: mostly the kernel
+  // does, before it asks (docs/limits.md). Away with it in both.
+  void refused(const Answer& answer, const std::string& name);
+  void refused(const Answer& answer, const OpenFile& file);
   void log(const std::string& line);
   [[noreturn]] void differ(const std::string& what);
 
