@@ -15,8 +15,6 @@ namespace {
 
 constexpr int kFlags = FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NOATIME_FL | FS_NODUMP_FL;
 
-OpenFile& some_file(World& world, Dice& dice) { return dice.of(world.files()); }
-
 void look(World& world, Dice& dice) {
   const bool follow = dice.one_in(2);
   const std::string name = some_path(dice);
@@ -31,7 +29,7 @@ void look(World& world, Dice& dice) {
 }
 
 void look_at_open(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   world.both("fstat " + std::to_string(file.inode), [&](unsigned side) {
     struct stat status {};
@@ -44,7 +42,7 @@ void look_at_open(World& world, Dice& dice) {
 void change_mode(World& world, Dice& dice) {
   static constexpr mode_t kModes[] = {0777, 0755, 0644, 0600, 04755, 02755, 06777, 01777, 02644};
   const mode_t mode = dice.one_in(3) ? static_cast<mode_t>(dice.below(010000)) : dice.of(kModes);
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (file.is_open() && dice.one_in(3)) {
     world.both("fchmod " + std::to_string(file.inode) + " " + std::to_string(mode),
                [&](unsigned side) { return answer_of(fchmod(file.fd[side], mode)); });
@@ -68,7 +66,7 @@ void change_owner(World& world, Dice& dice) {
   const gid_t gid = dice.of(kIds);
   const bool nothing = uid == -1u && gid == -1u;
   const std::string ids = " " + std::to_string(uid) + " " + std::to_string(gid);
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (file.is_open() && dice.one_in(3)) {
     if (nothing && !is_heard(world, world.is_protected(file))) return;
     world.both("fchown " + std::to_string(file.inode) + ids,
@@ -95,7 +93,7 @@ timespec some_time(Dice& dice) {
 void change_times(World& world, Dice& dice) {
   const timespec times[2] = {some_time(dice), some_time(dice)};
   const bool to_now = dice.one_in(8);
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   // What a mapping has stored gives the file a time when it is written back.
   world.settle();
   if (file.is_open() && dice.one_in(3)) {
@@ -172,7 +170,7 @@ void clear_flags(World& world, Dice& dice) {
 }
 
 void read_flags(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   world.both("lsattr " + std::to_string(file.inode), [&](unsigned side) {
     int flags = 0;

@@ -21,8 +21,6 @@ char* buffer() {
   return memory->bytes;
 }
 
-OpenFile& some_file(World& world, Dice& dice) { return dice.of(world.files()); }
-
 // What is opened stays only if it is a file or a directory.
 void keep(World& world, OpenFile& file) {
   struct stat status {};
@@ -48,7 +46,7 @@ int some_flags(Dice& dice) {
 }
 
 void open_file(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = dice.of(world.files());
   const std::string name = some_path(dice);
   const int flags = some_flags(dice);
   const mode_t mode = dice.one_in(4) ? static_cast<mode_t>(dice.below(010000)) : 0666;
@@ -68,13 +66,14 @@ void open_file(World& world, Dice& dice) {
         opened.result = std::min(opened.result, 0L);
         return opened;
       });
+  world.refused(answer, name);
   if (answer.error != 0) return world.forget(file);
   file.direct = direct;
   keep(world, file);
 }
 
 void open_unnamed(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = dice.of(world.files());
   const std::string name = dice.one_in(3) ? "." : some_path(dice);
   const int flags =
       O_TMPFILE | O_CLOEXEC | (dice.one_in(4) ? O_WRONLY : O_RDWR) | (dice.one_in(6) ? O_EXCL : 0);
@@ -91,7 +90,7 @@ void open_unnamed(World& world, Dice& dice) {
 }
 
 void close_file(World& world, Dice& dice) {
-  OpenFile& file = some_file(world, dice);
+  OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   world.log("close " + std::to_string(file.inode));
   world.forget(file);
@@ -119,11 +118,14 @@ std::string shown(const OpenFile& file, const Range& range) {
 }
 
 void read_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open() || world.reads_differ(file)) return;
   const Range range = some_range(world, dice, file);
   const bool pieces = dice.one_in(6) && !file.direct;
   const bool moves = dice.one_in(3) && !file.direct;
+  // With cache=writeback the kernel writes back only what O_DIRECT reads, not what makes the file
+  // as long as it is: the daemon would take it for shorter.
+  if (file.direct && world.keeps_writes()) fsync(file.fd[kSubject]);
   world.both((moves ? "read " : "pread ") + shown(file, range), [&](unsigned side) {
     const int fd = file.fd[side];
     const std::size_t half = pieces ? range.length / 2 : 0;
@@ -137,7 +139,7 @@ void read_file(World& world, Dice& dice) {
 }
 
 void write_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   Range range = some_range(world, dice, file);
   const bool moves = dice.one_in(3) && !file.direct;
@@ -157,7 +159,7 @@ void write_file(World& world, Dice& dice) {
 
 void seek_file(World& world, Dice& dice) {
   static constexpr int kFrom[] = {SEEK_SET, SEEK_CUR, SEEK_END};
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   struct stat status {};
   if (world.reads_differ(file)) return;
   // An offset in a directory is each filesystem's own.
@@ -169,7 +171,7 @@ void seek_file(World& world, Dice& dice) {
 }
 
 void sync_file(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const bool data = dice.one_in(2);
   world.both("fsync " + std::to_string(file.inode), [&](unsigned side) {

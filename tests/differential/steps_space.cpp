@@ -13,8 +13,6 @@
 namespace daxfs::differential {
 namespace {
 
-OpenFile& some_file(World& world, Dice& dice) { return dice.of(world.files()); }
-
 std::uint64_t some_size(World& world, Dice& dice, int fd) {
   const std::uint64_t size = fd >= 0 ? world.size_of(fd) : kMostBytes / 8;
   std::uint64_t to = dice.one_in(2) ? dice.below(size + 1) : dice.below(kMostBytes / 2);
@@ -30,24 +28,26 @@ Blocks behind(std::uint64_t inode, std::uint64_t size) {
 }
 
 void truncate_open(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const std::uint64_t size = some_size(world, dice, file.fd[kSubject]);
-  world.detaching("ftruncate " + std::to_string(file.inode) + " " + std::to_string(size),
-                  behind(file.inode, size), [&](unsigned side) {
-                    return answer_of(ftruncate(file.fd[side], static_cast<off_t>(size)));
-                  });
+  const Answer answer = world.detaching(
+      "ftruncate " + std::to_string(file.inode) + " " + std::to_string(size),
+      behind(file.inode, size),
+      [&](unsigned side) { return answer_of(ftruncate(file.fd[side], static_cast<off_t>(size))); });
+  world.refused(answer, file);
 }
 
 void truncate_name(World& world, Dice& dice) {
   const std::string name = some_path(dice);
   const std::uint64_t size = some_size(world, dice, -1);
   world.about({name});
-  world.detaching(
+  const Answer answer = world.detaching(
       "truncate " + name + " " + std::to_string(size), behind(world.inode_of(name), size),
       [&](unsigned side) {
         return answer_of(truncate(world.path(side, name).c_str(), static_cast<off_t>(size)));
       });
+  world.refused(answer, name);
 }
 
 void allocate(World& world, Dice& dice) {
@@ -65,7 +65,7 @@ void allocate(World& world, Dice& dice) {
                                    FALLOC_FL_PUNCH_HOLE,
                                    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE,
                                    0x4000};
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   if (!file.is_open()) return;
   const int mode = dice.of(kModes);
   const std::uint64_t size = world.size_of(file.fd[kSubject]);
@@ -91,17 +91,18 @@ void allocate(World& world, Dice& dice) {
     blocks = {.inode = file.inode,
               .first = (offset + kBlock - 1) / kBlock,
               .end = (offset + length) / kBlock};
-  world.detaching(what, blocks, call);
+  world.refused(world.detaching(what, blocks, call), file);
 }
 
 void copy_range(World& world, Dice& dice) {
-  const OpenFile& from = some_file(world, dice);
-  const OpenFile& to = some_file(world, dice);
+  const OpenFile& from = world.some_file(dice);
+  const OpenFile& to = world.some_file(dice);
   if (!from.is_open() || !to.is_open()) return;
   const std::uint64_t length = dice.below(dice.one_in(3) ? 16 * kBlock : 2 * kBlock);
   const std::uint64_t source = dice.below(world.size_of(from.fd[kSubject]) + 1);
   const std::uint64_t target = dice.below(kMostBytes / 2);
-  if (world.writes_differ(to, length)) return;
+  // Where there is nothing to copy, nobody is asked.
+  if (world.is_protected(to)) return;
   world.both("copy " + std::to_string(from.inode) + " at " + std::to_string(source) + " to " +
                  std::to_string(to.inode) + " at " + std::to_string(target) + ", " +
                  std::to_string(length),
@@ -121,7 +122,7 @@ bool is_zero(int fd, std::uint64_t from, std::uint64_t to) {
 // A block that has space and holds only zeroes may be data or a hole. So where both differ, there
 // are zeroes in between (data), or in the block that one of them calls a hole.
 void seek_data(World& world, Dice& dice) {
-  const OpenFile& file = some_file(world, dice);
+  const OpenFile& file = world.some_file(dice);
   struct stat status {};
   if (!file.is_open() || fstat(file.fd[kSubject], &status) != 0 || !S_ISREG(status.st_mode)) return;
   const bool data = dice.one_in(2);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -128,6 +129,19 @@ bool World::is_directory(const std::string& name) {
   return there && S_ISDIR(status.st_mode);
 }
 
+void World::refused(const Answer& answer, const std::string& name) {
+  if (answer.error != ETXTBSY) return;
+  become_root();
+  for (const unsigned side : {kSubject, kOracle})
+    removexattr(path(side, name).c_str(), "security.capability");
+}
+
+void World::refused(const Answer& answer, const OpenFile& file) {
+  if (answer.error != ETXTBSY) return;
+  become_root();
+  for (const int fd : file.fd) fremovexattr(fd, "security.capability");
+}
+
 std::uint64_t World::inode_of(const std::string& name, bool follow) {
   const User& user = *user_;
   become_root();
@@ -171,6 +185,14 @@ void World::settle() {
     for (char* at : mapping.at) msync(at, mapping.length, MS_SYNC);
   }
   stored_.clear();
+}
+
+OpenFile& World::some_file(Dice& dice) {
+  for (int tries = 0; tries < 3; ++tries) {
+    OpenFile& file = dice.of(files_);
+    if (file.is_open()) return file;
+  }
+  return dice.of(files_);
 }
 
 void World::forget(OpenFile& file) {

@@ -83,6 +83,10 @@ class World {
   // The names that the step is about: where chattr(1) protects one of them, which of several errors
   // is told is the kernel's order on ext4, and the daemon's in daxfs.
   void about(std::vector<std::string> names) { about_ = std::move(names); }
+  // A truncate or punch that was refused may have taken security.capability away: mostly the kernel
+  // does, before it asks (docs/limits.md). Away with it in both.
+  void refused(const Answer& answer, const std::string& name);
+  void refused(const Answer& answer, const OpenFile& file);
   void log(const std::string& line);
   [[noreturn]] void differ(const std::string& what);
 
@@ -104,6 +108,7 @@ class World {
 
   // With cache=writeback the kernel asks for attributes before it reads at the end, as before a
   // write: refused where chattr protects the file (docs/limits.md).
+  bool keeps_writes() const { return keeps_writes_; }
   bool reads_differ(const OpenFile& file) { return keeps_writes_ && is_protected(file); }
 
   // What a mapping has stored into, and nobody has synced: its times are the kernel's business.
@@ -117,6 +122,8 @@ class World {
 
   Pins& pins() { return pins_; }
   std::array<OpenFile, 8>& files() { return files_; }
+  // One that is open, mostly.
+  OpenFile& some_file(Dice& dice);
   std::array<Mapping, 3>& mappings() { return mappings_; }
   const std::deque<std::string>& last_lines() const { return lines_; }
 

@@ -8,7 +8,9 @@ import subprocess
 import place
 
 # What its configure would find on Linux: the rest is other systems'.
-CONFIG = "#define HAVE_SYS_SYSMACROS_H 1\n"
+HAS = """SYS_SYSMACROS_H FACCESSAT FCHMODAT FCHOWNAT FSTATAT LINKAT MKDIRAT MKFIFOAT MKNODAT OPENAT POSIX_FALLOCATE READLINKAT
+RENAMEAT SYMLINKAT UNLINKAT UTIMENSAT STRUCT_STAT_ST_ATIM STRUCT_STAT_ST_CTIM STRUCT_STAT_ST_MTIM""".split()
+CONFIG = "".join(f"#define HAVE_{name} 1\n" for name in HAS)
 
 
 def compiled(checkout, where):

@@ -16,7 +16,8 @@ USERS = ("fsgqa", "fsgqa2", "123456-fsgqa")
 
 def add_users(where):
     """In this mount namespace alone."""
-    for name, row in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/bin/bash"), ("group", "{0}:x:{1}:")):
+    rows = {"passwd": "{0}:x:{1}:{1}::/:/bin/bash", "group": "{0}:x:{1}:", "shadow": "{0}:*:19000:0:99999:7:::"}
+    for name, row in rows.items():
         with open(f"/etc/{name}", encoding="utf-8") as file:
             text = file.read()
         present = {line.split(":")[0] for line in text.splitlines()}
@@ -74,7 +75,7 @@ def run(checkout, build, only, skip):
         add_users(where)
         know_type(checkout, where)
         find_daxfs(build, where)
-        tests = [only] if only else ["-g", "generic/quick"]
+        tests = only.split() if only else ["-g", "generic/quick"]
         left_out = [word for test in LEFT_OUT for word in ("-e", test)]
         said = ""
         with subprocess.Popen(["./check", *left_out, *tests], cwd=checkout, env=settings(build, where), text=True,

@@ -4,7 +4,7 @@
     suites.py pjdfstest --build DIR     PJDFSTEST= names a checkout of pjdfstest; it is compiled here
     suites.py xfstests  --build DIR     XFSTESTS= names one of xfstests that is built (make)
     ... --record                        writes what happened into the recorded list
-    ... --only WORD                     only tests whose name contains WORD; nothing missing is complained of
+    ... --only WORDS                    only these tests (pjdfstest: whose name contains it); nothing missing is complained of
 
 Exit status: 0 nothing is worse than recorded, 1 something is, 77 skipped. README.md says more."""
 
