@@ -94,7 +94,8 @@ Answer World::compared(const Answer& subject, const Call& call) {
 bool World::is_allowed(const Answer& subject, const Answer& oracle) {
   if (subject.error == 0 || oracle.error == 0) return false;
   if (subject.error != EPERM && oracle.error != EPERM) return false;
-  return std::ranges::any_of(about_, [&](const auto& name) { return is_protected(name); });
+  return std::ranges::any_of(about_, [&](const auto& name) { return is_protected(name); }) ||
+         std::ranges::any_of(files_, [&](const OpenFile& file) { return is_protected(file); });
 }
 
 Answer World::both(const std::string& what, const Call& call) {
