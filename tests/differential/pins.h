@@ -37,7 +37,7 @@ class Holder {
     std::uint32_t flags;
     bool lease;  // and gives way when it is broken
     std::uint32_t delay_us;
-    char path[200];
+    char path[600];  // with a component of 255
   };
   // errno. unpin_late answers nothing: settle waits for it.
   int ask(const Ask& ask);
