@@ -45,7 +45,12 @@ void apply(Inode& inode, const AttributeChange& change, const Caller& caller, st
   if (change.mode)
     record.mode = static_cast<std::uint16_t>((record.mode & S_IFMT) | (*change.mode & 07777));
   if (acl) acl->show_in(record);
-  if (change.uid || change.gid || change.drop_privileges) {
+  // A chown(2) that leaves both as they are takes the bits away, too. The same comes before a
+  // write: of others than the owner, and there the write does it; and where the kernel has just
+  // removed security.capability, there they may be to stay.
+  const bool owners = change.is_empty() && inode.capability != Inode::Capability::removed &&
+                      (caller.uid == 0 || caller.uid == record.uid);
+  if (change.uid || change.gid || change.drop_privileges || owners) {
     // A new owner must not inherit the old one's privileges; the kernel sends the mode along if
     // root keeps them.
     if (!change.mode && !inode.is_directory()) {
@@ -119,7 +124,7 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
                                         const Caller& caller, const DetachRequest& request,
                                         const TicketRef& ticket) {
   const WriterLock guard(inode.lock);
-  if (inode.disposed) return fail(ESTALE);
+  if (inode.disposed && inode.is_regular()) return fail(ESTALE);
   if (const Status may = check_flags(inode, change); !may) return std::unexpected(may.error());
   const std::int64_t now = file_time_now();
   std::optional<WrittenXattrs> acl;  // ends with the lock held
@@ -130,7 +135,8 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
   }
   if (!change.size) {
     apply(inode, change, caller, now, acl);
-    return proceed_if(inodes_.commit(inode));
+    // Of a directory that was removed while it was open, only those see it who have it open.
+    return proceed_if(inode.disposed ? Status() : inodes_.commit(inode));
   }
 
   const std::uint64_t size = *change.size;
@@ -183,7 +189,9 @@ void Attributes::set(InodeNumber number, const AttributeChange& change,
       if (const Status may = check_flags(**inode, change); !may)
         return done(std::unexpected(may.error()));
     }
-    if (const Status dropped = xattrs_.drop_capability(**inode); !dropped)
+    if (const Status dropped =
+            (*inode)->is_directory() ? Status() : xattrs_.drop_capability(**inode);
+        !dropped)
       return done(std::unexpected(dropped.error()));
   }
   if (!change.size) return done(answer(change_once(**inode, change, caller, {}, nullptr)));

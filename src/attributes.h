@@ -35,6 +35,7 @@ struct AttributeChange {
   bool times_are_now = false;    // atime and mtime, by who may write but need not be the owner
   bool of_kept_writes = false;   // nobody sets them: times of what the kernel kept until now
   bool drop_privileges = false;  // a writer without CAP_FSETID: setuid and setgid bits go
+  bool is_empty() const { return !mode && !uid && !gid && !size && !atime_ns && !mtime_ns; }
 };
 
 // Thread-safe; takes the inode's lock. What has succeeded is durable.

@@ -47,7 +47,7 @@ class Inode {
         generation(from.generation),
         parent(from.parent),
         record(from),
-        may_have_capability(from.xattr_block != 0),
+        capability(from.xattr_block != 0 ? Capability::maybe : Capability::none),
         may_have_acl(from.xattr_block != 0),
         may_have_default_acl(from.xattr_block != 0 && S_ISDIR(from.mode)),
         atime(from.atime_ns),
@@ -70,7 +70,9 @@ class Inode {
   // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
   std::optional<std::optional<PinPolicy>> pin_policy GUARDED_BY(lock);
   // There may be an attribute security.capability, which the next write takes away.
-  std::atomic<bool> may_have_capability;
+  // `removed`: by name, as the kernel does before a write, and nothing was written since.
+  enum class Capability : std::uint8_t { none, maybe, removed };
+  std::atomic<Capability> capability;
   // There may be an access control list, which chmod(2) changes; and a default one, which new files
   // in a directory inherit (acls.h).
   std::atomic<bool> may_have_acl;

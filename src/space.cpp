@@ -112,9 +112,9 @@ Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bo
     filling_.zero_in_place(inode, offset, length);
     pages_.zeroed(inode, offset, length);
   }
-  const bool dropped = take_setid(inode, caller);
-  if (zero || dropped || end > inode.record.size) return filling_.grow_to(inode, end);
-  return {};
+  take_setid(inode, caller);
+  // Also where all of it was there: to allocate is to change, as on ext4 and xfs.
+  return filling_.grow_to(inode, end);
 }
 
 Result<FileOffset> Space::seek(OpenFile& file, FileOffset from, int whence, bool written) {

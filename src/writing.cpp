@@ -141,7 +141,9 @@ Result<std::size_t> Writing::write_bytes(OpenFile& file, const WriteRequest& req
     return fail(EFBIG);
   if (const Status loaded = inodes_.load_extents(inode); !loaded)
     return std::unexpected(loaded.error());
-  if (const Status dropped = xattrs_.drop_capability(inode); !dropped)
+  // What the page cache gives back was written before; it may have got one since.
+  if (const Status dropped = request.by_page_cache ? Status() : xattrs_.drop_capability(inode);
+      !dropped)
     return std::unexpected(dropped.error());
   if (!file.direct) KernelPages::note_cached(inode);
 

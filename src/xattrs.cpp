@@ -22,7 +22,8 @@ constexpr std::size_t kMaxNames = 64 << 10;  // XATTR_LIST_MAX
 Status Xattrs::check_name(std::string_view name) const {
   if (name.size() > pmem::kMaxName) return fail(ERANGE);
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
-    if (name.starts_with(prefix) && name.size() > prefix.size()) return {};
+    if (name == prefix) return fail(EINVAL);
+    if (name.starts_with(prefix)) return {};
   }
   if (is_acl(name) && mount_.options.acl) return {};
   return fail(EOPNOTSUPP);
@@ -110,7 +111,7 @@ Status Xattrs::set(InodeNumber number, const std::string& name, std::string_view
     for (const auto& [other, unused] : attributes) names += other.size() + 1;
     if (!exists && names > kMaxNames) return fail(ENOSPC);
     attributes[name] = value;
-    if (name == kCapability) inode.may_have_capability = true;
+    if (name == kCapability) inode.capability = Inode::Capability::maybe;
     return {};
   });
 }
@@ -151,15 +152,15 @@ Status Xattrs::remove_acl(InodeNumber number, const std::string& name) {
 }
 
 Status Xattrs::drop_capability(Inode& inode) {
-  if (!inode.may_have_capability.load(std::memory_order_relaxed)) [[likely]]
+  if (inode.capability.load(std::memory_order_relaxed) == Inode::Capability::none) [[likely]]
     return {};
   const Status dropped = change(
       inode.number, kCapability, By::write, [](Inode& same, auto&, XattrMap& attributes) -> Status {
-        same.may_have_capability = false;
+        same.capability = Inode::Capability::none;
         return attributes.erase(kCapability) == 0 ? fail(ENODATA) : Status();
       });
   if (dropped || dropped.error().code != ENOSPC) return {};
-  inode.may_have_capability = true;
+  inode.capability = Inode::Capability::maybe;
   return dropped;
 }
 
@@ -171,6 +172,7 @@ Status Xattrs::remove(InodeNumber number, const std::string& name, const Caller&
       if (const Status may = policies_.check(inode, {}, caller); !may) return may;
     }
     if (attributes.erase(name) == 0) return fail(ENODATA);
+    if (name == kCapability) inode.capability = Inode::Capability::removed;
     return {};
   });
 }

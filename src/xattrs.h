@@ -19,7 +19,8 @@
 namespace daxfs {
 
 // Thread-safe. Takes the inode's lock; changes are atomic and durable on return. Errors of all:
-// EOPNOTSUPP and ERANGE for names that cannot be; of changes EPERM, of what its flags protect.
+// EOPNOTSUPP, EINVAL and ERANGE for names that cannot be; of changes EPERM, of what its flags
+// protect.
 class Xattrs {
  public:
   Xattrs(const Mount& mount, Health& health, Inodes& inodes, Policies& policies)

@@ -270,7 +270,8 @@ Status ReferenceFs::set_attributes(NodeId id, const AttributeChange& change) {
     if (node.access) node.access->chmod(*change.mode);
     store_acls(node);
   }
-  const bool drops = change.uid || change.gid || change.drop_privileges;
+  // A change of nothing is a chown(2) of nothing.
+  const bool drops = change.uid || change.gid || change.drop_privileges || change.is_empty();
   if (drops && !change.mode && !node.is_directory()) drop_setid(node);
   if (change.uid) node.uid = *change.uid;
   if (change.gid) node.gid = *change.gid;
