@@ -46,10 +46,15 @@ void apply(Inode& inode, const AttributeChange& change, const Caller& caller, st
     record.mode = static_cast<std::uint16_t>((record.mode & S_IFMT) | (*change.mode & 07777));
   if (acl) acl->show_in(record);
   // A chown(2) that leaves both as they are takes the bits away, too. The same comes before a
-  // write: of others than the owner, and there the write does it; and where the kernel has just
-  // removed security.capability, there they may be to stay.
-  const bool owners = change.is_empty() && inode.capability != Inode::Capability::removed &&
-                      (caller.uid == 0 || caller.uid == record.uid);
+  // write to a file: of others than the owner, and there the write does it; and where the kernel
+  // has just removed security.capability, there they may be to stay.
+  auto removed = Inode::Capability::removed;
+  const bool may_write = inode.is_regular() && inode.capability == removed;
+  const bool owners =
+      change.is_empty() && !may_write && (caller.uid == 0 || caller.uid == record.uid);
+  // It was for this change.
+  if (change.uid || change.gid || change.size)
+    inode.capability.compare_exchange_strong(removed, Inode::Capability::none);
   if (change.uid || change.gid || change.drop_privileges || owners) {
     // A new owner must not inherit the old one's privileges; the kernel sends the mode along if
     // root keeps them.

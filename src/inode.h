@@ -70,7 +70,7 @@ class Inode {
   // The extended attribute user.daxfs.pin_policy: not read yet, none, or the file's own policy.
   std::optional<std::optional<PinPolicy>> pin_policy GUARDED_BY(lock);
   // There may be an attribute security.capability, which the next write takes away.
-  // `removed`: by name, as the kernel does before a write, and nothing was written since.
+  // `removed`: by name, as the kernel does before a write, and nothing was changed since.
   enum class Capability : std::uint8_t { none, maybe, removed };
   std::atomic<Capability> capability;
   // There may be an access control list, which chmod(2) changes; and a default one, which new files

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -57,8 +58,15 @@ void change_mode(World& world, Dice& dice) {
 
 // A chown(2) that leaves both as they are takes set-id bits away. FUSE does not tell it from a
 // write, so that others than the owner are not refused; and where there are no such bits it says
-// nothing.
-bool is_heard(World& world, bool is_protected) { return world.is_root() && !is_protected; }
+// nothing. Nor does it from root's write to a file whose security.capability the kernel takes away
+// before, which leaves the bits.
+bool is_heard(World& world, bool is_protected, const std::string& oracle) {
+  struct stat status {};
+  const bool is_file = stat(oracle.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  const bool is_written =
+      is_file && getxattr(oracle.c_str(), "security.capability", nullptr, 0) >= 0;
+  return world.is_root() && !is_protected && !is_written;
+}
 
 void change_owner(World& world, Dice& dice) {
   static constexpr uid_t kIds[] = {-1u, -1u, 0, 1001, 1002, 1003, 2000, 70000};
@@ -68,14 +76,15 @@ void change_owner(World& world, Dice& dice) {
   const std::string ids = " " + std::to_string(uid) + " " + std::to_string(gid);
   const OpenFile& file = world.some_file(dice);
   if (file.is_open() && dice.one_in(3)) {
-    if (nothing && !is_heard(world, world.is_protected(file))) return;
+    const std::string oracle = "/proc/self/fd/" + std::to_string(file.fd[kOracle]);
+    if (nothing && !is_heard(world, world.is_protected(file), oracle)) return;
     world.both("fchown " + std::to_string(file.inode) + ids,
                [&](unsigned side) { return answer_of(fchown(file.fd[side], uid, gid)); });
     return;
   }
   const std::string name = some_path(dice);
   const int flags = dice.one_in(3) ? AT_SYMLINK_NOFOLLOW : 0;
-  if (nothing && !is_heard(world, world.is_protected(name))) return;
+  if (nothing && !is_heard(world, world.is_protected(name), world.path(kOracle, name))) return;
   world.about({name});
   world.both("chown " + name + ids, [&](unsigned side) {
     return answer_of(fchownat(world.root_fd(side), name.c_str(), uid, gid, flags));

@@ -9,14 +9,21 @@ using namespace daxfs::test;
 
 TEST_CASE("beside ext4: a chown that changes nothing takes set-id bits away") {
   need_command("setpriv");
+  need_command("setfattr");
   Mount mount;
   const Ext4 ext4;
   require_as_on_ext4(mount, ext4, R"sh(
-    none() { python3 -c 'import os, sys; os.chown(sys.argv[1], -1, -1)' "$1" 2>&1 | tail -n 1; }
+    capability=0x0100000200200000000000000000000000000000
+    none() { /usr/bin/python3 -c 'import os, sys; os.chown(sys.argv[1], -1, -1)' "$1" 2>&1 | tail -n 1; }
     for mode in 4755 2755 2745 6711; do
       touch f; chown 100:100 f; chmod $mode f; none f; stat -c '%A %n' f
-      chmod $mode f; as 100 100 python3 -c 'import os; os.chown("f", -1, -1)'; stat -c '%A %n' f
+      chmod $mode f; as 100 100 /usr/bin/python3 -c 'import os; os.chown("f", -1, -1)'; stat -c '%A %n' f
       mkdir d; chmod $mode d; none d; stat -c '%A %n' d; rm -r f d
+      mkfifo p; chmod $mode p; setfattr -n security.capability -v $capability p
+      none p; stat -c '%A %n' p; rm p
+      echo what was taken away before says nothing of what comes later
+      touch f; chmod $mode f; setfattr -n security.capability -v $capability f; chown 100:100 f
+      chmod $mode f; none f; stat -c '%A %n' f; rm f
     done
     )sh",
                      "ls");
@@ -71,7 +78,7 @@ TEST_CASE("beside ext4: a directory that was removed while it is open changes st
   Mount mount;
   const Ext4 ext4;
   require_as_on_ext4(mount, ext4, R"sh(
-    mkdir d; try python3 -c '
+    mkdir d; try /usr/bin/python3 -c '
 import os
 fd = os.open("d", os.O_RDONLY)
 os.rmdir("d")
