@@ -190,6 +190,8 @@ json Reports::status() const {
       {"cache", to_string(mount_.options.cache)},
       {"atime", to_string(mount_.options.atime)},
       {"acl", mount_.options.acl},
+      {"direct", mount_.options.direct},
+      {"unsafe_demo", mount_.options.unsafe_demo},
       // Seconds after which the kernel ends the mount if a request is not answered, or null.
       {"request_limit", mount_.request_limit ? json(mount_.request_limit->count()) : json(nullptr)},
       {"degraded", std::move(degraded)},

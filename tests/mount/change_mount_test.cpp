@@ -157,6 +157,8 @@ TEST_CASE_METHOD(Changed, "what a remount cannot do it does not do in part") {
   check_refused("ro,cache=none", 1, "cache=through cannot be changed to cache=none");
   check_refused("ro,noatime", 1, "strictatime cannot be changed to noatime");
   check_refused("ro,noacl", 1, "acl cannot be changed to noacl");
+  check_refused("ro,direct", 1, "no direct cannot be changed to direct");
+  check_refused("ro,unsafe_demo,pin_policy=ignore", 1, "no unsafe_demo cannot be changed");
   const Finished other = run({tool("daxfs"), "/dev/null", path(), "-o", "remount,ro"});
   CHECK(other.code == 1);
   CHECK(other.err.find("the pool there is " + pool()) != std::string::npos);
@@ -206,6 +208,7 @@ TEST_CASE_METHOD(Changed, "a second mount of a pool shows the first one") {
   refused("cache=none", "cache=through");
   refused("noatime", "strictatime");
   refused("noacl", "acl");
+  refused("direct", "no direct");
   refused("sync", "async");
   refused("pin_policy=defer", "otherwise than with pin_policy=defer");
 

@@ -116,6 +116,10 @@ std::optional<Difference> difference(const ctl::Json& status, const MountOptions
     return Difference{std::move(atime), std::string(to_string(options.atime))};
   if (const bool acl = status.value("acl", true); options.says_acl && acl != options.acl)
     return Difference{acl ? "acl" : "noacl", options.acl ? "acl" : "noacl"};
+  // Nothing says that they are not wanted.
+  if (options.direct && !status.value("direct", false)) return Difference{"no direct", "direct"};
+  if (options.unsafe_demo && !status.value("unsafe_demo", false))
+    return Difference{"no unsafe_demo", "unsafe_demo"};
   return std::nullopt;
 }
 
