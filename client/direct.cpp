@@ -329,7 +329,7 @@ ssize_t transfer(daxfs_direct& direct, const Request& request) {
 // False: the system call says what is wrong.
 bool add_up(const iovec* iov, int count, std::uint64_t offset, std::size_t* length) {
   *length = 0;
-  if (count < 0 || offset > INT64_MAX) return false;
+  if (count < 0 || count > IOV_MAX || offset > INT64_MAX) return false;
   for (int i = 0; i < count; ++i) {
     if (iov[i].iov_len > static_cast<std::size_t>(SSIZE_MAX) - *length) return false;
     *length += iov[i].iov_len;

@@ -117,7 +117,9 @@ void Inodes::note_written(Inode& inode) {
   const std::int64_t when = std::min(said, file_time_now());
   const MutexLock guard(inode.times_mutex);
   const auto set = [&](std::atomic<std::int64_t>& time, std::size_t place) {
-    if (time.load(std::memory_order_relaxed) >= when) return;
+    const std::int64_t old = time.load(std::memory_order_relaxed);
+    // One that lies in the future somebody has set: a write ends it, as everywhere.
+    if (old >= when && old <= file_time_now()) return;
     time.store(when, std::memory_order_relaxed);
     mount_.volume.medium().store_u64(inode.slot + ByteCount(place),
                                      static_cast<std::uint64_t>(when));

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -56,6 +57,9 @@ TEST_CASE_METHOD(DirectMount,
   REQUIRE(daxfs_pwritev(direct.direct, parts, 2, 4090) == 15);
   CHECK(read_at(other.get(), 4090, 15) == "ACROSs a border");
   CHECK(direct.counts().by_kernel == 0);
+  const std::vector<iovec> too_many(IOV_MAX + 1, iovec{a.data(), 1});
+  CHECK(daxfs_preadv(direct.direct, too_many.data(), IOV_MAX + 1, 0) == -1);
+  CHECK(errno == EINVAL);
 }
 
 TEST_CASE_METHOD(DirectMount,
@@ -87,6 +91,13 @@ TEST_CASE_METHOD(DirectMount, "direct: the times of a file follow what is writte
   const auto after = status_of(file);
   CHECK(std::pair(after.st_mtim.tv_sec, after.st_mtim.tv_nsec) >
         std::pair(before.st_mtim.tv_sec, before.st_mtim.tv_nsec));
+  // Also one that lies in the future.
+  const timespec later[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
+                             {.tv_sec = before.st_mtim.tv_sec + 3600, .tv_nsec = 0}};
+  REQUIRE(utimensat(AT_FDCWD, file.c_str(), later, 0) == 0);
+  CHECK(status_of(file).st_mtim.tv_sec == later[1].tv_sec);
+  direct.write(0, "old");
+  CHECK(status_of(file).st_mtim.tv_sec < later[1].tv_sec);
 }
 
 TEST_CASE_METHOD(DirectMount, "direct: whoever cannot open the pool for writing is kept out") {
