@@ -48,7 +48,10 @@ void add_shortages(const MountState& now, std::vector<Degraded>& out) {
     out.push_back({"nearly_full",
                    fmt::format("{:.1f} % of the pool is used, {:.1f} % of it by limbo",
                                100 * share(used, now.total), 100 * share(now.limbo, now.total)),
-                   "delete files, or end the holders that keep limbo"});
+                   now.limbo.value == 0 ? "delete files"
+                                        : fmt::format("delete files, or end the holders that keep "
+                                                      "limbo (daxfsctl pins {})",
+                                                      now.mountpoint)});
   }
   if (now.longest_wait >= kLongWait) {
     out.push_back({"requests_wait",

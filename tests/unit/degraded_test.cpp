@@ -68,6 +68,12 @@ TEST_CASE("degraded: shortages are told from their limits on, and not before") {
   CHECK(words(now) == std::vector<std::string>{"limbo_nearly_full"});
   CHECK(what_is_degraded(now).front().text ==
         "90 % of limbo_limit is used: behind it defer refuses");
+  now.limbo = ByteCount(0);
+  now.free = ByteCount(0);
+  CHECK(what_is_degraded(now).front().way_out == "delete files");
+  now.limbo = ByteCount(10);
+  CHECK(what_is_degraded(now).front().way_out ==
+        "delete files, or end the holders that keep limbo (daxfsctl pins /mnt)");
 }
 
 }  // namespace daxfs::test
