@@ -265,8 +265,7 @@ bool DirectAccess::is_attached(InodeNumber number) {
   if (!mount_.options.direct) return false;
   const auto inode = inodes_.get(number);
   if (!inode) return false;
-  const Doorbells* const bells = (*inode)->doorbells.load(std::memory_order_acquire);
-  return bells != nullptr && bells->any();
+  return (*inode)->has_attached();
 }
 
 std::vector<DirectAccess::Attached> DirectAccess::list() const {

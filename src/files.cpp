@@ -68,9 +68,7 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
   const CacheMode cache = mount_.options.cache;
   // Where the kernel keeps writes, it brings O_DIRECT and its pages together by itself. A page that
   // it writes back does not tell what was appended from what was changed.
-  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
-  file->direct = inode.write_pins != 0 || (bells != nullptr && bells->any()) ||
-                 cache == CacheMode::none ||
+  file->direct = inode.write_pins != 0 || inode.has_attached() || cache == CacheMode::none ||
                  ((flags & O_DIRECT) != 0 && cache == CacheMode::through) ||
                  (only_appends && cache == CacheMode::writeback);
   file->keeps_writes = cache == CacheMode::writeback && file->writable && !file->direct;

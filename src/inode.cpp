@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "src/doorbells.h"
 
 namespace daxfs {
 
@@ -21,6 +22,11 @@ void Inode::fill_attributes(struct stat& out) const {
   out.st_atim = to_timespec(atime.load(std::memory_order_relaxed));
   out.st_mtim = to_timespec(mtime.load(std::memory_order_relaxed));
   out.st_ctim = to_timespec(ctime.load(std::memory_order_relaxed));
+}
+
+bool Inode::has_attached() const {
+  const Doorbells* const bells = doorbells.load(std::memory_order_acquire);
+  return bells != nullptr && bells->any();
 }
 
 void Inode::sync_times() {

@@ -128,6 +128,7 @@ class Inode {
   // ever has. Set once; the owner before, with `lock` held exclusively.
   std::shared_ptr<Doorbells> doorbells_owner;
   std::atomic<Doorbells*> doorbells{nullptr};
+  bool has_attached() const;  // there is a doorbell
 
   bool is_directory() const { return S_ISDIR(type); }
   bool is_regular() const { return S_ISREG(type); }

@@ -31,8 +31,7 @@ Status InodeFlags::set(InodeNumber number, std::uint16_t flags) {
   if (inode.is_immutable() && (flags & pmem::kInodeImmutable) != 0 && flags != inode.record.flags)
     return fail(EPERM);
   const int added = flags & ~inode.record.flags;
-  const Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
-  const bool written_past_us = inode.write_pins != 0 || (bells != nullptr && bells->any());
+  const bool written_past_us = inode.write_pins != 0 || inode.has_attached();
   if ((added & kProtecting) != 0 && written_past_us) return fail(ETXTBSY);
   if ((added & kProtecting) != 0) {
     const auto used = mount_.volume.use_feature(pmem::kFeatureInodeFlags);
