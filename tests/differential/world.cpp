@@ -109,7 +109,10 @@ Answer World::detaching(const std::string& what, const Blocks& blocks, const Cal
       pins_.policy().words + ")");
   const User& user = *user_;
   pins_.give_way(blocks);
-  const Answer subject = call(kSubject);
+  Answer subject = call(kSubject);
+  // What stops a process for a while (a debugger, a cgroup's freezer) ends its wait as a signal
+  // does; nothing was done then.
+  if (subject.error == EINTR && pins_.policy().waits) subject = call(kSubject);
   become_root();  // a time of the oracle may be set
   pins_.settle(blocks, subject.error == 0);
   become(user);
