@@ -10,6 +10,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/require.h"
 #include "blockmap/dir_entry.h"
@@ -269,12 +270,12 @@ Status Directory::prepare_insert(Transaction& tx, pmem::InodeRecord& record,
 void Directory::insert(Transaction& tx, std::string_view name, InodeNumber inode,
                        std::uint8_t type) {
   const unsigned granules = granules_for(name.size());
-  DAXFS_REQUIRE(index_->prepared.has_value(), "directory {}: no room was prepared for a name",
+  const auto prepared = std::exchange(index_->prepared, std::nullopt);
+  DAXFS_REQUIRE(prepared.has_value(), "directory {}: no room was prepared for a name",
                 inode_.value);
   DAXFS_REQUIRE_EXPENSIVE(index_->find(name) == nullptr, "directory {}: the name is there already",
                           inode_.value);
-  const std::uint32_t number = *index_->prepared;
-  index_->prepared.reset();
+  const std::uint32_t number = *prepared;
   Index::Block& block = index_->blocks.find(number)->second;
   DAXFS_REQUIRE(run_starts(block.occupied, granules) != 0,
                 "directory {}: block {} was prepared for a shorter name", inode_.value, number);

@@ -127,7 +127,7 @@ int open_made(Context& context, const Entry& entry, int flags,
 }
 
 void release(Context& context, const fuse_file_info& info) {
-  OpenFileRef opened = context.open_files.take(reinterpret_cast<OpenFile*>(info.fh));
+  OpenFileRef opened = context.open_files.take(kept_in<OpenFile>(info));
   context.pollers.forget(opened->holder);
   context.filesystem.direct_access().release(*opened);
   context.filesystem.files().release(std::move(opened));

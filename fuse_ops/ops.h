@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/require.h"
 #include "src/control_directory.h"
 #include "src/filesystem.h"
 
@@ -65,7 +66,12 @@ struct Context {
 // the place of a context, which is filled before the first request.
 using UserData = std::optional<Context>;
 
-inline Context& context(fuse_req_t req) { return **static_cast<UserData*>(fuse_req_userdata(req)); }
+inline Context& context(void* user_data) {
+  UserData& there = *static_cast<UserData*>(user_data);
+  DAXFS_REQUIRE(there.has_value(), "a request came before there was a filesystem");
+  return *there;
+}
+inline Context& context(fuse_req_t req) { return context(fuse_req_userdata(req)); }
 
 inline Filesystem& fs(fuse_req_t req) { return context(req).filesystem; }
 
@@ -75,10 +81,16 @@ inline Caller caller(fuse_req_t req) {
       .uid = context->uid, .gid = context->gid, .thread = context->pid, .umask = context->umask};
 }
 
+// libfuse keeps a pointer of ours with each open file, as a number.
+template <class T>
+T* kept_in(const fuse_file_info& info) {
+  return reinterpret_cast<T*>(info.fh);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // What the request works on, for the handler to hold until it returns: the kernel may send RELEASE
 // as soon as there is an answer.
 inline OpenFileRef file(const fuse_file_info* info) {
-  return reinterpret_cast<OpenFile*>(info->fh)->shared_from_this();
+  return kept_in<OpenFile>(*info)->shared_from_this();
 }
 
 void reply(fuse_req_t req, const Status& status);

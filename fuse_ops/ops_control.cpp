@@ -16,9 +16,7 @@ bool refuse_control(fuse_req_t req, fuse_ino_t parent, const char* name) {
 namespace control {
 namespace {
 
-ControlFile& file_of(const fuse_file_info* info) {
-  return *reinterpret_cast<ControlFile*>(info->fh);
-}
+ControlFile& file_of(const fuse_file_info* info) { return *kept_in<ControlFile>(*info); }
 
 void close(Context& session, const fuse_file_info* info) {
   ControlFile& file = file_of(info);
@@ -30,7 +28,7 @@ void close(Context& session, const fuse_file_info* info) {
 class WaitingRead {
  public:
   static std::shared_ptr<WaitingRead> watch(fuse_req_t req, EventLog& log) {
-    const auto waiting = std::make_shared<WaitingRead>(req, log);
+    auto waiting = std::make_shared<WaitingRead>(req, log);
     fuse_req_interrupt_func(
         req,
         [](fuse_req_t, void* data) {

@@ -103,10 +103,10 @@ void next_event(fuse_req_t req, OpenFile& opened) {
   out.lease_id = news->lease.value;
   out.offset = offset_of(news->range.start).value;
   out.length = bytes(news->range.count).value;
-  if (news->deadline) {
+  if (const auto& deadline = news->deadline) {
     // libstdc++'s steady clock is CLOCK_MONOTONIC.
-    out.deadline_ns = static_cast<std::uint64_t>(
-        std::chrono::nanoseconds(news->deadline->time_since_epoch()).count());
+    out.deadline_ns =
+        static_cast<std::uint64_t>(std::chrono::nanoseconds(deadline->time_since_epoch()).count());
   }
   out.type = type_of(*news);
   out.reason = reason_of(*news);

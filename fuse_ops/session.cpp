@@ -21,6 +21,7 @@
 #include <set>
 #include <string>
 
+#include "base/require.h"
 #include "fuse_ops/notifier.h"
 #include "fuse_ops/ops.h"
 #include "fuse_ops/ops_beyond.h"
@@ -72,7 +73,7 @@ void init(void* context, fuse_conn_info* connection) {
   connection->max_background = 64;
   connection->congestion_threshold = 48;
   connection->time_gran = 1;
-  ops::Context& session = **static_cast<ops::UserData*>(context);
+  ops::Context& session = ops::context(context);
   if (session.filesystem.mount().options.cache == CacheMode::writeback) {
     want(connection, FUSE_CAP_WRITEBACK_CACHE);
   }
@@ -194,7 +195,10 @@ class FuseSession : public Session {
   explicit FuseSession(SessionOptions options) : options_(std::move(options)) {}
 
   Outcome<void> set_up(std::string option_text);
-  KernelCache& kernel_cache() override { return *notifier_; }
+  KernelCache& kernel_cache() override {
+    DAXFS_REQUIRE(notifier_.has_value(), "there is no session to tell the kernel by");
+    return *notifier_;
+  }
   Outcome<void> serve(Filesystem& filesystem, const std::function<void()>& on_ready) override;
 
  private:

@@ -14,8 +14,8 @@ SignalsEndSession::SignalsEndSession(std::function<void()> before_exit, std::fun
 
 SignalsEndSession::~SignalsEndSession() {
   ended();
-  // One that nobody has sent: the thread is to look at ended_.
-  pthread_kill(thread_.native_handle(), SIGTERM);
+  // One that nobody has sent: the thread is to look at ended_. It takes it by sigwait(3).
+  pthread_kill(thread_.native_handle(), SIGTERM);  // NOLINT(bugprone-bad-signal-to-kill-thread)
   thread_.join();
 }
 

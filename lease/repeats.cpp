@@ -6,10 +6,10 @@
 namespace daxfs {
 
 void Repeats::lift(Saved& saved) {
-  if (!saved.place.fence) return;
-  const Fences::Fence fence = *std::exchange(saved.place.fence, std::nullopt);
+  const auto fence = std::exchange(saved.place.fence, std::nullopt);
+  if (!fence) return;
   --fences_;
-  lift_(saved.place.arrival, fence);
+  lift_(saved.place.arrival, *fence);
 }
 
 void Repeats::forget_oldest() {

@@ -115,7 +115,7 @@ bool Attributes::must_ask_again(InodeNumber number) {
 
 void Attributes::change_size(Inode& inode, const AttributeChange& change, const Caller& caller,
                              std::int64_t now, std::optional<WrittenXattrs>& acl) {
-  const std::uint64_t size = *change.size;
+  const std::uint64_t size = change.size.value_or(inode.record.size);
   if (size < inode.record.size) {
     inode.note_end(size);
     pages_.zeroed(inode, FileOffset(size), ByteCount(UINT64_MAX));
@@ -136,7 +136,7 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
   if (change.mode) {
     auto followed = acls_.follow(inode, *change.mode);
     if (!followed) return std::unexpected(followed.error());
-    if (*followed) acl.emplace(std::move(**followed));
+    if (auto& list = *followed) acl.emplace(std::move(*list));
   }
   if (!change.size) {
     apply(inode, change, caller, now, acl);
@@ -149,7 +149,7 @@ Result<Verdict> Attributes::change_once(Inode& inode, const AttributeChange& cha
   if (size > inode.record.size) {
     filling_.zero_behind_end(inode, size);
     mount_.volume.medium().fence();
-  } else if (inode.extents->first_from(tail.start)) {
+  } else if (inode.map().first_from(tail.start)) {
     DetachRequest asked = request;
     asked.range = tail;
     asked.offset = FileOffset(size);

@@ -24,7 +24,7 @@ bool may_hold_up_close(const Inode& inode, DetachReason reason) {
 Result<Verdict> Detaching::judge(Inode& inode, DetachRequest request, const TicketRef& ticket) {
   // It may have waited since it began.
   if (const Status ok = health_.writable(); !ok) return std::unexpected(ok.error());
-  const std::vector<PoolRange> blocks = inode.extents->physical(request.range);
+  const std::vector<PoolRange> blocks = inode.map().physical(request.range);
   request.inode = inode.number;
   request.blocks = blocks;
   request.policy = policies_.of(inode);
@@ -45,8 +45,8 @@ Result<Verdict> Detaching::ask(Inode& inode, const DetachRequest& request,
   const auto verdict = judge(inode, request, ticket);
   if (!verdict || *verdict == Verdict::parked) return verdict;
   inode.sync_times();
-  if (const Status ready =
-          prepare_detach(mount_.volume, inode.number, inode.record, *inode.extents, request.range);
+  if (const Status ready = prepare_detach(mount_.volume, inode.number, inode.record,
+                                          inode.map_to_change(), request.range);
       !ready) {
     return std::unexpected(health_.acknowledge(ready).error());
   }
@@ -56,8 +56,8 @@ Result<Verdict> Detaching::ask(Inode& inode, const DetachRequest& request,
 Status Detaching::take(Inode& inode, FileRange range, const TicketRef& ticket) {
   inode.sync_times();
   std::vector<PoolRange> removed;
-  const Status committed =
-      detach_extents(mount_.volume, inode.number, inode.record, *inode.extents, range, removed);
+  const Status committed = detach_extents(mount_.volume, inode.number, inode.record,
+                                          inode.map_to_change(), range, removed);
   if (Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire))
     bells->publish(inode.record.size);
   gate_.detached(ticket, removed);

@@ -7,6 +7,7 @@
 #include <shared_mutex>
 #include <utility>
 
+#include "base/require.h"
 #include "blockmap/pin_lock.h"
 #include "blockmap/volume/former_doorbells.h"
 
@@ -104,7 +105,7 @@ Result<DirectAccess::Terms> DirectAccess::attach(OpenFile& file, std::uint64_t p
     return std::unexpected(pin.error());
   }
   const Terms terms{*pin, numbered.number, offset_of(bell->block)};
-  bell->attached.emplace(*pin, std::move(numbered));
+  bell->attached.emplace(*pin, numbered);
   if (first) std::swap(bells_[&file], fresh);  // an old one is destroyed without the lock
   file.ever_attached = true;
   // Pages may have been given before anybody looked whether there are doorbells.
@@ -242,6 +243,7 @@ void DirectAccess::release(OpenFile& file) {
     if (end_unmapped(*closed, true)) return;
     lingering_.push_back(std::move(*closed));
   }
+  DAXFS_REQUIRE(sweeper_.has_value(), "a file was attached in a mount without `direct`");
   sweeper_->begin();
 }
 

@@ -57,7 +57,7 @@ Result<PinnedExtents> Extents::of_range_locked(Inode& inode, FileOffset offset, 
   PinnedExtents out;
   const FileRange range = covering(offset, length);
   FileBlock at = range.start;
-  while (const auto extent = inode.extents->first_from(at)) {
+  while (const auto extent = inode.map().first_from(at)) {
     if (extent->file >= range.end()) break;
     if (out.extents.size() == limit) {
       out.more = true;

@@ -48,7 +48,7 @@ void NewBlocks::give_back(std::span<const Extent> extents) {
 
 Status Filling::fill_holes(Inode& inode, FileRange range, Fill fill, std::uint64_t size,
                            std::size_t spare_slots) {
-  ExtentMap& map = *inode.extents;
+  ExtentMap& map = inode.map_to_change();
   BlockCount missing;
   for (FileBlock at = range.start; at < range.end();) {
     const auto run = map.run_at(at, range.end() - at);
@@ -89,11 +89,11 @@ Status Filling::show_pieces(Inode& inode, Transaction& tx, std::span<const Exten
   const std::size_t per_commit = changes_per_commit(mount_.volume.journal(), 2);
   Status committed;  // the last one counts: none succeeds behind one that failed
   for (std::size_t i = 0; i < pieces.size(); ++i) {
-    inode.extents->insert(tx, pieces[i]);
+    inode.map_to_change().insert(tx, pieces[i]);
     const bool last = i + 1 == pieces.size();
     if ((i + 1) % per_commit != 0 && !last) continue;
 
-    inode.record.blocks = inode.extents->mapped().value;
+    inode.record.blocks = inode.map().mapped().value;
     inode.ctime = file_time_now();
     if (last && size > inode.record.size) {
       zero_behind_end(inode, size);
@@ -109,7 +109,7 @@ Status Filling::show_pieces(Inode& inode, Transaction& tx, std::span<const Exten
 }
 
 Status Filling::populate(Inode& inode, FileRange range, std::uint64_t size) {
-  ExtentMap& map = *inode.extents;
+  ExtentMap& map = inode.map_to_change();
   // Filling holes never makes this more.
   const std::size_t slots = map.slots_to_write(range);
   if (const Status filled = fill_holes(inode, range, Fill::zeroed, size, slots); !filled)
@@ -141,7 +141,7 @@ Status Filling::populate(Inode& inode, FileRange range, std::uint64_t size) {
 
 void Filling::zero_in_place(Inode& inode, FileOffset offset, ByteCount length) {
   const std::uint64_t end = offset.value + length.value;
-  inode.extents->for_each(covering(offset, length), [&](const Extent& extent) {
+  inode.map().for_each(covering(offset, length), [&](const Extent& extent) {
     if (extent.unwritten) return;
     const std::uint64_t from = std::max(offset.value, offset_of(extent.file).value);
     const std::uint64_t to = std::min(end, offset_of(extent.end()).value);
@@ -159,7 +159,7 @@ void Filling::zero_behind_end(Inode& inode, std::uint64_t size) {
     return zero_in_place(inode, FileOffset(old), ByteCount(size - old));
   }
   std::vector<FileRange> open{covering(FileOffset(old), ByteCount(size - old))};
-  inode.extents->for_each(open.front(), [&](const Extent& run) {
+  inode.map().for_each(open.front(), [&](const Extent& run) {
     gate_.counts({run.pool, run.count}, [&](PoolRange pinned, PinCounts) {
       const FileBlock first = run.file + (pinned.start - run.pool);
       const FileRange last =

@@ -20,6 +20,7 @@
 
 #include "base/fair_shared_mutex.h"
 #include "base/mutex.h"
+#include "base/require.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "blockmap/directory.h"
@@ -85,6 +86,14 @@ class Inode {
 
   // Built on first use: Inodes::load_extents(), load_directory().
   std::optional<ExtentMap> extents GUARDED_BY(lock);
+  const ExtentMap& map() const REQUIRES_SHARED(lock) {
+    DAXFS_REQUIRE(extents.has_value(), "inode {}: its extents were not loaded", number.value);
+    return *extents;
+  }
+  ExtentMap& map_to_change() REQUIRES(lock) {
+    DAXFS_REQUIRE(extents.has_value(), "inode {}: its extents were not loaded", number.value);
+    return *extents;
+  }
   std::atomic<bool> extents_loaded{false};
   std::unique_ptr<Directory> directory GUARDED_BY(lock);
 

@@ -66,7 +66,7 @@ Status Inodes::load_directory(Inode& inode) {
   const WriterLock guard(inode.lock);
   if (inode.directory) return {};
   auto directory = Directory::load(mount_.volume.medium(), mount_.volume.allocator(), inode.number,
-                                   *inode.extents);
+                                   inode.map_to_change());
   if (!directory) return std::unexpected(directory.error());
   inode.directory = std::move(*directory);
   return {};
@@ -167,7 +167,7 @@ bool Inodes::is_dead(const Inode& inode) const {
 
 Inodes::Remains Inodes::dispose(Transaction& tx, Inode& inode) {
   Remains remains{.inode = inode.number, .blocks = {}, .policy = policies_.of(inode)};
-  remains.blocks = stage_end(tx, mount_.volume, inode.number, inode.record, *inode.extents);
+  remains.blocks = stage_end(tx, mount_.volume, inode.number, inode.record, inode.map());
   inode.disposed = true;
   inode.directory.reset();
   inode.extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), inode.number,

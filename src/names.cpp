@@ -184,7 +184,7 @@ Result<Entry> Names::make(InodeNumber parent_number, std::string_view name, mode
   inode->extents.emplace(mount_.volume.medium(), mount_.volume.allocator(), number, inode->slot);
   inode->extents_loaded.store(true, std::memory_order_release);
   if (!content.empty()) {
-    inode->extents->insert(
+    inode->map_to_change().insert(
         tx, {.file = FileBlock(0), .pool = content[0].start, .count = BlockCount(1)});
   }
   directory.directory->insert(tx, name, number, static_cast<std::uint8_t>(IFTODT(mode)));
@@ -251,7 +251,7 @@ Result<std::string> Names::read_symlink(InodeNumber number) {
     return std::unexpected(loaded.error());
   const ReaderLock guard(inode.lock);
   if (!S_ISLNK(inode.record.mode)) return fail(EINVAL);
-  const auto run = inode.extents->run_at(FileBlock(0), BlockCount(1));
+  const auto run = inode.map().run_at(FileBlock(0), BlockCount(1));
   if (!run.pool || inode.record.size >= kBlockSize) return fail(EUCLEAN);
   const auto* text = reinterpret_cast<const char*>(mount_.volume.medium().at(*run.pool));
   return std::string(text, inode.record.size);

@@ -84,7 +84,7 @@ Result<std::optional<PinId>> Pins::take(const Ask& ask, const TicketRef& ticket)
   // A short-term pin writes nothing that could fail.
   if (const Status ok = health_.durable(); !ok) return std::unexpected(ok.error());
   PinRequest request = ask.request(mount_.options.read_only);
-  const std::vector<PoolRange> physical = inode.extents->physical(ask.blocks());
+  const std::vector<PoolRange> physical = inode.map().physical(ask.blocks());
   request.blocks = physical;
   if (request.write) inode.write_pins += 1;
   auto pin = gate_.pin(ticket, request);
@@ -106,7 +106,7 @@ Result<Verdict> Pins::prepare(const Ask& ask, const TicketRef& ticket) {
   if (inode.disposed) return fail(ESTALE);
   if (ask.changes() && inode.is_protected()) return fail(EPERM);  // the lock was let go
   const FileRange blocks = ask.blocks();
-  if (missing_in(*inode.extents, blocks).hole && !ask.may_allocate()) return fail(ENXIO);
+  if (missing_in(inode.map(), blocks).hole && !ask.may_allocate()) return fail(ENXIO);
   // Before anything is allocated for a pin that is refused.
   const auto admitted = gate_.admit(ticket, ask.request(mount_.options.read_only));
   if (!admitted || *admitted == Verdict::parked) return admitted;
@@ -135,7 +135,7 @@ Result<std::optional<PinId>> Pins::pin_once(const Ask& ask, const TicketRef& tic
     const ReaderLock guard(inode.lock);
     // What its holder will do cannot be refused later.
     if (ask.changes() && inode.is_protected()) return fail(EPERM);
-    const Missing missing = missing_in(*inode.extents, ask.blocks());
+    const Missing missing = missing_in(inode.map(), ask.blocks());
     if (missing.hole && !ask.may_allocate()) return fail(ENXIO);
     const bool changes_size = ask.may_allocate() && ask.end() > inode.record.size;
     const bool clears = filling_.clears_behind_end() && ask.pins_behind_end();

@@ -45,7 +45,7 @@ class Pieces {
 std::vector<FileRange> Reading::pinned(const Inode& inode, FileRange blocks) const {
   std::vector<FileRange> found;
   if (inode.write_pins == 0) return found;
-  inode.extents->for_each(blocks, [&](const Extent& extent) {
+  inode.map().for_each(blocks, [&](const Extent& extent) {
     if (extent.unwritten) return;
     gate_.counts({extent.pool, extent.count}, [&](PoolRange part, PinCounts) {
       found.push_back({extent.file + (part.start - extent.pool), part.count});
@@ -83,7 +83,7 @@ Status Reading::read(OpenFile& file, FileOffset offset, ByteCount length, const 
   std::uint64_t at = offset.value;
   while (at < end && !pieces.full()) {
     const FileRange wanted = covering(FileOffset(at), ByteCount(end - at));
-    const auto run = inode.extents->run_at(wanted.start, wanted.count);
+    const auto run = inode.map().run_at(wanted.start, wanted.count);
     std::uint64_t here = std::min(end, offset_of(run.range.end()).value) - at;
     if (run.pool && !run.unwritten) {
       const PoolOffset from =

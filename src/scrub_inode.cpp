@@ -147,16 +147,17 @@ void Scrub::compare(Inode& inode, const fsck::InodePlan& plan) {
           "is in use, and its number is free for others, too", Spreads::yes);
   }
   if (!inode.extents) return;
+  const ExtentMap& map = inode.map();
   auto extent = plan.extents.begin();
   bool same = true;
-  inode.extents->for_each(kWholeFile, [&](const Extent& mine) {
+  map.for_each(kWholeFile, [&](const Extent& mine) {
     same = same && extent != plan.extents.end() && *extent == mine;
     if (same) ++extent;
   });
   if (!same || extent != plan.extents.end()) differs("extents");
   // The map has the oldest first.
-  if (!std::ranges::equal(plan.chain.rbegin(), plan.chain.rend(), inode.extents->chain().begin(),
-                          inode.extents->chain().end())) {
+  if (!std::ranges::equal(plan.chain.rbegin(), plan.chain.rend(), map.chain().begin(),
+                          map.chain().end())) {
     differs("extent blocks");
   }
 }
@@ -170,7 +171,7 @@ bool Scrub::look_at_directory(InodeNumber number) {
   const ReaderLock guard(inode.lock);
   if (inode.disposed) return false;
   for (int i = 0; i < kDirectoryBlocksAtOnce; ++i) {
-    const auto extent = inode.extents->first_from(*at_.directory_at);
+    const auto extent = inode.map().first_from(*at_.directory_at);
     if (!extent) return false;
     const FileBlock at = std::max(extent->file, *at_.directory_at);
     if (extent->unwritten) {

@@ -39,7 +39,7 @@ Result<Verdict> Space::punch_once(Inode& inode, const Punch& punch, const Ticket
   const WriterLock guard(inode.lock);
   if (inode.is_protected()) return fail(EPERM);
   const FileRange whole = whole_blocks(punch.offset, punch.length);
-  const auto first = whole.empty() ? std::nullopt : inode.extents->first_from(whole.start);
+  const auto first = whole.empty() ? std::nullopt : inode.map().first_from(whole.start);
   const bool takes_blocks = first && first->file < whole.end();
   if (takes_blocks) {
     DetachRequest asked = punch.request;
@@ -128,7 +128,7 @@ Result<FileOffset> Space::seek(OpenFile& file, FileOffset from, int whence, bool
   if (!written) return whence == SEEK_DATA ? from : FileOffset(size);
   std::uint64_t at = from.value;
   while (at < size) {
-    const auto run = inode.extents->run_at(
+    const auto run = inode.map().run_at(
         block_of(FileOffset(at)),
         blocks_for(ByteCount(size)) - BlockCount(block_of(FileOffset(at)).value));
     const bool data = run.pool && !run.unwritten;

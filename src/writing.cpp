@@ -177,7 +177,7 @@ std::size_t Writing::write_in_place(Inode& inode, const WriteRequest& request) {
   std::uint64_t at = start;
   while (at < end) {
     const FileRange rest = covering(FileOffset(at), ByteCount(end - at));
-    const auto run = inode.extents->run_at(rest.start, rest.count);
+    const auto run = inode.map().run_at(rest.start, rest.count);
     if (!run.pool || run.unwritten) break;
     const Piece piece = piece_at(run, at, end);
     medium.write(piece.at, request.data.subspan(at - start, piece.length));
@@ -204,7 +204,7 @@ struct Writing::Part {
 
   ExtentMap& map() const {
     inode.lock.assert_held();
-    return *inode.extents;
+    return inode.map_to_change();
   }
   std::uint64_t end() const { return std::min(start + data.size(), offset_of(blocks.end()).value); }
 };

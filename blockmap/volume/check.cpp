@@ -93,7 +93,9 @@ class Check {
     if (record.links == 0 && !(*directory)->empty()) {
       error(inode, "the directory is removed, but not empty");
     }
-    for (auto entry = (*directory)->next(0); entry; entry = (*directory)->next(entry->cookie)) {
+    std::uint64_t cookie = 0;
+    while (const auto entry = (*directory)->next(cookie)) {
+      cookie = entry->cookie;
       check_entry(inode, *entry);
     }
   }

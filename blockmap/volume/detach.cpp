@@ -19,9 +19,11 @@ std::size_t batch_size(const Journal& journal) {
 bool has_more_than(std::size_t limit, const ExtentMap& map, FileRange range) {
   if (map.size() <= limit) return false;
   std::size_t count = 0;
-  for (auto extent = map.first_from(range.start); extent && extent->file < range.end();
-       extent = map.first_from(extent->end())) {
+  FileBlock at = range.start;
+  while (const auto extent = map.first_from(at)) {
+    if (extent->file >= range.end()) break;
     if (++count > limit) return true;
+    at = extent->end();
   }
   return false;
 }

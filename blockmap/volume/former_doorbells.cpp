@@ -77,6 +77,7 @@ std::vector<pid_t> still_copying(const Medium& medium, const std::vector<Recorde
   std::vector<RecordedPin> bells = doorbells;
   close_and_wait(medium, bells);
   std::vector<pid_t> processes;
+  processes.reserve(bells.size());
   for (const RecordedPin& bell : bells) processes.push_back(bell.pin.owner.process);
   return processes;
 }
