@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 namespace daxfs::differential {
@@ -30,6 +31,25 @@ int flags_at(int directory, const std::string& name) {
   if (fd < 0) return 0;
   const int flags = flags_of(fd);
   close(fd);
+  return flags;
+}
+
+std::string above(const std::string& name) {
+  const std::size_t slash = name.rfind('/');
+  return slash == name.npos ? "." : name.substr(0, slash);
+}
+
+// Of the file, of the directory that it is in, and of those that a link in its place leads to: a
+// file that is not there is made where the link says.
+int flags_around(int directory, std::string name) {
+  int flags = 0;
+  for (int links = 0; links < 8; ++links) {
+    flags |= flags_at(directory, name) | flags_at(directory, above(name));
+    char target[PATH_MAX];
+    const ssize_t length = readlinkat(directory, name.c_str(), target, sizeof target);
+    if (length <= 0) break;
+    name = above(name) + "/" + std::string(target, static_cast<std::size_t>(length));
+  }
   return flags;
 }
 
@@ -166,10 +186,7 @@ bool World::is_protected(const std::string& asked) {
   while (name.ends_with("/") || name.ends_with("/.")) name.pop_back();
   const User& user = *user_;
   become_root();
-  const std::size_t slash = name.rfind('/');
-  const std::string above = slash == name.npos ? "." : name.substr(0, slash);
-  const int flags =
-      flags_at(root_fds_[kOracle], name) | flags_at(root_fds_[kOracle], above.c_str());
+  const int flags = flags_around(root_fds_[kOracle], name);
   become(user);
   return (flags & kProtects) != 0;
 }
