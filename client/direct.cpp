@@ -23,21 +23,23 @@
 #include "client/direct_map.h"
 #include "client/doorbell.h"
 #include "client/pool_file.h"
+#include "client/thread_lanes.h"
 
 using daxfs::client::Attached;
 using daxfs::client::Extents;
 using daxfs::client::Guarded;
 using daxfs::client::kClosed;
 using daxfs::client::kForked;
+using daxfs::client::kLanes;
+using daxfs::client::kSharedLane;
 using daxfs::client::kUnable;
 using daxfs::client::kUnknown;
 using daxfs::doorbell::Attachment;
+using daxfs::doorbell::Counting;
 using daxfs::doorbell::Slot;
 
 namespace {
 
-// Threads beyond these share slots, which is right, and slower.
-constexpr unsigned kLanes = 16;
 // How often a closed file is asked about, where nothing says that it has been opened again.
 constexpr std::int64_t kAskAgainNs = 100'000'000;
 // Of reads that find a hole where there may be none any more, one in so many asks.
@@ -52,21 +54,14 @@ std::int64_t now_ns(clockid_t clock) {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
-unsigned thread_lane() {
-  static std::atomic<unsigned> last{0};
-  [[gnu::tls_model("initial-exec")]] static __thread unsigned mine = 0;
-  if (mine == 0) mine = 1 + last.fetch_add(1, std::memory_order_relaxed);
-  return (mine - 1) % kLanes;
-}
-
-// What one thread (or several, past kLanes) has of a handle.
+// What one thread (or several: kSharedLane) has of a handle.
 struct alignas(64) Lane {
   std::atomic<Slot*> slot;
   std::atomic<std::uint64_t> direct;
   std::atomic<std::uint64_t> by_kernel;
 };
 
-// Threads that share a lane may lose some: a locked instruction would cost as much as the copy.
+// Threads that share a lane may lose some.
 void count(std::atomic<std::uint64_t>& of) {
   of.store(of.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
@@ -86,6 +81,7 @@ struct daxfs_direct {
   int fd;
   bool readable;
   bool writable;  // at given places: not O_APPEND
+  bool barriers;  // the daemon makes them, and this process wants them
   std::uint64_t generation;
   std::atomic<Extents*> extents;
   std::atomic<std::uint64_t> epoch;    // of these; odd: there are none
@@ -105,7 +101,13 @@ Attachment attachment_of(const daxfs_direct& direct) {
   return Attachment{direct.attached.terms.attachment};
 }
 
-// Null: none is free.
+// Whether this lane's threads count with plain stores.
+Counting counting_in(const daxfs_direct& direct, const Lane& lane) {
+  return direct.barriers && &lane != &direct.lanes[kSharedLane] ? Counting::alone
+                                                                : Counting::shared;
+}
+
+// Null: none is free. None is two lanes': a thread that counts alone would lose what others count.
 Slot* slot_of(daxfs_direct& direct, Lane& lane) {
   if (Slot* const known = lane.slot.load(std::memory_order_acquire)) return known;
   daxfs::doorbell::Page& page = *direct.attached.page;
@@ -113,7 +115,8 @@ Slot* slot_of(daxfs_direct& direct, Lane& lane) {
   Slot* slot = lane.slot.load(std::memory_order_relaxed);
   if (slot == nullptr) {
     slot = daxfs::doorbell::claim(page, attachment_of(direct));
-    if (slot == nullptr) slot = daxfs::doorbell::find(page, attachment_of(direct));
+    if (slot == nullptr && !direct.barriers)
+      slot = daxfs::doorbell::find(page, attachment_of(direct));
     lane.slot.store(slot, std::memory_order_release);
   }
   pthread_mutex_unlock(&direct.refreshing);
@@ -123,6 +126,7 @@ Slot* slot_of(daxfs_direct& direct, Lane& lane) {
 // Whether no thread of this process is in the middle of a copy. Those that begin after this was
 // called use the extents that are there now.
 bool is_at_rest(const daxfs_direct& direct) {
+  if (direct.barriers && !daxfs::doorbell::make_barriers()) return false;
   for (const Lane& lane : direct.lanes) {
     const Slot* const slot = lane.slot.load(std::memory_order_seq_cst);
     if (slot != nullptr && slot->count.load(std::memory_order_seq_cst) != 0) return false;
@@ -168,7 +172,7 @@ bool refresh(daxfs_direct& direct, Refresh when) {
     old->next = direct.retired;
     direct.retired = old;
   }
-  if (is_at_rest(direct)) free_retired(direct);
+  if (direct.retired != nullptr && is_at_rest(direct)) free_retired(direct);
   pthread_mutex_unlock(&direct.refreshing);
   return fresh != nullptr;
 }
@@ -240,7 +244,7 @@ Done copy_once(daxfs_direct& direct, Lane& lane, const Request& request, std::si
   if (!daxfs::doorbell::is_open(epoch)) return Done::closed;
   Slot* const slot = slot_of(direct, lane);
   if (slot == nullptr) return Done::never;
-  const daxfs::doorbell::Copy copy(page, *slot, epoch);
+  const daxfs::doorbell::Copy copy(page, *slot, epoch, counting_in(direct, lane));
   // In this order: what is counted in memory that is nobody's counts for nobody.
   if (lost.load(std::memory_order_acquire)) return Done::never;
   if (!copy) return Done::closed;
@@ -320,7 +324,7 @@ ssize_t transfer(daxfs_direct& direct, const Request& request) {
   const bool able = request.write ? direct.writable : direct.readable;
   if (daxfs::client::is_forked_since(direct.generation)) return kForked;
   if (!able || request.length == 0) return kUnable;
-  Lane& lane = direct.lanes[thread_lane()];
+  Lane& lane = direct.lanes[daxfs::client::thread_lane()];
   const ssize_t done = transfer_directly(direct, lane, request);
   count(is_done(done) ? lane.direct : lane.by_kernel);
   return done;
@@ -371,6 +375,11 @@ daxfs_direct* attach_opened(int own, int flags) {
   direct->generation = generation;
   direct->epoch.store(kNoEpoch, std::memory_order_relaxed);
   direct->refused.store(kNoEpoch, std::memory_order_relaxed);
+  // What stands in the page may be anybody's word until the daemon has given an epoch; but this
+  // is the daemon's own if the page is.
+  direct->barriers =
+      asks_for_barriers() && (direct->attached.page->flags.load(std::memory_order_relaxed) &
+                              daxfs::doorbell::kMakesBarriers) != 0;
   pthread_mutex_init(&direct->refreshing, nullptr);
   return direct;
 }

@@ -22,10 +22,21 @@
 //       Non-temporal stores are outside of all this, on either: fence (SFENCE; DMB ISH) before (5).
 //   (2) is an acquire: with the epoch, all that happened before the daemon opened it again.
 //
+// A locked instruction waits for all that the CPU has begun to load; so it costs a small copy more
+// than the copy. Where a slot is one thread's alone, (1) and (5) are plain stores, with the
+// compiler alone kept from reordering (1) and (2): the daemon has the kernel make every CPU that
+// runs a client a barrier between (3) and (4), by membarrier(2). After it, a client has either
+// stored its count, or has yet to read the epoch. Both sides have to want it: Page::flags,
+// ask_for_barriers().
+//
 // Everything here may be called by any thread, never waits, allocates nothing, needs no C++
 // runtime, and may be used in a signal handler. The page is the client's to write: nothing in it is
 // to be trusted by the daemon beyond what the client could do to the pool anyway.
 #pragma once
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstddef>
@@ -80,8 +91,8 @@ struct alignas(4096) Page {
   Word epoch;      // even: the extents that were given out with it are valid; odd: closed
   Word additions;  // grows when the file has gained blocks: what was a hole may be none now
   Word size;       // of the file
-  Word flags;
-  Word used;  // a bit for each slot that anybody has ever claimed; by clients
+  Word flags;      // of the daemon: kMakesBarriers
+  Word used;       // a bit for each slot that anybody has ever claimed; by clients
   std::uint64_t reserved_0[2];
   // --- the second: written by clients ---
   Word position;  // the file offset of this open file description
@@ -97,6 +108,21 @@ static_assert(offsetof(Slot, count) == 8);
 constexpr bool is_open(std::uint64_t epoch) { return (epoch & 1) == 0; }
 // Of a doorbell whose daemon has died. Odd, and no other comes after it.
 inline constexpr std::uint64_t kClosedForGood = UINT64_MAX;
+
+// In Page::flags: between (3) and (4) the daemon calls make_barriers(), and it can.
+inline constexpr std::uint64_t kMakesBarriers = 1;
+
+// Whether from now on every CPU is a barrier for this process's threads when anybody calls
+// make_barriers(). Stays for the life of its memory.
+inline bool ask_for_barriers() {
+  return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+// Whether there was a barrier, between what this thread did before and does next, for all threads
+// of all processes that have asked.
+inline bool make_barriers() {
+  return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
 
 // --- the client ---
 
@@ -135,26 +161,41 @@ inline void release(Slot& slot, Attachment attachment) {
                      static_cast<std::uint64_t>(Attachment::none), std::memory_order_release);
 }
 
+// Who counts in a slot.
+enum class Counting : bool {
+  shared,  // several threads, or there are no barriers
+  alone,   // this thread alone, signal handlers included, and both sides want barriers
+};
+
 // Ends a copy. Precondition: take() has said true, and what was stored non-temporally is fenced.
-inline void give_back(Slot& slot) { slot.count.subtract(1, std::memory_order_release); }  // (5)
+inline void give_back(Slot& slot, Counting how = Counting::shared) {
+  if (how == Counting::shared) return slot.count.subtract(1, std::memory_order_release);  // (5)
+  slot.count.store(slot.count.load(std::memory_order_relaxed) - 1, std::memory_order_release);
+}
 
 // Begins a copy. True: until give_back(), the blocks that were given out with this epoch stay the
 // file's. False: they may be somebody else's; nothing is to be given back. Ask the daemon anew.
 // Precondition: the slot is this process's; a forked child has none of its parent's.
-[[nodiscard]] inline bool take(const Page& page, Slot& slot, std::uint64_t epoch) {
-  slot.count.add(1, std::memory_order_seq_cst);                          // (1)
+[[nodiscard]] inline bool take(const Page& page, Slot& slot, std::uint64_t epoch,
+                               Counting how = Counting::shared) {
+  if (how == Counting::shared) {
+    slot.count.add(1, std::memory_order_seq_cst);  // (1)
+  } else {
+    slot.count.store(slot.count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
   if (page.epoch.load(std::memory_order_seq_cst) == epoch) return true;  // (2)
-  give_back(slot);
+  give_back(slot, how);
   return false;
 }
 
 // take() and give_back() as a scope. An exception or a return ends it, longjmp() does not.
 class Copy {
  public:
-  Copy(const Page& page, Slot& slot, std::uint64_t epoch)
-      : slot_(take(page, slot, epoch) ? &slot : nullptr) {}
+  Copy(const Page& page, Slot& slot, std::uint64_t epoch, Counting how = Counting::shared)
+      : slot_(take(page, slot, epoch, how) ? &slot : nullptr), how_(how) {}
   ~Copy() {
-    if (slot_ != nullptr) give_back(*slot_);
+    if (slot_ != nullptr) give_back(*slot_, how_);
   }
   Copy(const Copy&) = delete;
   Copy& operator=(const Copy&) = delete;
@@ -162,6 +203,7 @@ class Copy {
 
  private:
   Slot* slot_;
+  Counting how_;
 };
 
 }  // namespace daxfs::doorbell

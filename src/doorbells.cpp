@@ -8,6 +8,7 @@
 
 #include "base/process_identity.h"
 #include "base/require.h"
+#include "blockmap/volume/former_doorbells.h"
 
 namespace daxfs {
 namespace {
@@ -16,6 +17,12 @@ namespace {
 // for itself after it was last used.
 constexpr std::chrono::milliseconds kPageCacheWaits{2};
 constexpr std::chrono::milliseconds kPageCacheStays{100};
+
+// Found out once: then it can always be done.
+bool makes_barriers() {
+  static const bool makes = doorbell::make_barriers();
+  return makes;
+}
 
 using doorbell::Attachment;
 using doorbell::Page;
@@ -78,6 +85,7 @@ void Doorbells::add(Page& page) {
   Bell& bell = bells_.emplace_back();
   bell.page = &page;
   page.magic.store(doorbell::kMagic, std::memory_order_relaxed);
+  page.flags.store(makes_barriers() ? doorbell::kMakesBarriers : 0, std::memory_order_relaxed);
   page.size.store(published_.size, std::memory_order_relaxed);
   page.additions.store(published_.additions, std::memory_order_relaxed);
   // Relaxed: nobody knows the page before attach() has been answered.
@@ -92,6 +100,7 @@ void Doorbells::add_former(Page& page, const Attachments& recorded) {
   bell.former = true;
   bell.attached.insert(recorded.begin(), recorded.end());
   page.epoch.store(closed_word(bell), std::memory_order_seq_cst);  // (3)
+  let_counts_arrive();
 }
 
 void Doorbells::remove(Page& page) {
@@ -214,6 +223,7 @@ void Doorbells::close_all() {
   // has scribbled over its page finds it closed all the same.
   for (const Bell& bell : bells_)
     bell.page->epoch.store(closed_word(bell), std::memory_order_seq_cst);
+  if (!bells_.empty() && makes_barriers()) let_counts_arrive();
 }
 
 void Doorbells::open() {

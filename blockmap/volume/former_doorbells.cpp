@@ -40,6 +40,7 @@ void close_and_wait(const Medium& medium, Bells& bells) {
     doorbell_at(medium, bell.blocks.front().start)
         .epoch.store(doorbell::kClosedForGood, std::memory_order_seq_cst);  // (3)
   }
+  let_counts_arrive();
   const auto until = std::chrono::steady_clock::now() + kPatience;
   for (;;) {
     std::erase_if(bells, [&](const auto& bell) { return !copies_in(medium, bell); });
@@ -65,6 +66,12 @@ std::vector<PoolRange> blocks_of_file(Volume& volume, const PinRecord& pin) {
 Page& doorbell_at(const Medium& medium, PoolBlock block) {
   // Clients write there, and so the daemon does: it is memory that they share, no storage.
   return *reinterpret_cast<Page*>(const_cast<std::byte*>(medium.at(block)));
+}
+
+void let_counts_arrive() {
+  // Where the kernel makes none, clients have been promised none; but by a former daemon, perhaps.
+  // What a CPU keeps to itself it stores within microseconds.
+  if (!doorbell::make_barriers()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
 bool is_quiet(const Page& page) {

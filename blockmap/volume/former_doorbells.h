@@ -16,6 +16,8 @@ struct Page;
 // The doorbell that lies in this block of the pool. What clients have stored there is not trusted.
 // Its words are no part of the format: nothing of them outlives the processes.
 doorbell::Page& doorbell_at(const Medium& medium, PoolBlock block);
+// Between (3) and (4) of client/doorbell.h: a client that has not counted yet finds it closed.
+void let_counts_arrive();
 // Whether copies of anybody are counted in the doorbell.
 bool is_quiet(const doorbell::Page& page);
 

@@ -8,11 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <climits>
 #include <csignal>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "client/daxfs.h"
 #include "tests/mount/direct_client.h"
@@ -98,6 +100,31 @@ TEST_CASE_METHOD(DirectMount, "direct: the times of a file follow what is writte
   CHECK(status_of(file).st_mtim.tv_sec == later[1].tv_sec);
   direct.write(0, "old");
   CHECK(status_of(file).st_mtim.tv_sec < later[1].tv_sec);
+}
+
+TEST_CASE_METHOD(DirectMount, "direct: threads that come and go, and many at once, all copy") {
+  Direct direct(file);
+  direct.read(0, 1);
+  constexpr int kEach = 20;
+  std::atomic<int> wrong = 0;
+  const auto copy = [&] {
+    for (int i = 0; i < kEach; ++i) {
+      char byte = 0;
+      const auto at = static_cast<std::uint64_t>(i);
+      if (daxfs_pread(direct.direct, &byte, 1, at) != 1 || byte != pattern(kBlock, 1)[at]) ++wrong;
+    }
+  };
+  // More than a page has slots, so each gives its own back.
+  const auto before = direct.counts();
+  for (int i = 0; i < 100; ++i) std::thread(copy).join();
+  CHECK(direct.counts().direct == before.direct + 100 * kEach);
+  CHECK(direct.counts().by_kernel == before.by_kernel);
+  std::vector<std::thread> many;
+  for (int i = 0; i < 70; ++i) many.emplace_back(copy);
+  CHECK(shrink(file, kBlock) == 0);
+  for (std::thread& thread : many) thread.join();
+  CHECK(wrong == 0);
+  CHECK(shrink(file, 0) == 0);
 }
 
 TEST_CASE_METHOD(DirectMount, "direct: whoever cannot open the pool for writing is kept out") {

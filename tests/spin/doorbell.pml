@@ -277,11 +277,8 @@ inline close(k, b) {
   :: else -> break
   od
   b = 0;
-#ifdef MEMBARRIER
-  make_barrier(0);
-#if CLIENTS > 1
-  make_barrier(1);
-#endif
+#if defined(MEMBARRIER) && !defined(WRONG_CLOSE_MAKES_NO_BARRIER)
+  make_barriers();
 #endif
 }
 
@@ -419,6 +416,9 @@ proctype mount() {
   :: b < BELLS && KNOWN -> atomic { empty(daemon_stores) -> epoch[b] = CLOSED_FOR_GOOD; b++; }
   :: else -> break
   od
+#ifdef MEMBARRIER
+  make_barriers();
+#endif
   atomic {
     forget_locks();
     closers = 0;

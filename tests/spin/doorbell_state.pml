@@ -109,6 +109,13 @@ inline make_barrier(i) {
   }
 }
 
+inline make_barriers() {
+  make_barrier(0);
+#if CLIENTS > 1
+  make_barrier(1);
+#endif
+}
+
 /* The inode's lock, held exclusively by a detach, and by what a client asks for a moment. As in gate_state.pml,
  * those who wait for it come in order where starvation is looked for. */
 #ifdef FOREVER

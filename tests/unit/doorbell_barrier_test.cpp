@@ -130,8 +130,13 @@ TEST_CASE("doorbell: a client comes in or the daemon sees it, however close they
   const auto page = std::make_unique<Page>();
   Doorbells doorbells;
   doorbells.add(*page);
-  const auto come_in = [](Page& at, Slot& slot, std::uint64_t epoch) {
-    return doorbell::take(at, slot, epoch);
+  // One that is a barrier by itself, and one for which the daemon has the kernel make it.
+  const bool alone = GENERATE(false, true);
+  if (alone && !doorbell::ask_for_barriers()) daxfs::test::skip_test("no membarrier(2) here");
+  CHECK((page->flags.load(kRelaxed) == doorbell::kMakesBarriers || !alone));
+  const auto come_in = [&](Page& at, Slot& slot, std::uint64_t epoch) {
+    return doorbell::take(at, slot, epoch,
+                          alone ? doorbell::Counting::alone : doorbell::Counting::shared);
   };
   const auto close = [&] {
     doorbells.close();

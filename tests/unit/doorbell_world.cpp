@@ -89,6 +89,10 @@ void DoorbellWorld::attach(Client& client) {
     record.attached.emplace_back(client.attachment, process);
   }
   client.slot = doorbell::claim(*client.page, client.attachment);
+  // Both kinds of counting meet the same daemon.
+  static const bool barriers = doorbell::ask_for_barriers();
+  client.how =
+      barriers && chance(client.random, 2) ? doorbell::Counting::alone : doorbell::Counting::shared;
   client.shown = !mistakes_.slot_is_shown_late;
   if (!client.shown && client.slot != nullptr) {
     // As if claim() had not set it.
@@ -125,7 +129,7 @@ bool DoorbellWorld::take(Client& client) {
     slot.count.add(1, kSeqCst);
     return true;
   }
-  return doorbell::take(*client.page, slot, client.epoch);
+  return doorbell::take(*client.page, slot, client.epoch, client.how);
 }
 
 void DoorbellWorld::copy(Client& client) {
@@ -146,7 +150,7 @@ void DoorbellWorld::copy(Client& client) {
   }
   seen_.copies.fetch_add(1, kRelaxed);
   if (chance(client.random, mistakes_.slot_is_shown_late ? 20 : 3 * rare_)) return die(client);
-  if (!mistakes_.give_back_early) doorbell::give_back(*client.slot);
+  if (!mistakes_.give_back_early) doorbell::give_back(*client.slot, client.how);
   // Memory that nobody is told of: what was known of the file may be old by the next copy.
   if (chance(client.random, 100)) client.block = kBlocks;
 }

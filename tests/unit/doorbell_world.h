@@ -75,6 +75,7 @@ class DoorbellWorld {
     std::uint64_t daemon = 0;  // which one has made the page
     doorbell::Attachment attachment = doorbell::Attachment::none;
     doorbell::Slot* slot = nullptr;
+    doorbell::Counting how = doorbell::Counting::shared;
     bool shown = false;
     std::uint64_t epoch = 0;
     std::size_t block = kBlocks;  // kBlocks: it knows of none

@@ -9,12 +9,6 @@ namespace daxfs::run {
 
 __thread Thread this_thread;
 
-unsigned choose_lane() {
-  static std::atomic<unsigned> last{0};
-  this_thread.lane = 1 + last.fetch_add(1, std::memory_order_relaxed) % kThreadLanes;
-  return this_thread.lane;
-}
-
 void begin_counting() {
   const char* const path = secure_getenv(kStatsVariable);
   if (path == nullptr || *path == 0) return;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 
+#include "client/thread_lanes.h"
 #include "tools/run/settings.h"
 
 namespace daxfs::run {
@@ -11,16 +12,9 @@ namespace daxfs::run {
 struct Thread {
   // Inside of this library: what comes now comes from a signal handler, and goes by system call.
   unsigned depth;
-  unsigned lane;  // 0: not chosen yet; then one more than it is
 };
 // Found without a call.
 [[gnu::tls_model("initial-exec")]] extern __thread Thread this_thread;
-
-inline constexpr unsigned kThreadLanes = 16;
-unsigned choose_lane();
-inline unsigned thread_lane() {
-  return (this_thread.lane != 0 ? this_thread.lane : choose_lane()) - 1;
-}
 
 class Inside {
  public:
@@ -43,7 +37,7 @@ void begin_counting();
 
 inline void note(bool write, Way way, std::uint64_t times = 1) {
   if (counters == nullptr) return;
-  Counters::Lane& lane = counters->lanes[thread_lane() % Counters::kLanes];
+  Counters::Lane& lane = counters->lanes[client::thread_lane() % Counters::kLanes];
   (write ? lane.writes : lane.reads)[static_cast<std::size_t>(way)].fetch_add(
       times, std::memory_order_relaxed);
 }

@@ -167,20 +167,24 @@ void Use::begin(int fd, std::atomic<Word>& at, Word word, bool write) {
     if (!is_opened(word)) return;
   }
   Opened& opened = *opened_of(word);
-  std::atomic<unsigned>& users = opened.users[thread_lane()].count;
-  users.fetch_add(1, std::memory_order_seq_cst);
+  const unsigned lane = client::thread_lane();
+  std::atomic<unsigned>& users = opened.users[lane].count;
+  const bool alone = lane != client::kSharedLane && client::asks_for_barriers();
+  client::count_up(users, alone);
   // Closed meanwhile, or even in use again for another descriptor.
   if (at.load(std::memory_order_seq_cst) == word) {
     opened_ = &opened;
     this_thread.depth += 1;
     return;
   }
-  users.fetch_sub(1, std::memory_order_seq_cst);
+  client::count_down(users, alone);
   if (opened.dead.load(std::memory_order_seq_cst)) reap(opened);
 }
 
 void Use::finish() {
-  opened_->users[thread_lane()].count.fetch_sub(1, std::memory_order_seq_cst);
+  const unsigned lane = client::thread_lane();
+  client::count_down(opened_->users[lane].count,
+                     lane != client::kSharedLane && client::asks_for_barriers());
   if (opened_->dead.load(std::memory_order_seq_cst)) [[unlikely]]
     reap(*opened_);
   std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "client/direct_inside.h"
+#include "client/doorbell.h"
 #include "tools/run/counting.h"
 
 namespace daxfs::run {
@@ -35,9 +36,11 @@ struct Opened {
   struct alignas(64) Users {
     std::atomic<unsigned> count;
   };
-  std::array<Users, kThreadLanes> users;  // threads that are in a call just now
+  std::array<Users, client::kLanes> users;  // threads that are in a call just now
 
+  // Behind what locks new ones out: `dead`, or another word in the descriptor's place.
   bool is_used() const {
+    if (client::asks_for_barriers() && !doorbell::make_barriers()) return true;
     for (const Users& some : users) {
       if (some.count.load(std::memory_order_seq_cst) != 0) return true;
     }
