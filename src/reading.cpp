@@ -58,6 +58,13 @@ void Reading::note_unreadable(const Inode& inode, FileOffset offset, ByteCount l
   health_.note_unreadable([&] { return inodes_.path_of(inode.number); }, offset, length);
 }
 
+bool Reading::may_lack(OpenFile& file, FileOffset offset, ByteCount length) const {
+  Inode& inode = *file.inode;
+  if (!pages_.keeps_writes() || inode.cached_writers == 0) return false;
+  const ReaderLock guard(inode.lock);
+  return offset.value + length.value > inode.record.size;
+}
+
 Status Reading::read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send,
                      bool pages) {
   // A kernel that keeps writes reads the rest of a page through any descriptor.

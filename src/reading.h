@@ -29,6 +29,10 @@ class Reading {
   // `pages`: the kernel reads for its page cache. It may use any descriptor for that, also a direct
   // one (when that is mapped).
   using Send = KernelPages::Send;
+  // Whether a read that goes past the page cache would end too early: with cache=writeback the
+  // kernel writes back only what is read before, and what it keeps behind may make the file longer.
+  // KernelPages::write_back() first.
+  bool may_lack(OpenFile& file, FileOffset offset, ByteCount length) const;
   Status read(OpenFile& file, FileOffset offset, ByteCount length, const Send& send,
               bool pages = false);
 

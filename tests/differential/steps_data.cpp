@@ -123,9 +123,6 @@ void read_file(World& world, Dice& dice) {
   const Range range = some_range(world, dice, file);
   const bool pieces = dice.one_in(6) && !file.direct;
   const bool moves = dice.one_in(3) && !file.direct;
-  // With cache=writeback the kernel writes back only what O_DIRECT reads, not what makes the file
-  // as long as it is: the daemon would take it for shorter.
-  if (file.direct && world.keeps_writes()) fsync(file.fd[kSubject]);
   world.both((moves ? "read " : "pread ") + shown(file, range), [&](unsigned side) {
     const int fd = file.fd[side];
     const std::size_t half = pieces ? range.length / 2 : 0;

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -238,6 +239,34 @@ TEST_CASE("with cache=writeback O_DIRECT and the page cache see each other") {
   CHECK(read_at(fd.get(), 2 * kBlock, kBlock) == memory.view());
   REQUIRE(pwrite(direct.get(), memory.data(), kBlock, 9 * kBlock) == kBlock);
   CHECK(status_of(mount.path("f")).st_size == 10 * kBlock);
+}
+
+TEST_CASE("with cache=writeback what is read past the cache ends where the file does") {
+  Mount mount({.options = kWriteback});
+  const std::string file = mount.path("f");
+  write_file(file, pattern(kBlock, 1));
+  const UniqueFd cached = open_file(file, O_RDWR);
+  write_at(cached.get(), 20 * kBlock + 10, "the end");  // in the kernel alone
+  std::optional<UniqueFd> pinning;
+  SECTION("by O_DIRECT") {}
+  SECTION("by a descriptor that was opened while there is a write pin") {
+    pinning.emplace(open_file(file, O_RDWR));
+    pinned(pinning->get(), 0, kBlock, DAXFS_PIN_WRITE);
+    write_at(cached.get(), 20 * kBlock + 10, "the end");
+  }
+  const UniqueFd past = open_file(file, O_RDONLY | (pinning ? 0 : O_DIRECT));
+  char* const buffer = static_cast<char*>(
+      mmap(nullptr, kBlock, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(buffer != MAP_FAILED);
+  CHECK(pread(past.get(), buffer, kBlock, 10 * kBlock) == static_cast<ssize_t>(kBlock));
+  CHECK(std::string(buffer, kBlock) == std::string(kBlock, '\0'));
+  // Its end is written back by its own page; longer again by another one.
+  CHECK(pread(past.get(), buffer, kBlock, 20 * kBlock) == 17);
+  write_at(cached.get(), 30 * kBlock, "x");
+  CHECK(pread(past.get(), buffer, kBlock, 20 * kBlock) == static_cast<ssize_t>(kBlock));
+  CHECK(std::string(buffer + 10, 7) == "the end");
+  CHECK(pread(past.get(), buffer, kBlock, 31 * kBlock) == 0);
+  munmap(buffer, kBlock);
 }
 
 TEST_CASE("with cache=writeback the kernel learns of what a pin has added, and appends behind it") {
