@@ -3,7 +3,7 @@
  *   rdma serve FILE BYTES PORT            holds the file's first bytes, and lets clients at them
  *   rdma write ADDRESS PORT OFFSET        standard input goes there (a mebibyte at most)
  *   rdma read ADDRESS PORT OFFSET BYTES   to standard output
- *   rdma stream ADDRESS PORT COUNT        so many times: writes, reads back, compares
+ *   rdma stream ADDRESS PORT              until standard input ends: writes, reads back, compares
  *
  * The server pins, maps and registers the range once. From then on the network card writes to the
  * file's blocks and reads them; no CPU of the server has a part in it. A client connects by TCP and
@@ -324,13 +324,13 @@ static void fill(unsigned char* bytes, size_t length, unsigned long round) {
 
 /* A read that comes after a give-way finds zeroes or another's bytes: only what was written and
  * read with one key is compared. */
-static int stream(const char* address, const char* port, unsigned long rounds,
-                  const struct ibv_mr* own) {
+static int stream(const char* address, const char* port, const struct ibv_mr* own) {
   static unsigned char expected[1 << 16];
   unsigned char* const bytes = own->addr;
-  unsigned long refused = 0;
+  struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+  unsigned long round = 0, refused = 0;
   struct remote remote = reach(address, port);
-  for (unsigned long round = 0; round < rounds;) {
+  while (poll(&input, 1, 0) == 0) {
     fill(expected, sizeof expected, round);
     memcpy(bytes, expected, sizeof expected);
     int failed = is_done(transfer(&remote, IBV_WR_RDMA_WRITE, own, sizeof expected, 0));
@@ -347,7 +347,7 @@ static int stream(const char* address, const char* port, unsigned long rounds,
     fflush(stdout);
   }
   leave(&remote);
-  printf("%lu rounds, all intact; the key was refused %lu times\n", rounds, refused);
+  printf("%lu rounds, all intact; the key was refused %lu times\n", round, refused);
   return 0;
 }
 
@@ -364,17 +364,17 @@ static int once(const char* address, const char* port, int writes, uint64_t offs
 }
 
 int main(int count, char** words) {
-  const char* const what = count >= 5 ? words[1] : "";
+  const char* const what = count >= 4 ? words[1] : "";
   if (strcmp(what, "serve") == 0 && count == 5) {
     open_device();
     return serve(words[2], strtoull(words[3], NULL, 0), (uint16_t)strtoul(words[4], NULL, 10));
   }
   const int writes = strcmp(what, "write") == 0 && count == 5;
   const int reads = strcmp(what, "read") == 0 && count == 6;
-  if (!writes && !reads && !(strcmp(what, "stream") == 0 && count == 5))
+  if (!writes && !reads && !(strcmp(what, "stream") == 0 && count == 4))
     errx(2,
          "usage: rdma serve FILE BYTES PORT | write ADDRESS PORT OFFSET | read ADDRESS PORT "
-         "OFFSET BYTES | stream ADDRESS PORT COUNT");
+         "OFFSET BYTES | stream ADDRESS PORT");
   open_device();
   static unsigned char memory[kMost];
   size_t length = reads ? strtoull(words[5], NULL, 0) : 0;
@@ -382,6 +382,6 @@ int main(int count, char** words) {
   if (writes) length = fread(memory, 1, kMost, stdin);
   struct ibv_mr* own = ibv_reg_mr(domain, memory, kMost, IBV_ACCESS_LOCAL_WRITE);
   if (own == NULL) err(1, "ibv_reg_mr");
-  if (!writes && !reads) return stream(words[2], words[3], strtoul(words[4], NULL, 10), own);
+  if (!writes && !reads) return stream(words[2], words[3], own);
   return once(words[2], words[3], writes, strtoull(words[4], NULL, 0), length, own);
 }

@@ -31,7 +31,7 @@ class Server:
 
     def start(self, *words):
         command = [self.place.program("tests/example_rdma"), *words]
-        return self.place.processes.start(command, stdout=subprocess.PIPE, text=True)
+        return self.place.processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def says(self, wanted):
         said = self.process.stdout.readline().strip()
@@ -53,6 +53,7 @@ class Server:
     def end(self):
         self.place.processes.end(self.process)
         self.process.stdout.close()
+        self.process.stdin.close()
 
 
 def content(path, offset, length):
@@ -85,7 +86,7 @@ def refuse(place):
 def give_way(place):
     """While a client streams to and fro."""
     server = Server(place)
-    stream = server.start("stream", ADDRESS, PORT, "500")
+    stream = server.start("stream", ADDRESS, PORT)
     said = stream.stdout.readline().strip()
     check(said == "streaming", f"the client says '{said}'")
     server.write(MIB, b"before")
@@ -95,6 +96,7 @@ def give_way(place):
         server.says(f"gave way, and holds {HELD} bytes again")
         check(server.read(MIB, 6) == bytes(6), "what was punched is still there")
         server.write(MIB, b"before")
+    stream.stdin.close()
     said = stream.stdout.read().strip()
     check(stream.wait(SECONDS) == 0 and "all intact" in said, f"the client that streams says '{said}'")
     check(not said.endswith(" 0 times"), f"no key was ever refused: {said}")
