@@ -59,7 +59,10 @@ ExecStart=/boot-test/probe
 [Install]
 WantedBy=multi-user.target
 """
+# The CPU is an emulated one, and the machine may be busy: devices come late. How long things may take to stop is as it was.
+PATIENCE = "[Manager]\nDefaultTimeoutStartSec=10min\nDefaultDeviceTimeoutSec=10min\n"
 FILES = {
+    "etc/systemd/system.conf.d/patience.conf": PATIENCE,
     "etc/fstab": FSTAB,
     "etc/hostname": "guest\n",
     "etc/systemd/system/mnt-unit.mount": MOUNT_UNIT,
