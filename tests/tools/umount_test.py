@@ -1,9 +1,10 @@
-"""umount.fuse.daxfs, as umount(8) calls it, in a mount namespace of its own.
+"""How a mount ends: umount.fuse.daxfs, as umount(8) calls it, and what is said the next time. In a mount namespace of its own.
 
 umount_test.py BUILD_DIR [unittest's arguments]"""
 
 import ctypes
 import os
+import signal
 import subprocess
 import time
 
@@ -63,6 +64,24 @@ class Umount(Mounted):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertLess(time.monotonic() - begin, 25)
         self.assertIsNone(self.daemon.poll())
+
+    def first_lines(self):
+        """What the daemon says before it has answered somebody."""
+        os.listdir(self.mount)
+        self.daemon.send_signal(signal.SIGTERM)
+        return self.daemon.communicate(timeout=self.seconds)[1]
+
+    def test_the_next_mount_says_how_the_last_one_ended(self):
+        self.assertNotIn("not unmounted", self.first_lines())
+        self.mount_again()
+        os.listdir(self.mount)
+        self.daemon.kill()
+        self.daemon.wait()
+        subprocess.run(["umount", "-l", self.mount], check=True)
+        self.mount_again()
+        self.assertIn(f"{self.pool}: not unmounted the last time", self.first_lines())
+        self.mount_again()
+        self.assertNotIn("not unmounted", self.first_lines())
 
     def test_a_busy_mount_stays(self):
         with open(os.path.join(self.mount, "file"), "wb"):
