@@ -199,9 +199,9 @@ static int give_way(const char* path, size_t bytes) {
 
 /* Briefly: while we wait for a client that says nothing, nobody hears the lease. */
 static struct ibv_qp* welcome(int fd) {
-  const struct timeval second = {.tv_sec = 1};
+  const struct timeval patience = {.tv_sec = 5};
   struct place peer;
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (hear(fd, &peer) != 0) return NULL;
   struct ibv_qp* queue = new_queue();
   connect_queue(queue, &peer);
@@ -270,10 +270,11 @@ static struct remote reach(const char* address, const char* port) {
   struct sockaddr_in where = {.sin_family = AF_INET,
                               .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
   if (inet_pton(AF_INET, address, &where.sin_addr) != 1) errx(2, "%s: no IPv4 address", address);
+  /* First, since a server waits but briefly for us to say something. */
+  remote.queue = new_queue();
   remote.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (remote.fd < 0 || connect(remote.fd, (struct sockaddr*)&where, sizeof where) != 0)
     err(1, "%s:%s", address, port);
-  remote.queue = new_queue();
   const struct place own = {.queue = remote.queue->qp_num, .gid = gid};
   if (tell(remote.fd, &own) != 0 || hear(remote.fd, &remote.server) != 0)
     errx(1, "%s:%s: the server has gone", address, port);

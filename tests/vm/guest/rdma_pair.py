@@ -3,6 +3,7 @@ RDMA, and punches beside.
 
 Both are in this guest; the device is soft-RoCE."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -25,13 +26,15 @@ class Server:
 
     def __init__(self, place):
         self.place = place
+        self.processes = []
         self.target = place.inside("target")
         self.process = self.start("serve", self.target, str(HELD), PORT)
         self.says(f"serving {HELD} bytes")
 
     def start(self, *words):
         command = [self.place.program("tests/example_rdma"), *words]
-        return self.place.processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.processes.append(self.place.processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return self.processes[-1]
 
     def says(self, wanted):
         said = self.process.stdout.readline().strip()
@@ -50,10 +53,12 @@ class Server:
     def read(self, offset, length):
         return self.client("read", ADDRESS, PORT, str(offset), str(length))
 
-    def end(self):
-        self.place.processes.end(self.process)
-        self.process.stdout.close()
-        self.process.stdin.close()
+    def close(self):
+        """Whatever has happened: it would keep the mount busy."""
+        for process in self.processes:
+            self.place.processes.end(process)
+            process.stdout.close()
+            process.stdin.close()
 
 
 def content(path, offset, length):
@@ -70,7 +75,11 @@ def named(error):
 
 
 def refuse(place):
-    server = Server(place)
+    with contextlib.closing(Server(place)) as server:
+        refuse_with(place, server)
+
+
+def refuse_with(place, server):
     data = os.urandom(300_000)
     server.write(12345, data)
     check(server.read(12345, len(data)) == data, "a client reads something else than a client has written")
@@ -80,12 +89,15 @@ def refuse(place):
         got = punch_file(server.target, offset, MIB)
         check(got == wanted, f"{what}: {named(got)}, not {named(wanted)}")
     check(server.read(12345, len(data)) == data, "the punches have changed what is held")
-    server.end()
 
 
 def give_way(place):
     """While a client streams to and fro."""
-    server = Server(place)
+    with contextlib.closing(Server(place)) as server:
+        give_way_with(server)
+
+
+def give_way_with(server):
     stream = server.start("stream", ADDRESS, PORT)
     said = stream.stdout.readline().strip()
     check(said == "streaming", f"the client says '{said}'")
@@ -100,10 +112,7 @@ def give_way(place):
     said = stream.stdout.read().strip()
     check(stream.wait(SECONDS) == 0 and "all intact" in said, f"the client that streams says '{said}'")
     check(not said.endswith(" 0 times"), f"no key was ever refused: {said}")
-    stream.stdout.close()
-    place.processes.end(stream)
     print(f"it says: {said}", flush=True)
-    server.end()
 
 
 STEPS = (
