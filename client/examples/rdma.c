@@ -10,9 +10,9 @@
  * gets what it must know: the queue's number, the address and the key.
  *
  * When somebody wants the blocks (a truncate, a punch, a rename over the file), the server is told
- * by its lease. It ends the registration first: from that moment the card refuses the old key, so
- * no client has to be asked. Then it unmaps, unpins, gives the lease up, and takes the file anew,
- * as it is then. A client whose key is refused connects again and gets the new one.
+ * by its lease. It takes the clients' queues away and ends the registration: from that moment the
+ * card refuses the old key, so no client has to be asked. Then it unmaps, unpins, gives the lease
+ * up, and takes the file anew, as it is then. A client connects again and gets the new key.
  *
  * What a client has written is in the file at once. It is durable when the server has flushed it,
  * as any store into a view is (client/README.md): this example leaves that out.
@@ -184,17 +184,12 @@ again:
   }
 }
 
-/* Nobody is asked to stop: the old key is refused from the first line of give_back() on. */
-static int give_way(const char* path, size_t bytes) {
+static int is_asked_to_give_way(void) {
   struct daxfs_event event;
   int asked = 0;
   while (daxfs_next_event(held.fd, &event) == 0) asked = 1;
   if (errno != EAGAIN) err(1, "events");
-  if (!asked) return 0;
-  give_back();
-  take(path, bytes);
-  printf("gave way, and holds %zu bytes again\n", held.length);
-  return 1;
+  return asked;
 }
 
 /* Briefly: while we wait for a client that says nothing, nobody hears the lease. */
@@ -225,6 +220,11 @@ static int listen_on(uint16_t port) {
   return fd;
 }
 
+static void drop(const struct pollfd* client, struct ibv_qp* queue) {
+  ibv_destroy_qp(queue);
+  close(client->fd);
+}
+
 /* waits: [0] is the listener, [1] the file, and behind them clients. */
 static int serve(const char* path, size_t bytes, uint16_t port) {
   struct pollfd waits[2 + kClients] = {{.fd = listen_on(port), .events = POLLIN}};
@@ -239,12 +239,17 @@ static int serve(const char* path, size_t bytes, uint16_t port) {
     for (nfds_t i = count; i-- > 2;) {
       if (waits[i].revents == 0) continue;
       /* It has gone: clients say nothing more. */
-      ibv_destroy_qp(queues[i]);
-      close(waits[i].fd);
+      drop(&waits[i], queues[i]);
       waits[i] = waits[--count];
       queues[i] = queues[count];
     }
-    if (waits[1].revents & POLLPRI) give_way(path, bytes);
+    if ((waits[1].revents & POLLPRI) && is_asked_to_give_way()) {
+      /* No client is asked: without its queue and the key it can do nothing more. */
+      while (count > 2) --count, drop(&waits[count], queues[count]);
+      give_back();
+      take(path, bytes);
+      printf("gave way, and holds %zu bytes again\n", held.length);
+    }
     if (!(waits[0].revents & POLLIN) || count == 2 + kClients) continue;
     const int client = accept4(waits[0].fd, NULL, NULL, SOCK_CLOEXEC);
     if (client < 0) continue;
@@ -287,9 +292,10 @@ static void leave(struct remote* remote) {
   close(remote->fd);
 }
 
-/* One request, to its end. A queue whose request was refused is of no further use. */
-static enum ibv_wc_status transfer(const struct remote* remote, enum ibv_wr_opcode what,
-                                   const struct ibv_mr* own, size_t length, uint64_t offset) {
+/* One request, to its end: 0, or -1 if the server has taken the queue or the key away, which it
+ * does when it gives the blocks back. Then there is a new one. */
+static int transfer(const struct remote* remote, enum ibv_wr_opcode what, const struct ibv_mr* own,
+                    size_t length, uint64_t offset) {
   if (offset > remote->server.length || length > remote->server.length - offset)
     errx(1, "the server has %llu bytes", (unsigned long long)remote->server.length);
   struct ibv_sge part = {
@@ -303,19 +309,20 @@ static enum ibv_wc_status transfer(const struct remote* remote, enum ibv_wr_opco
   struct ibv_send_wr* bad;
   errno = ibv_post_send(remote->queue, &request, &bad);
   if (errno != 0) err(1, "ibv_post_send");
+  struct pollfd server = {.fd = remote->fd, .events = POLLIN};
   struct ibv_wc done;
   int count;
-  while ((count = ibv_poll_cq(completions, 1, &done)) == 0) usleep(100);
+  /* What an earlier queue has left in the same place is not ours. */
+  while ((count = ibv_poll_cq(completions, 1, &done)) == 0 ||
+         (count == 1 && done.qp_num != remote->queue->qp_num)) {
+    if (poll(&server, 1, 0) != 0) return -1;
+    usleep(100);
+  }
   if (count < 0) errx(1, "ibv_poll_cq");
-  return done.status;
-}
-
-/* 0, or -1 if the key was refused: the server has given the blocks back, and there is a new key. */
-static int is_done(enum ibv_wc_status status) {
-  if (status == IBV_WC_SUCCESS) return 0;
-  /* A server that takes its queue away, or has ended, answers nothing. */
-  if (status == IBV_WC_REM_ACCESS_ERR) return -1;
-  errx(1, "%s", ibv_wc_status_str(status));
+  if (done.status == IBV_WC_SUCCESS) return 0;
+  if (done.status != IBV_WC_REM_ACCESS_ERR && done.status != IBV_WC_RETRY_EXC_ERR)
+    errx(1, "%s", ibv_wc_status_str(done.status));
+  return -1;
 }
 
 /* Bytes that differ from round to round. */
@@ -334,9 +341,9 @@ static int stream(const char* address, const char* port, const struct ibv_mr* ow
   while (poll(&input, 1, 0) == 0) {
     fill(expected, sizeof expected, round);
     memcpy(bytes, expected, sizeof expected);
-    int failed = is_done(transfer(&remote, IBV_WR_RDMA_WRITE, own, sizeof expected, 0));
+    int failed = transfer(&remote, IBV_WR_RDMA_WRITE, own, sizeof expected, 0);
     memset(bytes, 0, sizeof expected);
-    if (failed == 0) failed = is_done(transfer(&remote, IBV_WR_RDMA_READ, own, sizeof expected, 0));
+    if (failed == 0) failed = transfer(&remote, IBV_WR_RDMA_READ, own, sizeof expected, 0);
     if (failed != 0) {
       ++refused;
       leave(&remote);
@@ -348,7 +355,7 @@ static int stream(const char* address, const char* port, const struct ibv_mr* ow
     fflush(stdout);
   }
   leave(&remote);
-  printf("%lu rounds, all intact; the key was refused %lu times\n", round, refused);
+  printf("%lu rounds, all intact; the server gave way %lu times\n", round, refused);
   return 0;
 }
 
@@ -357,7 +364,7 @@ static int once(const char* address, const char* port, int writes, uint64_t offs
   const enum ibv_wr_opcode what = writes ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
   for (int failed = -1; failed != 0;) {
     struct remote remote = reach(address, port);
-    failed = is_done(transfer(&remote, what, own, length, offset));
+    failed = transfer(&remote, what, own, length, offset);
     leave(&remote);
   }
   if (!writes && fwrite(own->addr, 1, length, stdout) != length) err(1, "standard output");
