@@ -65,6 +65,16 @@ std::string option_help() {
   return text;
 }
 
+// After a crash an administrator wants to know that there was one.
+void tell_of_former_end(const daxfs::Volume& volume, const std::string& pool) {
+  const daxfs::Volume::MountReport& report = volume.report();
+  if (report.was_clean) return;
+  spdlog::info(
+      "{}: not unmounted the last time (a crash, a power failure, a killed daemon): {} changes "
+      "were finished from the journal, {} unlinked files freed, {} truncations ended",
+      pool, report.replayed, report.orphans_freed, report.detaches_finished);
+}
+
 Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions& options,
                            daxfs::Pool& pool, daxfs::Volume& volume,
                            const std::function<void()>& ready) {
@@ -94,6 +104,7 @@ Outcome<void> serve_volume(const Arguments& arguments, const daxfs::MountOptions
                    : fmt::format(", cache={}", daxfs::to_string(options.cache)));
     std::fflush(stdout);
     ready();
+    tell_of_former_end(volume, pool.path());
   });
 }
 

@@ -160,6 +160,10 @@ def rdma(place, outcome):
     return Step(place, 0, "rdma.py", (outcome,))
 
 
+def rdma_pair(place):
+    return Step(place, 0, "rdma_pair.py")
+
+
 def mount_tests(place, *selection, nvdimm=0):
     return Step(place, nvdimm, "mount_tests.py", selection)
 
@@ -176,6 +180,7 @@ ON_XFS = [properties("xfs", "fsdax", "byte"), mount_tests("xfs", CHOSEN)]
 ON_DEVICE = [
     properties("devdax", "devdax", "cache_line"),
     rdma("devdax", "registered"),
+    rdma_pair("devdax"),
     mount_tests("devdax4k", CHOSEN_ON_DEVICE, nvdimm=1),
 ]
 ON_CXL = [properties("cxl", "devdax", "cache_line"), rdma("cxl", "registered")]

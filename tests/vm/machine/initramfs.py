@@ -16,10 +16,10 @@ MODULES = (
 DIRECTORIES = ["bin", "modules", "proc", "sys", "dev", "new"]
 
 
-def initramfs(kernel, more_modules):
+def initramfs(kernel, more_modules, first_process=INIT):
     """Path of the archive."""
     order = kernel.load_order([*MODULES, *more_modules])
-    with open(INIT, "rb") as file:
+    with open(first_process, "rb") as file:
         init = file.read()
     with open(BUSYBOX, "rb") as file:
         busybox = file.read()
