@@ -189,4 +189,4 @@ def run(place):
     for cache in CACHES:
         soak(place, cache, dice, seed)
     with place.report.step("redis: figures"):
-        figures(place, measure(place, 2000 if place.quick else 40000), FIGURES_MIB, 1 if place.quick else 3)
+        figures(place, measure(place, 2000 if place.quick else 8000), FIGURES_MIB, 1 if place.quick else 3)

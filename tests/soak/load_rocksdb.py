@@ -91,4 +91,4 @@ def run(place):
     for cache in CACHES:
         soak(place, program, cache, dice, seed)
     with place.report.step("rocksdb: figures"):
-        figures(place, measure(place, 20000 if place.quick else 400000), FIGURES_MIB, 1 if place.quick else 3)
+        figures(place, measure(place, 20000 if place.quick else 100000), FIGURES_MIB, 1 if place.quick else 3)
