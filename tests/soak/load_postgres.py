@@ -11,7 +11,7 @@ from harness import BLOCK, MIB, Skip, check
 from postgres_server import AS, Load, Server, make_data, programs
 
 POOL_MIB = 768
-ROUNDS, QUICK_ROUNDS = 30, 2
+ROUNDS, QUICK_ROUNDS = 15, 2  # in each mode of the cache
 ENDED_BY_ITSELF = 0
 
 
@@ -90,7 +90,7 @@ def full(place, server, cache):
 
 
 def soak(place, cache, dice, seed):
-    rounds = rounds_of(place, ROUNDS // len(CACHES), QUICK_ROUNDS)
+    rounds = rounds_of(place, ROUNDS, QUICK_ROUNDS)
     scale = 1 if place.quick else 5
     former = {}
     with place.mounting(POOL_MIB, f"cache={cache}"):

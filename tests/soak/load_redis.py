@@ -13,7 +13,7 @@ from engines import CACHES, figures, kill_after, lacking, rounds_of, status_of
 from harness import Skip, check, wait_until
 
 POOL_MIB = 256
-ROUNDS, QUICK_ROUNDS = 60, 6
+ROUNDS, QUICK_ROUNDS = 30, 3  # in each mode of the cache
 CLIENTS, KEYS = 4, 500
 FIGURES_MIB = 256
 
@@ -149,7 +149,7 @@ def kill_round(place, told, dice, options):
 
 def soak(place, cache, dice, seed):
     options = f"cache={cache}"
-    rounds = max(rounds_of(place, ROUNDS, QUICK_ROUNDS) // len(CACHES), 1)
+    rounds = rounds_of(place, ROUNDS, QUICK_ROUNDS)
     told = [0] * CLIENTS
     with place.mounting(POOL_MIB, options):
         empty = place.free()

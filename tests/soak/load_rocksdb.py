@@ -11,7 +11,7 @@ from engines import CACHES, figures, kill_after, rounds_of, status_of
 from harness import Skip, check
 
 POOL_MIB = 384
-ROUNDS, QUICK_ROUNDS = 60, 6
+ROUNDS, QUICK_ROUNDS = 30, 3  # in each mode of the cache
 MODES = "plain", "direct", "mmap"
 HERE = os.path.dirname(os.path.abspath(__file__))
 FAILED = 3
@@ -46,7 +46,7 @@ def kill_round(place, program, mode, options, dice):
 
 def soak(place, program, cache, dice, seed):
     options = f"cache={cache}"
-    rounds = rounds_of(place, ROUNDS, QUICK_ROUNDS) // len(CACHES) or 1
+    rounds = rounds_of(place, ROUNDS, QUICK_ROUNDS)
     with place.mounting(POOL_MIB, options):
         empty = place.free()
         for number in range(rounds):
