@@ -95,6 +95,19 @@ void Pollers::wake(HolderId holder) {
   fuse_pollhandle_destroy(handle);
 }
 
+void Pollers::wake_all() {
+  absl::flat_hash_map<std::uint64_t, fuse_pollhandle*> all;
+  {
+    const MutexLock guard(mutex_);
+    all.swap(handles_);
+  }
+  for (const auto& [holder, handle] : all) {
+    if (handle == nullptr) continue;
+    fuse_lowlevel_notify_poll(handle);
+    fuse_pollhandle_destroy(handle);
+  }
+}
+
 void Pollers::forget(HolderId holder) {
   fuse_pollhandle* const handle = take(holder);
   if (handle != nullptr) fuse_pollhandle_destroy(handle);

@@ -43,6 +43,7 @@ class Pollers {
   // Takes the handle, in place of an earlier one.
   void keep(HolderId holder, fuse_pollhandle* handle);
   void wake(HolderId holder);
+  void wake_all();
   void forget(HolderId holder);
 
  private:

@@ -13,9 +13,6 @@
 namespace daxfs::ops {
 namespace {
 
-// Newer than Debian 12's kernel headers (7.39 of the protocol).
-constexpr std::uint32_t kOpcodeStatx = 52;
-
 struct StatxIn {
   std::uint32_t getattr_flags, reserved;
   std::uint64_t fh;

@@ -7,6 +7,7 @@
 #include "client/daxfs.h"
 #include "fuse_ops/ops_control.h"
 #include "fuse_ops/ops_flags.h"
+#include "fuse_ops/shutdown.h"
 
 namespace daxfs::ops {
 namespace {
@@ -296,6 +297,8 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
       return set_policy(req, argument<daxfs_policy_args>(in));
     case DAXFS_IOC_REMOUNT:
       return remount(req, argument<daxfs_remount_args>(in));
+    case kShutdown:
+      return shut_down(req);
     default:
       break;
   }

@@ -28,6 +28,7 @@
 #include "fuse_ops/readahead.h"
 #include "fuse_ops/reply_delay.h"
 #include "fuse_ops/request_loop.h"
+#include "fuse_ops/shutdown.h"
 #include "fuse_ops/signals.h"
 
 namespace daxfs {
@@ -262,10 +263,12 @@ Outcome<void> FuseSession::serve(Filesystem& filesystem, const std::function<voi
     ready = true;
     on_ready();
   };
-  RequestLoop loop(
-      session_.get(),
-      {.beyond = [this](const Message& request) { return ops::answer_beyond(*context_, request); },
-       .after_init = after_init});
+  RequestLoop loop(session_.get(), {.beyond =
+                                        [this](const Message& request) {
+                                          return ops::refuse_if_shut_down(*context_, request) ||
+                                                 ops::answer_beyond(*context_, request);
+                                        },
+                                    .after_init = after_init});
   // A page that is dropped may first have to be written or read, by a worker; and without one its
   // dropping, which nothing can kill, would never end.
   SignalsEndSession signals(

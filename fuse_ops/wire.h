@@ -18,6 +18,9 @@
 
 namespace daxfs {
 
+// STATX, newer than Debian 12's kernel headers (7.39 of the protocol).
+inline constexpr std::uint32_t kOpcodeStatx = 52;
+
 // One request: its header, then a body, which is only as long as whoever sent it made it.
 class Message {
  public:

@@ -81,6 +81,7 @@ Result<DirectAccess::Terms> DirectAccess::attach(OpenFile& file, std::uint64_t p
 
   Bell fresh;
   const MutexLock lock(mutex_);
+  if (ended_) return fail(EIO);
   const auto known = bells_.find(&file);
   const bool none = known == bells_.end() || end_unmapped(known->second, false);
   Bell* const bell = none ? &fresh : &known->second;
@@ -252,6 +253,7 @@ void DirectAccess::end() {
   Bells gone;
   std::vector<Bell> lingering;
   const MutexLock lock(mutex_);
+  ended_ = true;
   const auto close = [&](Bell& bell) {
     inodes_.note_written(*bell.inode);
     // Never opened again.

@@ -69,7 +69,8 @@ class DirectAccess {
   // a little later finds that nobody does: the kernel may close a process's descriptors before it
   // gives up the pool that this had mapped.
   void release(OpenFile& file);
-  // At the unmount: from now on everybody goes through the kernel, and what is recorded stays.
+  // At the unmount, or when all is shut down: from now on everybody goes through the kernel, nobody
+  // attaches (EIO), and what is recorded stays.
   void end();
 
   // Whether anybody is attached to the file.
@@ -147,6 +148,7 @@ class DirectAccess {
   mutable Mutex mutex_;
   Bells bells_ GUARDED_BY(mutex_);
   std::vector<Bell> lingering_ GUARDED_BY(mutex_);  // of descriptors that are closed
+  bool ended_ GUARDED_BY(mutex_) = false;
   std::optional<Sweeper> sweeper_;  // of these; none: the mount has no direct access
 };
 

@@ -81,7 +81,8 @@ Result<OpenFileRef> Files::open(InodeNumber number, int flags) {
 }
 
 void Files::release(OpenFileRef file) {
-  if (file->ever_pinned) {
+  // What is recorded of pins stays for the next mount once nothing may be changed.
+  if (file->ever_pinned && !health_.is_shut_down()) {
     const auto ended = [this, file](const std::vector<PinInfo>& pins) {
       const auto written = std::ranges::count_if(pins, &PinInfo::write);
       if (written > 0) pins_.write_pins_ended(*file->inode, static_cast<std::uint32_t>(written));

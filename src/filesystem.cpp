@@ -76,7 +76,7 @@ Filesystem::Holds::Holds(Filesystem& fs)
     : pins(fs.mount_, fs.health_, fs.gate_, fs.kernel_pages_, fs.inodes_, fs.contents_.xattrs,
            fs.contents_.filling, fs.callers_),
       files(fs.mount_, fs.health_, fs.gate_, fs.inodes_, pins, fs.callers_),
-      leases(fs.gate_, fs.callers_),
+      leases(fs.health_, fs.gate_, fs.callers_),
       extents(fs.gate_, fs.inodes_),
       direct(fs.mount_, fs.health_, fs.gate_, fs.inodes_, fs.contents_.xattrs, extents,
              fs.callers_),
@@ -115,6 +115,20 @@ void Filesystem::stop_waiting() {
   gate_.stop();
   contents_.copies.stop();
   events_.stop();
+}
+
+Status Filesystem::shut_down(const Caller& caller) {
+  if (!callers_.is_trusted(caller)) return fail(EPERM);
+  // Before anything is woken: what is tried again finds it so.
+  if (!health_.shut_down()) return {};
+  spdlog::warn(
+      "{}: shut down by process {}, as after a crash: every call fails from now on; unmount it, "
+      "and "
+      "mount it again: what was acknowledged is there",
+      mount_.mountpoint, caller.thread);
+  stop_waiting();
+  holds_.direct.end();
+  return {};
 }
 
 void Filesystem::unmount() {

@@ -65,6 +65,11 @@ class Filesystem {
 
   // Answers all requests that wait, at the gate or for events; none waits from now on. Idempotent.
   void stop_waiting();
+  // Stops at once: nothing is changed or acknowledged from now on, who waits is answered (EIO), and
+  // who copies by itself goes through the kernel. The medium is left as a crash would leave it, so
+  // pins that are held stay recorded. The caller sees to it that no request but of the kernel's own
+  // bookkeeping comes any more. Idempotent. EPERM: not this caller.
+  Status shut_down(const Caller& caller);
   // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
   // operation may follow.
   void unmount();

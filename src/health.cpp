@@ -19,6 +19,8 @@ Status Health::writable() const {
 }
 
 Status Health::durable() const {
+  if (is_shut_down()) [[unlikely]]
+    return fail(EIO);
   if (!mount_.volume.medium().failed()) [[likely]]
     return {};
   std::call_once(failure_logged_, [this] {
@@ -46,6 +48,13 @@ void Health::stop_changes(const std::string& why) {
     stopped_ = true;
   }
   say_stopped("save what you need, unmount it, and repair it with fsck.daxfs");
+}
+
+bool Health::shut_down() {
+  const MutexLock guard(mutex_);
+  if (!stopped_) stopped_because_ = "it was shut down";
+  stopped_ = true;
+  return !shut_down_.exchange(true);
 }
 
 void Health::say_stopped(std::string_view way_out) const {

@@ -32,8 +32,9 @@ class Health {
   // Before a change: EROFS on a read-only mount; EIO once changes are stopped, the daemon has run
   // out of memory, or the storage has failed.
   Status writable() const;
-  // Whether everything done so far is durable. EIO once the storage below has failed: then nothing
-  // is acknowledged any more, by any operation that changes something. The first to ask logs why.
+  // Whether everything done so far is durable. EIO once the storage below has failed, or the
+  // filesystem is shut down: then nothing is acknowledged any more, by any operation that changes
+  // something. The first to ask after a failure logs why.
   Status durable() const;
   // What may be told of a change: what its commits said. The first one that failed logs why.
   template <class T>
@@ -53,6 +54,11 @@ class Health {
   // odds with itself, where every further change could destroy more. The first reason counts.
   void stop_changes(const std::string& why);
 
+  // Nothing is changed or acknowledged from now on, on a read-only mount as well. For
+  // Filesystem::shut_down(), which says what else ends. False: it was shut down before.
+  bool shut_down();
+  bool is_shut_down() const { return shut_down_.load(std::memory_order_acquire); }
+
   // Bytes of a file cannot be read: counted, and the first ones logged. `path`: of the file.
   void note_unreadable(absl::FunctionRef<std::string()> path, FileOffset offset, ByteCount length);
   std::uint64_t unreadable() const { return unreadable_.load(std::memory_order_relaxed); }
@@ -65,6 +71,7 @@ class Health {
   mutable std::once_flag memory_logged_;
   std::atomic<bool> read_only_ = false;  // by a remount
   std::atomic<bool> stopped_ = false;
+  std::atomic<bool> shut_down_ = false;  // stopped_ is set before
   mutable Mutex mutex_;
   std::string stopped_because_ GUARDED_BY(mutex_);
   std::atomic<std::uint64_t> unreadable_ = 0;

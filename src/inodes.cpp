@@ -111,7 +111,7 @@ void Inodes::touch(Inode& inode) {
 
 void Inodes::note_written(Inode& inode) {
   Doorbells* const bells = inode.doorbells.load(std::memory_order_acquire);
-  if (bells == nullptr || health_.read_only()) return;
+  if (bells == nullptr || health_.read_only() || health_.is_shut_down()) return;
   const std::int64_t said = bells->take_written();
   if (said == 0) return;
   const std::int64_t when = std::min(said, file_time_now());

@@ -34,6 +34,10 @@ void Leases::lease(OpenFile& file, const LeaseRange& range, LeaseId lease, const
   const OpenFileRef kept = file.shared_from_this();
   run_at_gate(gate_, cancellation, kept,
               [this, request, done = std::move(done)](const TicketRef& ticket) {
+                if (const Status ok = health_.durable(); !ok) {
+                  done(std::unexpected(ok.error()));
+                  return false;
+                }
                 const auto taken = gate_.lease(ticket, request);
                 if (taken && !*taken) return true;
                 done(taken ? Result<LeaseId>(**taken) : std::unexpected(taken.error()));

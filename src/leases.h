@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "lease/gate.h"
 #include "src/callers.h"
+#include "src/health.h"
 #include "src/open_file.h"
 #include "src/waiting.h"
 
@@ -21,10 +22,11 @@ struct LeaseRange {
 // Thread-safe; has no state of its own, and takes no lock but the gate's.
 class Leases {
  public:
-  Leases(Gate& gate, Callers& callers) : gate_(gate), callers_(callers) {}
+  Leases(const Health& health, Gate& gate, Callers& callers)
+      : health_(health), gate_(gate), callers_(callers) {}
 
   // A new lease, or with DAXFS_LEASE_SHRINK what is to be left of `lease`. May wait behind a
-  // detach. EINVAL, EBADF, and as Gate::lease() and shrink_lease().
+  // detach. EINVAL, EBADF, EIO, and as Gate::lease() and shrink_lease().
   void lease(OpenFile& file, const LeaseRange& range, LeaseId lease, const Caller& caller,
              const CancellationRef& cancellation, Completion<LeaseId> done);
   Status unlease(OpenFile& file, LeaseId lease) { return gate_.unlease(file.holder, lease); }
@@ -33,6 +35,7 @@ class Leases {
   bool has_news(const OpenFile& file) const { return gate_.has_news(file.holder); }
 
  private:
+  const Health& health_;
   Gate& gate_;
   Callers& callers_;
 };
