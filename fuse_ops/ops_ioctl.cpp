@@ -275,6 +275,29 @@ void query_settled(fuse_req_t req, const daxfs_query_args& args, const OpenFileR
                                     [req, opened, args](bool) { query(req, args, opened.get()); });
 }
 
+// What is about the whole mount, by way of anything in it, answered; false: it is none of that.
+bool ioctl_of_mount(fuse_req_t req, unsigned command, const void* in, const OpenFileRef& opened) {
+  switch (command) {
+    case DAXFS_IOC_POOL:
+      pool(req);
+      return true;
+    case DAXFS_IOC_QUERY:
+      query_settled(req, argument<daxfs_query_args>(in), opened);
+      return true;
+    case DAXFS_IOC_POLICY:
+      set_policy(req, argument<daxfs_policy_args>(in));
+      return true;
+    case DAXFS_IOC_REMOUNT:
+      remount(req, argument<daxfs_remount_args>(in));
+      return true;
+    case kShutdown:
+      shut_down(req);
+      return true;
+    default:
+      return false;
+  }
+}
+
 void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_info* info,
            unsigned flags, const void* in, std::size_t in_size, std::size_t out_size) {
   const bool no_file = (flags & FUSE_IOCTL_DIR) != 0 || is_control(inode);
@@ -288,20 +311,7 @@ void ioctl(fuse_req_t req, fuse_ino_t inode, unsigned command, void*, fuse_file_
     fuse_reply_err(req, ENOTTY);
     return;
   }
-  switch (command) {
-    case DAXFS_IOC_POOL:
-      return pool(req);
-    case DAXFS_IOC_QUERY:
-      return query_settled(req, argument<daxfs_query_args>(in), opened);
-    case DAXFS_IOC_POLICY:
-      return set_policy(req, argument<daxfs_policy_args>(in));
-    case DAXFS_IOC_REMOUNT:
-      return remount(req, argument<daxfs_remount_args>(in));
-    case kShutdown:
-      return shut_down(req);
-    default:
-      break;
-  }
+  if (ioctl_of_mount(req, command, in, opened)) return;
   if (opened == nullptr) {
     // A directory, or what is told as a file: it has no extents, and holds no pins.
     const bool asks_for_range = command == DAXFS_IOC_PIN || command == DAXFS_IOC_EXTENTS ||
