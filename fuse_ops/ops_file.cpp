@@ -36,17 +36,18 @@ void read(fuse_req_t req, fuse_ino_t inode, std::size_t size, off_t offset, fuse
   const OpenFileRef opened = file(info);
   // lock_owner is 0: the kernel reads for its page cache. A read for a caller names an owner.
   const bool for_page_cache = info->lock_owner == 0;
-  const auto answer = [req, opened, offset, size, for_page_cache] {
+  const auto answer = [req, opened, offset, size, for_page_cache](auto reply_by) {
     const Status status = fs(req).reading().read(
         *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size),
-        [req](std::span<const iovec> data) { return reply_data(req, data); }, for_page_cache);
+        [req, reply_by](std::span<const iovec> data) { return reply_by(req, data); },
+        for_page_cache);
     if (!status) fuse_reply_err(req, status.error().code);
   };
   const bool lacks = !for_page_cache &&
                      fs(req).reading().may_lack(
                          *opened, FileOffset(static_cast<std::uint64_t>(offset)), ByteCount(size));
-  if (!lacks) return answer();
-  fs(req).kernel_pages().write_back(*opened, [answer](bool) { answer(); });
+  if (!lacks) return answer(reply_data);
+  fs(req).kernel_pages().write_back(*opened, [answer](bool) { answer(reply_data_later); });
 }
 
 void write(fuse_req_t req, fuse_ino_t inode, const char* data, std::size_t size, off_t offset,

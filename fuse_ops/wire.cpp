@@ -157,6 +157,10 @@ bool reply_data(fuse_req_t req, std::span<const iovec> data) {
   return failed != EFAULT;
 }
 
+bool reply_data_later(fuse_req_t req, std::span<const iovec> data) {
+  return fuse_reply_iov(req, data.data(), static_cast<int>(data.size())) != -EFAULT;
+}
+
 int reply_open(fuse_req_t req, const fuse_file_info& info) {
   fuse_open_out out = open_out(info);
   const iovec body = piece(out);

@@ -65,6 +65,8 @@ int send_answer(int error, std::span<const iovec> body);
 // kernel: so it may lie in the pool. False: the pool's storage is gone there, and the caller got
 // EIO.
 bool reply_data(fuse_req_t req, std::span<const iovec> data);
+// The same by any thread: the request is not the one that this thread handles.
+bool reply_data_later(fuse_req_t req, std::span<const iovec> data);
 
 // In place of fuse_reply_open() and fuse_reply_create(), which cannot say PARALLEL_DIRECT_WRITES
 // before libfuse 3.17. 0, or an errno as send_answer() says.
