@@ -102,9 +102,14 @@ Status Space::fill_range(OpenFile& file, FileOffset offset, ByteCount length, bo
   const WriterLock guard(inode.lock);
   if (inode.is_immutable() || (inode.is_append_only() && zero)) return fail(EPERM);
   const std::uint64_t end = keep_size ? 0 : offset.value + length.value;
+  const std::int64_t mtime = inode.mtime, ctime = inode.ctime;
+  // With the blocks that it brings. Behind what is zeroed: a new time says that all of it is.
+  if (!zero) inode.mtime = inode.ctime = file_time_now();
   if (const Status filled =
           filling_.fill_holes(inode, covering(offset, length), Filling::Fill::unwritten, end);
       !filled) {
+    inode.mtime = mtime;
+    inode.ctime = ctime;
     return filled;
   }
   // Written blocks are zeroed in place, so that no pin ever stands in the way.
