@@ -77,6 +77,9 @@ void init(void* context, fuse_conn_info* connection) {
   ops::Context& session = ops::context(context);
   if (session.filesystem.mount().options.cache == CacheMode::writeback) {
     want(connection, FUSE_CAP_WRITEBACK_CACHE);
+    // Reads past the cache may have to wait until pages are written back. As background requests
+    // they could take all of the places that the kernel needs for that.
+    refuse(connection, FUSE_CAP_ASYNC_DIO);
   }
   // With access control lists, a new file's mode is what the directory's default list leaves of it,
   // or else the umask; so the kernel leaves that to us.

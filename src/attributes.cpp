@@ -53,7 +53,7 @@ void apply(Inode& inode, const AttributeChange& change, const Caller& caller, st
   const bool owners =
       change.is_empty() && !may_write && (caller.uid == 0 || caller.uid == record.uid);
   // It was for this change.
-  if (change.uid || change.gid || change.size)
+  if (change.uid || change.gid || change.size || change.is_empty())
     inode.capability.compare_exchange_strong(removed, Inode::Capability::none);
   if (change.uid || change.gid || change.drop_privileges || owners) {
     // A new owner must not inherit the old one's privileges; the kernel sends the mode along if

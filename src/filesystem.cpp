@@ -1,5 +1,6 @@
 #include "src/filesystem.h"
 
+#include <linux/capability.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -8,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/credentials.h"
 #include "base/process_end.h"
 #include "src/wait_bounds.h"
 
@@ -111,21 +113,21 @@ Filesystem::~Filesystem() {
 }
 
 void Filesystem::stop_waiting() {
-  holds_.files.stop_watching();
-  gate_.stop();
-  contents_.copies.stop();
-  events_.stop();
+  std::call_once(holds_.let_go, [this] {
+    holds_.files.stop_watching();
+    gate_.stop();
+    contents_.copies.stop();
+    events_.stop();
+  });
 }
 
 Status Filesystem::shut_down(const Caller& caller) {
   if (!callers_.is_trusted(caller)) return fail(EPERM);
+  if (caller.uid == 0 && !credentials_of(caller.thread).has(CAP_SYS_ADMIN)) return fail(EPERM);
   // Before anything is woken: what is tried again finds it so.
   if (!health_.shut_down()) return {};
-  spdlog::warn(
-      "{}: shut down by process {}, as after a crash: every call fails from now on; unmount it, "
-      "and "
-      "mount it again: what was acknowledged is there",
-      mount_.mountpoint, caller.thread);
+  spdlog::warn("{}: shut down by process {}, as after a crash: unmount it, and mount it again",
+               mount_.mountpoint, caller.thread);
   stop_waiting();
   holds_.direct.end();
   return {};

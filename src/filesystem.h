@@ -20,6 +20,8 @@
 // and calls it, tests drive it in-process.
 #pragma once
 
+#include <mutex>
+
 #include "lease/gate.h"
 #include "src/acls.h"
 #include "src/attributes.h"
@@ -63,12 +65,11 @@ class Filesystem {
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  // Answers all requests that wait, at the gate or for events; none waits from now on. Idempotent.
+  // Answers all requests that wait; none waits from now on. By any thread, also again.
   void stop_waiting();
-  // Stops at once: nothing is changed or acknowledged from now on, who waits is answered (EIO), and
-  // who copies by itself goes through the kernel. The medium is left as a crash would leave it, so
-  // pins that are held stay recorded. The caller sees to it that no request but of the kernel's own
-  // bookkeeping comes any more. Idempotent. EPERM: not this caller.
+  // Stops at once: nothing is changed or acknowledged, who waits is answered (EIO), who copies by
+  // itself goes through the kernel. The medium is as after a crash, so pins stay recorded. The
+  // caller sees to it that no request but of the kernel's bookkeeping comes. Idempotent. EPERM.
   Status shut_down(const Caller& caller);
   // Ends waiting requests, frees unlinked files that are still open, marks the volume clean. No
   // operation may follow.
@@ -131,7 +132,8 @@ class Filesystem {
     Leases leases;
     Extents extents;
     DirectAccess direct;
-    Remount remount;  // refused for what is held
+    Remount remount;        // refused for what is held
+    std::once_flag let_go;  // of all who wait
   };
   GateHooks gate_hooks();
 
