@@ -269,19 +269,6 @@ TEST_CASE("with cache=writeback what is read past the cache ends where the file 
   munmap(buffer, kBlock);
 }
 
-TEST_CASE("with cache=writeback a read of a hundred requests before the end waits for one page") {
-  Mount mount({.options = kWriteback});
-  const UniqueFd cached = open_file(mount.path("f"), O_CREAT | O_RDWR);
-  constexpr std::size_t kMuch = 100 << 20;
-  write_at(cached.get(), 2 * kMuch, "x");
-  const UniqueFd past = open_file(mount.path("f"), O_RDONLY | O_DIRECT);
-  void* const buffer =
-      mmap(nullptr, kMuch, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  REQUIRE(buffer != MAP_FAILED);
-  CHECK(pread(past.get(), buffer, kMuch, 0) == static_cast<ssize_t>(kMuch));
-  munmap(buffer, kMuch);
-}
-
 TEST_CASE("with cache=writeback the kernel learns of what a pin has added, and appends behind it") {
   need_mounts();
   const Mount mount({.options = kWriteback});
